@@ -1,0 +1,38 @@
+# make run    a prompt with the bundled model
+# make test   the tests
+# make lint   the linter
+# make bench  the benchmarks
+# The first of these makes .venv and installs requirements.txt there. PYTHON=python3.12 make run
+# chooses another Python; ARGS="--length 50" make run adds flags.
+
+PYTHON ?= python3
+ARGS ?= --top_k 40
+VENV := .venv
+BIN := $(VENV)/bin/python
+INSTALL := $(BIN) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test lint bench
+
+run: $(VENV)/installed
+	@$(BIN) src/interactive_conditional_samples.py --model_name 7M $(ARGS)
+
+test: $(VENV)/installed
+	$(BIN) -m pytest
+
+lint: $(VENV)/linter
+	$(BIN) -m ruff check .
+
+bench: $(VENV)/installed
+	$(BIN) benchmarks/bench.py
+
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \
+	sys.exit("Python %d.%d: TensorFlow needs 3.10 to 3.13; name one: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing requirements.txt, TensorFlow among them; this takes a minute or two."
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/linter: $(VENV)/installed
+	$(INSTALL) "ruff>=0.15,<1"
+	@touch $@

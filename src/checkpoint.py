@@ -1,0 +1,186 @@
+"""The only reader and writer of weights: TensorFlow V2 checkpoints in the release's layout.
+
+A checkpoint is a prefix: `<prefix>.index` names every variable, `<prefix>.data-00000-of-00001`
+holds the values, `<prefix>.meta` an exported graph. The folder's state file `checkpoint` names
+the current prefix.
+"""
+
+import glob
+import os
+import re
+
+from tqdm import tqdm
+
+import model
+from errors import UserError
+from hparams import variable_shapes
+from quiet_tensorflow import tf
+
+STATE_FILE = 'checkpoint'
+RELEASED_PREFIX = 'model.ckpt'
+DATA_SUFFIX = '.data-00000-of-00001'
+OPTIMIZER_SUFFIX = '.optimizer'
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged or not of the model its hparams.json describes."""
+
+
+def find_prefix(path):
+    """The checkpoint prefix that path means: a model folder, or a prefix itself.
+
+    In a folder the state file decides (only its last path component counts: a checkpoint that
+    was copied from elsewhere may name a folder of that machine); without one, a lone .index
+    file does. Raises CheckpointError.
+    """
+    if not os.path.isdir(path):
+        if os.path.exists(f'{path}.index'):
+            return path
+        raise CheckpointError(f'{path} is neither a model folder nor the prefix of a checkpoint')
+    state = os.path.join(path, STATE_FILE)
+    if os.path.exists(state):
+        prefix = os.path.join(path, read_state_file(state))
+    else:
+        prefix = lone_prefix(path)
+    if not os.path.exists(f'{prefix}.index'):
+        raise CheckpointError(f'{prefix}.index is not there; download the model again')
+    return prefix
+
+
+def read_state_file(state):
+    """The file name of the prefix that a state file names."""
+    try:
+        with open(state, encoding='utf-8') as file:
+            match = re.search(r'^model_checkpoint_path:\s*"(.+)"', file.read(), re.MULTILINE)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f'{state} cannot be read ({error}); download the model again') from None
+    if not match:
+        raise CheckpointError(f'{state} has no line `model_checkpoint_path: "..."`; download the model again')
+    return os.path.basename(match.group(1))
+
+
+def lone_prefix(folder):
+    """The prefix of the only checkpoint in a folder that has no state file."""
+    prefixes = [path.removesuffix('.index') for path in glob.glob(os.path.join(glob.escape(folder), '*.index'))]
+    models = [prefix for prefix in prefixes if not prefix.endswith(OPTIMIZER_SUFFIX)]
+    if len(models) != 1:
+        raise CheckpointError(
+            f'{folder} has no state file `{STATE_FILE}` and {len(models)} .index files; '
+            'download the model again, or name one checkpoint prefix'
+        )
+    return models[0]
+
+
+def read_values(prefix, shapes):
+    """Yield (name, float32 tensor) for each variable in shapes, one at a time.
+
+    All names, shapes and dtypes are checked before the first is read; variables that shapes does
+    not name, such as an optimizer's, are passed over. Raises CheckpointError.
+    """
+    check_variables(prefix, shapes)
+    for name in shapes:
+        yield name, read_value(prefix, name)
+
+
+def check_variables(prefix, shapes):
+    remedy = 'download the model again, or mend its hparams.json'
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f'{prefix}.index cannot be read ({reason(error)}); download the model again') from None
+    found, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    for name, shape in shapes.items():
+        if name not in found:
+            raise CheckpointError(f'{prefix}.index has no variable {name}, expected float32 {list(shape)}; {remedy}')
+        if list(found[name]) != list(shape) or dtypes[name] != tf.float32:
+            expected = f'expected float32 {list(shape)}, found {dtypes[name].name} {found[name]}'
+            raise CheckpointError(f'{prefix}.index: {name} does not fit: {expected}; {remedy}')
+
+
+def read_value(prefix, name):
+    try:
+        return tf.raw_ops.RestoreV2(prefix=prefix, tensor_names=[name], shape_and_slices=[''], dtypes=[tf.float32])[0]
+    except tf.errors.OpError as error:
+        raise CheckpointError(
+            f'{prefix}{DATA_SUFFIX}: {name} cannot be read ({reason(error)}); download the model again'
+        ) from None
+
+
+def reason(error):
+    """What a TensorFlow error says, without the names of the operations it wraps around it."""
+    message = getattr(error, 'message', None) or str(error)
+    return re.sub(r'^\{\{function_node [^}]*\}\} ?|\[Op:.*$', '', message.splitlines()[0]).strip()
+
+
+def load_params(path, hparams):
+    """Parameters of the model at path (see find_prefix), as model.forward takes them.
+
+    Variable by variable, so that no second copy of the weights is ever in memory. Raises
+    CheckpointError in one line naming file, variable, what was expected and what was found.
+    """
+    shapes = variable_shapes(hparams)
+    values = read_values(find_prefix(path), shapes)
+    progress = tqdm(values, 'loading', len(shapes), unit='variable', leave=False, delay=2, disable=None)
+    return model.nest({name: tf.Variable(value, name=name) for name, value in progress})
+
+
+def write_values(prefix, values):
+    """Write a dict from name to tensor as one V2 checkpoint."""
+    names = sorted(values)
+    tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=names, shape_and_slices=[''] * len(names), tensors=[values[name] for name in names]
+    )
+
+
+
+def save(folder, prefix_name, hparams, params, optimizer=None):
+    """Save params as the folder's current checkpoint, with optimizer values beside it.
+
+    The new files have names of their own; the state file that makes them current is renamed into
+    place when they are whole, and only then is the previous checkpoint removed. So a crash or a
+    full disk leaves the previous one. prefix_name must differ from the current one.
+    """
+    prefix = os.path.join(folder, prefix_name)
+    state = os.path.join(folder, STATE_FILE)
+    previous = find_prefix(folder) if os.path.exists(state) else None
+    if previous == prefix:
+        raise ValueError(f'{prefix} is the current checkpoint; save under another name')
+    try:
+        if optimizer:
+            write_values(prefix + OPTIMIZER_SUFFIX, optimizer)
+        write_meta_graph(f'{prefix}.meta', hparams)
+        write_values(prefix, model.flatten(params))
+        write_state_file(state, prefix_name)
+    except (OSError, tf.errors.OpError) as error:
+        remove(prefix)
+        raise CheckpointError(f'{prefix} cannot be written ({reason(error)}); free space and run again') from None
+    if previous:
+        remove(previous)
+
+
+def write_state_file(state, prefix_name):
+    temporary = f'{state}.part'
+    with open(temporary, 'w', encoding='utf-8') as file:
+        for field in ('model_checkpoint_path', 'all_model_checkpoint_paths'):
+            file.write(f'{field}: "{prefix_name}"\n')
+    os.replace(temporary, state)
+
+
+def remove(prefix):
+    """Delete the files of a checkpoint and of the optimizer beside it, whole or cut short."""
+    for path in glob.glob(glob.escape(prefix) + '.*'):
+        if re.match(r'(\.optimizer)?\.(index|meta|data-)', path.removeprefix(prefix)):
+            os.remove(path)
+
+
+def write_meta_graph(path, hparams):
+    """Export the graph of the model, as the release does: tokens in, logits and loss out."""
+    with tf.Graph().as_default():
+        params = model.nest({
+            name: tf.compat.v1.get_variable(name, shape, initializer=tf.zeros_initializer(), use_resource=True)
+            for name, shape in variable_shapes(hparams).items()
+        })
+        tokens = tf.compat.v1.placeholder(tf.int32, [None, None], name='tokens')
+        tf.identity(model.logits(params, model.forward(hparams, params, tokens)), name='logits')
+        tf.identity(model.loss(hparams, params, tokens), name='loss')
+        tf.compat.v1.train.Saver().export_meta_graph(path)
