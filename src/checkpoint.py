@@ -14,7 +14,7 @@ from tqdm import tqdm
 import model
 from errors import UserError
 from hparams import variable_shapes
-from quiet_tensorflow import tf
+from quiet_tensorflow import interrupts_held_back, tf
 
 STATE_FILE = 'checkpoint'
 RELEASED_PREFIX = 'model.ckpt'
@@ -97,6 +97,7 @@ def check_variables(prefix, shapes):
             raise CheckpointError(f'{prefix}.index: {name} does not fit: {expected}; {remedy}')
 
 
+@interrupts_held_back()
 def read_value(prefix, name):
     try:
         return tf.raw_ops.RestoreV2(prefix=prefix, tensor_names=[name], shape_and_slices=[''], dtypes=[tf.float32])[0]
@@ -121,7 +122,8 @@ def load_params(path, hparams):
     shapes = variable_shapes(hparams)
     values = read_values(find_prefix(path), shapes)
     progress = tqdm(values, 'loading', len(shapes), unit='variable', leave=False, delay=2, disable=None)
-    return model.nest({name: tf.Variable(value, name=name) for name, value in progress})
+    new_variable = interrupts_held_back()(tf.Variable)
+    return model.nest({name: new_variable(value, name=name) for name, value in progress})
 
 
 def write_values(prefix, values):
@@ -130,7 +132,6 @@ def write_values(prefix, values):
     tf.raw_ops.SaveV2(
         prefix=prefix, tensor_names=names, shape_and_slices=[''] * len(names), tensors=[values[name] for name in names]
     )
-
 
 
 def save(folder, prefix_name, hparams, params, optimizer=None):

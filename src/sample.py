@@ -14,7 +14,7 @@ import secrets
 import numpy as np
 
 import model
-from quiet_tensorflow import tf
+from quiet_tensorflow import interrupts_held_back, tf
 
 CAPACITY_STEP = 128  # positions by which the key/value cache grows
 NUCLEUS_HEAD = 1024  # likeliest tokens in which a nucleus is looked for first
@@ -87,7 +87,8 @@ class Generator:
         self.hparams = hparams
         self.cache = model.new_cache(hparams)
         # The values themselves, not copies: a step need not read 148 variables first.
-        values = {name: variable.read_value() for name, variable in model.flatten(params).items()}
+        with interrupts_held_back():
+            values = {name: variable.read_value() for name, variable in model.flatten(params).items()}
         params = model.nest(values)
 
         def step(tokens, position, noise, temperature, top_k, top_p):
@@ -114,7 +115,6 @@ class Generator:
             raise ValueError(f'{n} prompt tokens and length {length} exceed the limit of {n_ctx + 1}')
         greedy = temperature < np.finfo(np.float32).tiny  # TensorFlow takes smaller numbers for 0
         settings = (1.0, 0, 1.0) if greedy else (temperature, min(top_k, n_vocab), top_p)
-        settings = [tf.constant(value, dtype) for value, dtype in zip(settings, (tf.float32, tf.int32, tf.float32))]
         streams = [noise_stream(seed, row.tolist(), number) for row, number in zip(context, numbers)]
 
         def noise():
@@ -125,16 +125,19 @@ class Generator:
         # Rows that share their prompt need it processed only once.
         prompt = context[:1] if (context == context[0]).all() else context
         rows, capacity = len(prompt), self.capacity(n)
-        model.clear_cache(self.hparams, self.cache, rows, capacity)
-        tokens = self.prompt_step(prompt, 0, noise(), *settings)
-        yield tokens.numpy()
+        with interrupts_held_back():
+            settings = [tf.constant(value, dtype) for value, dtype in zip(settings, (tf.float32, tf.int32, tf.float32))]
+            model.clear_cache(self.hparams, self.cache, rows, capacity)
+            tokens = self.prompt_step(prompt, 0, noise(), *settings).numpy()
+        yield tokens
         for position in range(n, n + length - 1):
-            if rows < batch or position == capacity:
-                new_capacity = self.capacity(position + 1)
-                model.resize_cache(self.hparams, self.cache, rows, capacity, batch, new_capacity)
-                rows, capacity = batch, new_capacity
-            tokens = self.token_step(tokens[:, tf.newaxis], position, noise(), *settings)
-            yield tokens.numpy()
+            with interrupts_held_back():
+                if rows < batch or position == capacity:
+                    new_capacity = self.capacity(position + 1)
+                    model.resize_cache(self.hparams, self.cache, rows, capacity, batch, new_capacity)
+                    rows, capacity = batch, new_capacity
+                tokens = self.token_step(tokens[:, np.newaxis], position, noise(), *settings).numpy()
+            yield tokens
 
     def capacity(self, positions):
         """The cache capacity to hold so many positions: a multiple of a step, at most n_ctx."""

@@ -1,3 +1,6 @@
+import signal
+import threading
+
 import numpy as np
 import pytest
 import reference_numpy
@@ -6,7 +9,7 @@ from test_model import full_logits, random_tokens
 
 import sample
 from hparams import HParams
-from quiet_tensorflow import tf
+from quiet_tensorflow import interrupts_held_back, tf
 
 DRAWS = 200_000
 PLAIN = [2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -3.0, -8.0]
@@ -222,3 +225,43 @@ def test_sample_sequence_repeats_with_a_seed_and_differs_without(tiny_params):
 def test_sample_sequence_takes_exactly_one_beginning(tiny_params, both):
     with pytest.raises(ValueError, match='exactly one'):
         sample.sample_sequence(hparams=TINY, params=tiny_params, length=2, **both)
+
+
+def test_an_interrupt_waits_until_tensorflow_is_done(tiny_params, monkeypatch):
+    generator = sample.Generator(TINY, tiny_params)
+    expected = list(generator.generate([[1, 2, 3]], 8, numbers=[1], seed=5))
+    steps, token_step = [], generator.token_step
+
+    def interrupted_step(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        steps.append(token_step(*arguments))
+        return steps[-1]
+
+    monkeypatch.setattr(generator, 'token_step', interrupted_step)
+    with pytest.raises(KeyboardInterrupt):
+        list(generator.generate([[1, 2, 3]], 8, numbers=[1], seed=5))
+    assert len(steps) == 1
+    monkeypatch.undo()
+    assert list(generator.generate([[1, 2, 3]], 8, numbers=[1], seed=5)) == expected
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts_held_back():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def test_samples_can_be_drawn_in_any_thread(tiny_params):
+    drawn = []
+    thread = threading.Thread(
+        target=lambda: drawn.append(
+            sample.sample_sequence(hparams=TINY, params=tiny_params, length=4, context=[[1, 2]], seed=0)
+        )
+    )
+    thread.start()
+    thread.join()
+    assert drawn[0].shape == [1, 6]
