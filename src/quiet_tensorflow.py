@@ -20,11 +20,11 @@ os.environ.setdefault('TF_NUM_INTEROP_THREADS', '1')
 @contextlib.contextmanager
 def standard_error_held_back():
     try:
-        original, held = os.dup(2), tempfile.TemporaryFile()
-    except OSError:  # closed: nothing can be printed there; or nothing can be written anywhere
+        original = os.dup(2)
+    except OSError:  # closed: nothing can be printed there
         yield
         return
-    with held:
+    with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
