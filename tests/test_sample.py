@@ -10,6 +10,7 @@ from test_model import full_logits, random_tokens
 import sample
 from hparams import HParams
 from quiet_tensorflow import interrupts_held_back, tf
+from race import noise_stream
 
 DRAWS = 200_000
 PLAIN = [2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -3.0, -8.0]
@@ -21,7 +22,7 @@ LARGE = [-101.0, -100.0, -99.5, -130.0, -99.0]
 @pytest.fixture(scope='module')
 def noise():
     """Noise of as many samples as draws, each from its own stream, as the generator draws it."""
-    streams = (sample.noise_stream(11, [1, 2, 3], number) for number in range(DRAWS))
+    streams = (noise_stream(11, [1, 2, 3], number) for number in range(DRAWS))
     return np.stack([stream.standard_exponential(8) for stream in streams]).astype(np.float32)
 
 
@@ -126,7 +127,7 @@ def test_samples_differ_by_seed_number_and_prompt(generator):
     base = draw_samples(generator, [3, 1, 4], 20, [1], 1, seed=5)
     assert draw_samples(generator, [3, 1, 4], 20, [1], 1, seed=6) != base
     assert draw_samples(generator, [3, 1, 4], 20, [2], 1, seed=5) != base
-    noise = [sample.noise_stream(5, prompt, 1).random() for prompt in ([3, 1, 4], [3, 1, 5], [3, 1])]
+    noise = [noise_stream(5, prompt, 1).random() for prompt in ([3, 1, 4], [3, 1, 5], [3, 1])]
     assert len(set(noise)) == 3
 
 

@@ -226,7 +226,7 @@ def fake(monkeypatch, encoder):
     """Replaces the generator of both scripts; .type(bytes) is what their user types."""
     generator = FakeGenerator(encoder.encode('one two three.'))
     for script in (interactive_conditional_samples, generate_unconditional_samples):
-        monkeypatch.setattr(script, 'load_generator', lambda path, hparams, notice: generator)
+        monkeypatch.setattr(script, 'load_generator', lambda *_: generator)
     generator.type = lambda data: monkeypatch.setattr(
         sys, 'stdin', io.TextIOWrapper(io.BytesIO(data), errors='surrogateescape')
     )
