@@ -4,6 +4,8 @@ The same rules as in sample.py, on NumPy arrays, one row at a time; the same see
 sample where the logits agree.
 """
 
+import ctypes
+import mmap
 import os
 
 import numpy as np
@@ -26,14 +28,14 @@ def kept_by_top_k(logits, k):
 
 def kept_by_top_p(logits, p):
     """Which of logits, float32 [n], the release's nucleus keeps (see sample.top_p_logits); bool [n]."""
-    total = np.exp(logits).sum()
+    total, head = np.exp(logits).sum(), min(NUCLEUS_HEAD, len(logits))
 
     def running_sum(some):
         descending = np.sort(some)[::-1]
         return descending, np.cumsum(np.exp(descending) / total)
 
     # Most nuclei are small, and a small part is sorted and summed in no time.
-    descending, running = running_sum(np.partition(logits, -NUCLEUS_HEAD)[-NUCLEUS_HEAD:])
+    descending, running = running_sum(np.partition(logits, -head)[-head:])
     if running[-1] <= p:
         descending, running = running_sum(logits)
     return logits >= descending[max(np.count_nonzero(running <= p) - 1, 0)]
@@ -83,6 +85,8 @@ class Generator:
         self.x, self.mask, self.pick, *self.cache = inputs
         self.logits, *self.additions = outputs
         self.clear(1)
+        self.resize(1, 1, [0])  # packs the weights
+        release_pages(path)
 
     def generate(self, context, length, *, numbers, seed, temperature=1, top_k=0, top_p=1):
         """Yield int32 [batch], the next token of each row, `length` times; see sample.Generator.generate."""
@@ -171,3 +175,16 @@ class Generator:
 def usable_cores():
     """Processor cores this process may run on; macOS does not tell, there it is all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def release_pages(path):
+    """Give back the memory in which this process has mapped a file: LiteRT computes with a copy of the
+    weights that it has packed. Where there is no /proc the system takes it back when it runs short."""
+    if not os.path.exists('/proc/self/maps'):
+        return
+    with open('/proc/self/maps') as maps:
+        fields = [line.split(maxsplit=5) for line in maps]
+    path = os.path.realpath(path)
+    for start, end in (field[0].split('-') for field in fields if field[5:] == [f'{path}\n']):
+        address, size = int(start, 16), int(end, 16) - int(start, 16)
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), mmap.MADV_DONTNEED)

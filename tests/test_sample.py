@@ -58,12 +58,16 @@ def test_draws_follow_the_exact_probabilities(logits, how, noise):
     size = len(logits)
     rows = tf.constant(np.tile(np.float32(logits), (DRAWS, 1)))
     drawn = sample.draw(rows, noise[:, :size], tf.constant(how['temperature']), how['top_k'], how['top_p']).numpy()
-    expected = reference_numpy.probabilities(logits, **how)
-    counts = np.bincount(drawn, minlength=size)
+    assert_follow(drawn, reference_numpy.probabilities(logits, **how))
+
+
+def assert_follow(drawn, expected):
+    """Draws [n] of tokens against their probabilities [n_vocab]."""
+    counts, draws = np.bincount(drawn, minlength=len(expected)), len(drawn)
     assert not counts[expected == 0].any()
-    kept = expected * DRAWS >= 5
+    kept = expected * draws >= 5
     rest = ~kept & (expected > 0)
-    observed, wanted = [*counts[kept], counts[rest].sum()], [*expected[kept] * DRAWS, expected[rest].sum() * DRAWS]
+    observed, wanted = [*counts[kept], counts[rest].sum()], [*expected[kept] * draws, expected[rest].sum() * draws]
     chi_square = sum((o - w) ** 2 / w for o, w in zip(observed, wanted) if w > 0)
     # The 99.99 % quantiles of chi-square are below this line for up to 8 degrees of freedom.
     assert chi_square < 15.2 + 2.4 * (np.count_nonzero(kept) - 1)
