@@ -1,0 +1,190 @@
+"""Sampling on LiteRT: the fast lane on a CPU. Knows nothing of text, and nothing of TensorFlow.
+
+The same rules as in sample.py, on NumPy arrays, one row at a time; the same seed gives the same
+sample where the logits agree.
+"""
+
+import ctypes
+import mmap
+import os
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from export_litert import stored_array
+from held_back import standard_error_held_back
+from race import check_window, distinct_prompts, is_greedy, noise_streams
+
+BLOCK = 64  # prompt tokens processed at once
+CAPACITY_STEP = 64  # positions of each sample by which the key/value cache grows
+NUCLEUS_HEAD = 1024  # likeliest tokens in which a nucleus is looked for first
+NOBODY, EVERYBODY = -2, -1  # who sees a slot of the cache, other than one row of the batch
+
+
+def kept_by_top_k(logits, k):
+    """Which of logits, float32 [n], top_k keeps: the k largest, and ties with the k-th; bool [n]."""
+    return logits >= np.partition(logits, -k)[-k]
+
+
+def kept_by_top_p(logits, p):
+    """Which of logits, float32 [n], the release's nucleus keeps (see sample.top_p_logits); bool [n]."""
+    total, head = np.exp(logits).sum(), min(NUCLEUS_HEAD, len(logits))
+
+    def running_sum(some):
+        descending = np.sort(some)[::-1]
+        return descending, np.cumsum(np.exp(descending) / total)
+
+    # Most nuclei are small, and a small part is sorted and summed in no time.
+    descending, running = running_sum(np.partition(logits, -head)[-head:])
+    if running[-1] <= p:
+        descending, running = running_sum(logits)
+    return logits >= descending[max(np.count_nonzero(running <= p) - 1, 0)]
+
+
+def draw(logits, noise, temperature, top_k, top_p):
+    """Draw one token: temperature, then top_k, then top_p, then the race.
+
+    logits: float32 [n_vocab]. noise: exponential variates [n_vocab]. Returns an int.
+    """
+    tokens = np.arange(len(logits))
+    # Softmax is blind to a shift; without it a temperature near 0 would overflow.
+    with np.errstate(over='ignore'):
+        logits = (logits - logits.max()) / np.float32(temperature)
+    if 0 < top_k < len(logits):
+        kept = kept_by_top_k(logits, top_k)
+        logits, tokens = logits[kept], tokens[kept]
+    if top_p < 1:
+        kept = kept_by_top_p(logits, top_p)
+        logits, tokens = logits[kept], tokens[kept]
+    return tokens[np.argmax(logits - np.log(noise[tokens].astype(np.float32)))]
+
+
+def draw_batch(logits, streams, temperature, top_k, top_p):
+    """The next token of each row, int32 [batch]: a stream of noise each, logits [batch, n_vocab] or [1, n_vocab]."""
+    batch, n_vocab = len(streams), logits.shape[1]
+    if is_greedy(temperature):
+        return np.resize(logits.argmax(axis=1), batch).astype(np.int32)
+    rows = np.broadcast_to(logits, [batch, n_vocab])
+    noise = (stream.standard_exponential(n_vocab) for stream in streams)
+    return np.array([draw(row, e, temperature, top_k, top_p) for row, e in zip(rows, noise)], np.int32)
+
+
+class Generator:
+    """Takes token ids, yields token ids, as sample.Generator does. Holds LiteRT's interpreter, among
+    whose inputs is the key/value cache: slots, of which `owners` says what row of the batch sees them."""
+
+    def __init__(self, path, hparams):
+        """path: a file that export_litert.exported_file returned."""
+        self.hparams = hparams
+        self.wte, self.wpe = stored_array(path, 'model/wte'), stored_array(path, 'model/wpe')
+        self.scales = stored_array(path, 'model/wte/scales') if self.wte.dtype == np.int8 else None
+        with standard_error_held_back():
+            self.interpreter = Interpreter(path, num_threads=usable_cores())
+        details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
+        self.x, self.mask, self.pick, *self.cache = inputs
+        self.logits, *self.additions = outputs
+        self.clear(1)
+        self.resize(1, 1, [0])  # packs the weights
+        release_pages(path)
+
+    def generate(self, context, length, *, numbers, seed, temperature=1, top_k=0, top_p=1):
+        """Yield int32 [batch], the next token of each row, `length` times; see sample.Generator.generate."""
+        context = np.asarray(context, np.int32)
+        batch, n = context.shape
+        check_window(self.hparams, n, length)
+        streams = noise_streams(seed, context, numbers)
+        logits = self.process_prompts(distinct_prompts(context))
+        tokens = draw_batch(logits, streams, temperature, top_k, top_p)
+        yield tokens
+        rows, alone = np.arange(batch), np.eye(batch, dtype=bool)
+        for position in range(n, n + length - 1):
+            if self.rows != batch or self.used + batch > len(self.owners):
+                self.resize(batch, self.used + batch * CAPACITY_STEP, rows)
+            logits = self.step(tokens, np.full(batch, position), rows, alone)
+            tokens = draw_batch(logits, streams, temperature, top_k, top_p)
+            yield tokens
+
+    def process_prompts(self, prompts):
+        """Logits [rows, n_vocab] after prompts int32 [rows, n], which are all that the cache then holds."""
+        rows, n = prompts.shape
+        self.clear(rows * n)
+        logits = []
+        for row, prompt in enumerate(prompts):
+            for start in range(0, n, BLOCK):
+                block = prompt[start : start + BLOCK]
+                if self.rows != len(block):
+                    self.resize(len(block), rows * n, [len(block) - 1])
+                owners = np.full(len(block), EVERYBODY if rows == 1 else row)
+                positions = start + np.arange(len(block))
+                last = self.step(block, positions, owners, np.tri(len(block), dtype=bool))
+            logits.append(last)
+        return np.concatenate(logits)
+
+    def clear(self, slots):
+        """Empty the cache, which then has so many slots once it is resized."""
+        self.rows, self.used = 0, 0
+        self.owners = np.full(slots, NOBODY)
+
+    def resize(self, rows, slots, chosen):
+        """Make the graph take so many rows and give the logits of those chosen, with a cache of so many
+        slots, which keeps what it holds. LiteRT keeps its packed weights."""
+        kept = [self.view(index)[:, : self.used].copy() for index in self.cache] if self.used else []
+        n_head, features = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
+        shapes = {self.x: [rows, self.hparams.n_embd], self.mask: [rows, slots + rows], self.pick: [len(chosen), rows]}
+        shapes |= {index: [n_head, slots, features] for index in self.cache}
+        for index, shape in shapes.items():
+            self.interpreter.resize_tensor_input(index, shape)
+        with standard_error_held_back():
+            self.interpreter.allocate_tensors()
+        for index in self.cache:
+            self.view(index)[:, self.used :] = 0  # what is masked must still be finite
+        for index, values in zip(self.cache, kept):
+            self.view(index)[:, : self.used] = values
+        self.view(self.pick)[:] = np.arange(rows) == np.reshape(chosen, [-1, 1])
+        self.rows = rows
+        self.owners = np.append(self.owners[: self.used], np.full(slots - self.used, NOBODY))
+
+    def step(self, tokens, positions, owners, sees):
+        """Logits [chosen, n_vocab] of new tokens [rows], whose keys and values are added to the cache.
+
+        owners: whose each new token is. sees: bool [rows, rows], which of the new ones see which.
+        """
+        visible = (self.owners == owners[:, np.newaxis]) | (self.owners == EVERYBODY)
+        visible = np.concatenate([visible, sees], axis=1)  # -> [rows, slots + rows]
+        self.view(self.x)[:] = self.embed(tokens) + self.wpe[positions]
+        self.view(self.mask)[:] = np.where(visible, np.float32(0), np.float32(-1e10))
+        self.interpreter.invoke()
+        end = self.used + len(tokens)
+        for index, addition in zip(self.cache, self.additions):
+            self.view(index)[:, self.used : end] = self.view(addition)
+        self.owners[self.used : end] = owners
+        self.used = end
+        return self.interpreter.get_tensor(self.logits)
+
+    def embed(self, tokens):
+        """float32 [rows, n_embd]"""
+        rows = self.wte[tokens]
+        return rows if self.scales is None else rows * self.scales[tokens, np.newaxis]
+
+    def view(self, index):
+        """LiteRT's own memory of a tensor. To be dropped at once: LiteRT runs only when nobody holds one."""
+        return self.interpreter.tensor(index)()
+
+
+def usable_cores():
+    """Processor cores this process may run on; macOS does not tell, there it is all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def release_pages(path):
+    """Give back the memory in which this process has mapped a file: LiteRT computes with a copy of the
+    weights that it has packed. Where there is no /proc the system takes it back when it runs short."""
+    if not os.path.exists('/proc/self/maps'):
+        return
+    with open('/proc/self/maps') as maps:
+        fields = [line.split(maxsplit=5) for line in maps]
+    path = os.path.realpath(path)
+    for start, end in (field[0].split('-') for field in fields if field[5:] == [f'{path}\n']):
+        address, size = int(start, 16), int(end, 16) - int(start, 16)
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
