@@ -31,7 +31,7 @@ import checkpoint  # noqa: E402
 import model  # noqa: E402
 import sample  # noqa: E402
 from encoder import get_encoder  # noqa: E402
-from hparams import load_hparams, parameter_count  # noqa: E402
+from hparams import load_hparams, weights_bytes  # noqa: E402
 from quiet_tensorflow import tf  # noqa: E402
 
 SCRIPT = REPOSITORY / 'src' / 'interactive_conditional_samples.py'
@@ -150,7 +150,7 @@ def measure(text_path, repeats):
         after = bandwidth()
         eight = decode(generator, 8)
         plain = TOKENS / seconds(lambda: concatenating(context, TOKENS).numpy())
-        limit = {name: (before[name] + after[name]) / 2 / (4 * parameter_count(hparams)) for name in before}
+        limit = {name: (before[name] + after[name]) / 2 / weights_bytes(hparams) for name in before}
         rounds.append({'batch_1': one, 'batch_8': eight, 'concatenating': {'all': plain}, 'bandwidth_limit': limit})
     for name in rounds[0]:
         results[name] = {key: statistics.median(entry[name][key] for entry in rounds) for key in rounds[0][name]}

@@ -19,14 +19,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'src'))
 
-from hparams import HParams, parameter_count, save_hparams, variable_shapes
-
-SIZES = {'124M': (768, 12, 12), '355M': (1024, 16, 24), '774M': (1280, 20, 36), '1558M': (1600, 25, 48)}
-
-
-def released_hparams(size):
-    n_embd, n_head, n_layer = SIZES[size]
-    return HParams(n_vocab=50257, n_ctx=1024, n_embd=n_embd, n_head=n_head, n_layer=n_layer)
+from hparams import RELEASED_HPARAMS, save_hparams, variable_shapes, weights_bytes
 
 
 def peak_megabytes():
@@ -41,7 +34,7 @@ def write(folder, size):
     import checkpoint
     import model
 
-    hparams = released_hparams(size)
+    hparams = RELEASED_HPARAMS[size]
     save_hparams(os.path.join(folder, 'hparams.json'), hparams)
     checkpoint.write_values(os.path.join(folder, 'model.ckpt'), model.flatten(model.initial_params(hparams, seed=0)))
 
@@ -51,7 +44,7 @@ def load(folder, size):
     import checkpoint
     import sample
 
-    hparams = released_hparams(size)
+    hparams = RELEASED_HPARAMS[size]
     start = time.perf_counter()
     generator = sample.Generator(hparams, checkpoint.load_params(folder, hparams))
     loaded, peak = time.perf_counter() - start, peak_megabytes()
@@ -60,7 +53,7 @@ def load(folder, size):
     start = time.perf_counter()
     count = sum(1 for _ in steps)
     speed = count / (time.perf_counter() - start)
-    weights = 4 * parameter_count(hparams) / 1e6
+    weights = weights_bytes(hparams) / 1e6
     largest = 4 * max(math.prod(shape) for shape in variable_shapes(hparams).values()) / 1e6
     print(json.dumps({
         'size': size,

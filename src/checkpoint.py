@@ -103,7 +103,7 @@ def read_value(prefix, name):
         return tf.raw_ops.RestoreV2(prefix=prefix, tensor_names=[name], shape_and_slices=[''], dtypes=[tf.float32])[0]
     except tf.errors.OpError as error:
         raise CheckpointError(
-            f'{prefix}{DATA_SUFFIX}: {name} cannot be read ({reason(error)}); download the model again'
+            f'{prefix}{DATA_SUFFIX}: {name} cannot be read ({reason(error)}); delete it and download the model again'
         ) from None
 
 

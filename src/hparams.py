@@ -33,6 +33,14 @@ class HParams:
             raise HParamsError(f'n_embd {self.n_embd} is not a multiple of n_head {self.n_head}')
 
 
+RELEASED_HPARAMS = {
+    '124M': HParams(n_vocab=50257, n_ctx=1024, n_embd=768, n_head=12, n_layer=12),
+    '355M': HParams(n_vocab=50257, n_ctx=1024, n_embd=1024, n_head=16, n_layer=24),
+    '774M': HParams(n_vocab=50257, n_ctx=1024, n_embd=1280, n_head=20, n_layer=36),
+    '1558M': HParams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48),
+}
+
+
 def load_hparams(path):
     """Read hparams.json. Raises HParamsError, in one line naming the file and what is wrong."""
     expected = {field.name for field in dataclasses.fields(HParams)}
@@ -86,5 +94,9 @@ def variable_shapes(hparams):
 
 
 def parameter_count(hparams):
-    """Number of float32 parameters; the weights file is four times as many bytes."""
     return sum(math.prod(shape) for shape in variable_shapes(hparams).values())
+
+
+def weights_bytes(hparams):
+    """Size of model.ckpt.data-00000-of-00001: all parameters as float32, and nothing else."""
+    return 4 * parameter_count(hparams)

@@ -1,12 +1,13 @@
 """Where models lie and what they are called. Imports no TensorFlow."""
 
+import glob
 import os
 
 from errors import UsageError
+from hparams import RELEASED_HPARAMS
 
 DEFAULT_MODEL = '124M'
 BUNDLED_MODEL = '7M'
-RELEASED_MODELS = ('124M', '355M', '774M', '1558M')
 # Sizes as the paper counts them, as the release first named them, and as others name the models.
 OTHER_NAMES = {
     '117M': '124M', '345M': '355M', '762M': '774M', '1542M': '1558M', '1.5B': '1558M',
@@ -25,17 +26,25 @@ def canonical_name(model_name):
     return name
 
 
+def expand(models_dir):
+    """A folder's path with ~ and $VARS expanded."""
+    return os.path.expanduser(os.path.expandvars(str(models_dir)))
+
+
 def models_folders(models_dir):
-    """Folders to look in: models_dir with ~ and $VARS expanded and, when it is the default, which
-    means the current folder's, the repository's own."""
-    given = os.path.expanduser(os.path.expandvars(str(models_dir)))
+    """Folders to look in: models_dir and, when it is the default, which means the current folder's,
+    the repository's own."""
+    given = expand(models_dir)
     return [given, REPOSITORY_MODELS] if models_dir == DEFAULT_MODELS_DIR else [given]
 
 
 def find_folder(name, models_dir):
-    """The models folder that holds the model, or None; the bundled model is in the repository's."""
+    """The models folder that holds the model, or None; the bundled model is in the repository's.
+
+    A model without an .index file is not there yet: the downloader fetches that file last.
+    """
     for folder in [*models_folders(models_dir), *([REPOSITORY_MODELS] if name == BUNDLED_MODEL else [])]:
-        if os.path.isdir(os.path.join(folder, name)):
+        if glob.glob(os.path.join(glob.escape(os.path.join(folder, name)), '*.index')):
             return folder
     return None
 
@@ -55,5 +64,5 @@ def find_model(model_name, models_dir):
         notice = f'no {name} model here; using the bundled {BUNDLED_MODEL} model. To get {name}: {download}'
         return BUNDLED_MODEL, REPOSITORY_MODELS, notice
     looked_in = ' or '.join(dict.fromkeys(map(os.path.abspath, models_folders(models_dir))))
-    remedy = f'get it with `{download}`' if name in RELEASED_MODELS else 'name a folder that is there'
+    remedy = f'get it with `{download}`' if name in RELEASED_HPARAMS else 'name a folder that is there'
     raise UsageError(f'no model {name} in {looked_in}; {remedy}, or use the bundled one: --model_name {BUNDLED_MODEL}')

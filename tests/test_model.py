@@ -6,7 +6,7 @@ import reference_numpy
 from conftest import TINY, as_params, random_values
 
 import model
-from hparams import HParams, parameter_count, variable_shapes
+from hparams import RELEASED_HPARAMS, HParams, variable_shapes, weights_bytes
 from quiet_tensorflow import tf
 
 ODD_SHAPES = [
@@ -109,12 +109,10 @@ def test_the_path_of_a_parameter_is_its_checkpoint_name():
 
 
 @pytest.mark.parametrize(
-    ('n_embd', 'n_head', 'n_layer', 'size'),
-    [(768, 12, 12, 497759232), (1024, 16, 24, 1419292672), (1280, 20, 36, 3096120320), (1600, 25, 48, 6230444800)],
+    ('name', 'size'), [('124M', 497759232), ('355M', 1419292672), ('774M', 3096120320), ('1558M', 6230444800)]
 )
-def test_parameter_counts_are_the_released_ones(n_embd, n_head, n_layer, size):
-    hparams = HParams(n_vocab=50257, n_ctx=1024, n_embd=n_embd, n_head=n_head, n_layer=n_layer)
-    assert 4 * parameter_count(hparams) == size
+def test_sizes_of_the_weights_are_the_released_ones(name, size):
+    assert weights_bytes(RELEASED_HPARAMS[name]) == size
 
 
 def test_initial_parameters_have_the_published_distributions():

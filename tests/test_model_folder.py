@@ -8,7 +8,8 @@ import pytest
 
 import model_folder
 from errors import UsageError
-from model_folder import BUNDLED_MODEL, DEFAULT_MODELS_DIR, RELEASED_MODELS, canonical_name, find_model
+from hparams import RELEASED_HPARAMS
+from model_folder import BUNDLED_MODEL, DEFAULT_MODELS_DIR, canonical_name, find_model
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def repository(tmp_path, monkeypatch):
 
 def make_model(models, name):
     (models / name).mkdir(parents=True)
+    (models / name / 'model.ckpt.index').touch()
     return models
 
 
@@ -46,7 +48,7 @@ def failure(name, models_dir=DEFAULT_MODELS_DIR):
 # Names
 
 
-@pytest.mark.parametrize('name', [*RELEASED_MODELS, BUNDLED_MODEL, 'my model', 'run-3_b', '.hidden', 'a..b', '模型'])
+@pytest.mark.parametrize('name', [*RELEASED_HPARAMS, BUNDLED_MODEL, 'my model', 'run-3_b', '.hidden', 'a..b', '模型'])
 def test_a_name_means_itself(name):
     assert canonical_name(name) == name
 
@@ -167,6 +169,14 @@ def test_the_error_for_a_name_nobody_released_offers_no_download(repository, tmp
     assert str(tmp_path) in message
     assert f'--model_name {BUNDLED_MODEL}' in message
     assert 'download' not in message
+
+
+def test_an_unfinished_download_is_no_model_yet(repository):
+    (repository / '124M').mkdir()
+    (repository / '124M' / 'model.ckpt.data-00000-of-00001.part').touch()
+    assert find_model(None, DEFAULT_MODELS_DIR)[0] == BUNDLED_MODEL
+    with pytest.raises(UsageError, match=r'download_model\.py 124M'):
+        find_model('124M', DEFAULT_MODELS_DIR)
 
 
 # This repository

@@ -163,8 +163,9 @@ def test_the_tests_above_would_notice_tensorflow(elsewhere, without_tensorflow):
     assert err.splitlines()[-1] == 'ImportError: TensorFlow was imported'
 
 
-def test_a_folder_that_holds_no_model_ends_with_status_1_and_one_line(elsewhere, without_tensorflow, tmp_path):
+def test_a_folder_that_holds_half_a_model_ends_with_status_1_and_one_line(elsewhere, without_tensorflow, tmp_path):
     (tmp_path / 'hollow').mkdir()
+    (tmp_path / 'hollow' / 'model.ckpt.index').touch()
     arguments = ('--models_dir', tmp_path, '--model_name', 'hollow')
     out, err, status = run(UNCONDITIONAL, *arguments, cwd=elsewhere, **without_tensorflow)
     assert (out, len(err.splitlines()), status) == ('', 1, 1)
