@@ -30,8 +30,8 @@ def joined_left(what, marks, before=r'\S'):
 
 # A full stop after these may belong to the word, so one that stands apart stays apart.
 ABBREVIATION = (
-    r'(?<=(?:^|[ "(\[])(?:Adm|Ave|Blvd|Bros|Brig|Capt|Cmdr|Co|Col|Corp|Dr|Fr|Ft|Gen|Gov|Hon|Inc|Jr|Lt|Ltd|Maj|Messrs|Mr|'
-    r'Mrs|Ms|Mt|No|Nos|Op|Prof|Rep|Rev|Sen|Sgt|Sr|St|al|cf|ca|etc|pp|v|vs|op|\p{L}|\S*\.\S*))'
+    r'(?<=(?:^|[ "(\[])(?:Adm|Ave|Blvd|Bros|Brig|Capt|Cmdr|Co|Col|Corp|Dr|Fr|Ft|Gen|Gov|Hon|Inc|Jr|Lt|Ltd|Maj|Messrs|'
+    r'Mr|Mrs|Ms|Mt|No|Nos|Op|Prof|Rep|Rev|Sen|Sgt|Sr|St|al|cf|ca|etc|pp|v|vs|op|\p{L}|\S*\.\S*))'
 )
 QUOTES = Rule(
     'double quotes join what they enclose',
@@ -43,21 +43,45 @@ SQUARE = Rule('square brackets join what they enclose', r'(?<!\S)\[ (.*?) \](?!\
               r'(?<!\S)\[(.*?)\](?!\S)', r'[ \1 ]')  # fmt: skip
 MARKS = joined_left('comma, semicolon, colon, ! and ? join the word before', r'[,;:!?]')
 STOP = joined_left(
-    'a full stop joins the word before, unless that is an abbreviation or an initial', r'\.', rf'[^ .](?<!{ABBREVIATION})'
-)
+    'a full stop joins the word before, unless that is an abbreviation or an initial',
+    r'\.', rf'[^ .](?<!{ABBREVIATION})',
+)  # fmt: skip
 PERCENT = joined_left('% joins the number before', '%', r'\d')
 CURRENCY = Rule('$, £ and # join the number after', r'([$£#]) (?=\d)', r'\1', r'([$£#])(?=\d)', r'\1 ')
 CONTRACTIONS = joined_left("'s 't 're 've 'm 'll 'd join the word before", r"'(?:s|t|re|ve|m|ll|d)", r'[\w>]')
 
-WIKITEXT = [
+EDGES = [
     Rule('the space a line begins with goes', r'^ ', '', r'^', ' '),
     Rule('the space a line ends with goes', r'(?<=\S) $', '', r'(?<=\S)$', ' '),
+]
+WIKITEXT_RULES = [
+    *EDGES,
     Rule('@-@ is a hyphen within a word', r'(?<=\S) @-@ (?=\S)', '-', r'(?<=\S)-(?=\S)', ' @-@ '),
     Rule('@,@ is a comma within a number', r'(?<=\d) @,@ (?=\d)', ',', r'(?<=\d),(?=\d)', ' @,@ '),
     Rule('@.@ is a point within a number', r'(?<=\d) @\.@ (?=\d)', '.', r'(?<=\d)\.(?=\d)', ' @.@ '),
     Rule('= = is ==', r'(?<=(?:^|=)) (?==)|(?<==) (?==)', '', r'(?<==)(?==)', ' '),
     QUOTES, ROUND, SQUARE, CURRENCY, CONTRACTIONS, PERCENT, MARKS, STOP,
 ]  # fmt: skip
+
+
+NOT = joined_left("n't joins the word before", "n't", r'\p{L}')
+OPENING = Rule('`` is " before a word', r'(?<!\S)`` (?=\S)', '"', r'(?<!\S)"(?=\S)', '`` ')
+CLOSING = Rule("'' is \" after a word", r"(?<=\S) ''(?!\S)", '"', r'(?<=\S)"(?!\S)', " ''")
+PENN_TREEBANK_RULES = [
+    *EDGES, NOT, CONTRACTIONS,
+    Rule('$ and # join the number after', r'(?<!\S)([$#]) (?=[N\d])', r'\1', r'(?<!\S)([$#])(?=[N\d])', r'\1 '),
+]  # fmt: skip
+# The file of the Children's Book Test has the Penn Treebank's tokens, with capitals and marks.
+BOOK_RULES = [
+    Rule('-LRB- and -RRB- are round brackets', r'(?<!\S)-LRB- (.*?) -RRB-(?!\S)', r'( \1 )',
+         r'(?<!\S)\( (.*?) \)(?!\S)', r'-LRB- \1 -RRB-'),
+    OPENING, CLOSING, ROUND, NOT, CONTRACTIONS, MARKS, STOP,
+]  # fmt: skip
+ONE_BILLION_WORD_RULES = [QUOTES, ROUND, SQUARE, CURRENCY, CONTRACTIONS, NOT, PERCENT, MARKS, STOP]
+
+
+def describe(rules):
+    return '; '.join(rule.what for rule in rules)
 
 
 def apply(rules, line):
