@@ -32,11 +32,8 @@ def metrics(model, examples):
         ids = model.encoder.encode(f'{shown}Q: {question}\nA:')[-model.room(LENGTH) :]
         return model.continue_ids(ids, LENGTH, stop=['\n'])
 
-    return {
-        'exact_match': percentage(exact_match(answer(question), answers) for question, answers in '
-        'progress(asked, 'nq')),
-        'questions': len(asked),
-    }
+    correct = [exact_match(answer(question), answers) for question, answers in progress(asked, 'nq')]
+    return {'exact_match': percentage(correct), 'questions': len(asked)}
 
 
 TASKS = [

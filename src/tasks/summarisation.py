@@ -12,6 +12,7 @@ from tasks import published
 from tasks.task import Task, read_objects
 
 LENGTH, TOP_K, SENTENCES = 100, 2, 3
+FILE = 'cnn_dm.test.jsonl'
 KINDS = ('rouge1', 'rouge2', 'rougeL', 'rougeLsum')
 
 
@@ -47,8 +48,8 @@ def metrics(model, examples):
 TASKS = [
     Task(
         'cnn-dm',
-        {'cnn_dm.test.jsonl': 'the test split of CNN/Daily Mail 3.0.0 (See et al. 2017, not anonymised), an object with '
-                              'article and highlights a line'},
+        {FILE: 'the test split of CNN/Daily Mail (See et al. 2017, not anonymised), an object with article and '
+         'highlights a line'},
         'prompt: the article, whose end is cut where the window asks for it, and "TL;DR:" on a line of its '
         f'own; {LENGTH} '
         f'tokens with top_k {TOP_K} and seed 0; the first {SENTENCES} sentences are the summary; F measures of '
