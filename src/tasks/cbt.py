@@ -12,7 +12,7 @@ from language_model import progress
 from tasks import published
 from tasks.choices import choice_rows, likeliest
 from tasks.detokenise import BOOK_RULES, describe, detokenise
-from tasks.task import Task, malformed, percentage, read_lines
+from tasks.task import Source, Task, malformed, percentage, read_lines
 
 BLANK = 'XXXXX'
 ARCHIVE = 'http://www.thespermwhale.com/jaseweston/babi/CBTest.tgz'
@@ -66,7 +66,7 @@ def metrics(model, examples):
 def task(name, kind, figures):
     file = f'cbtest_{kind}_valid_2000ex.txt'
     return Task(
-        name, {file: f'CBTest/data/{file} of {ARCHIVE}'},
+        name, {file: Source(ARCHIVE, f'CBTest/data/{file}')},
         'validation split; context: the end-of-text token and the 20 sentences, joined by spaces; the '
         'log-probability of a '
         'candidate and the rest of its sentence decides (of the whole text, which is the same: what all '

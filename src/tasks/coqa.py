@@ -9,7 +9,7 @@ import json
 from language_model import progress
 from tasks import published
 from tasks.answers import f1_of_several
-from tasks.task import Task, malformed, read_bytes
+from tasks.task import Source, Task, malformed, read_bytes
 
 LENGTH = 32
 FILE = 'coqa-dev-v1.0.json'
@@ -51,7 +51,7 @@ def metrics(model, conversations):
 
 TASKS = [
     Task(
-        'coqa', {FILE: f'https://nlp.stanford.edu/data/coqa/{FILE}'},
+        'coqa', {FILE: Source(f'https://nlp.stanford.edu/data/coqa/{FILE}')},
         'prompt: the story, an empty line, and for each turn a line "Q: question" and a line "A: answer" with '
         'the answers '
         'the people gave, the last one left to the model; of a prompt too long for the window the end is kept; '

@@ -11,7 +11,7 @@ import re
 
 from language_model import progress
 from tasks import published
-from tasks.task import Task, malformed, percentage, read_lines, read_objects
+from tasks.task import Source, Task, malformed, percentage, read_lines, read_objects
 from windows import conditional
 
 # Words that rarely end a sentence's thought; the paper does not list its own.
@@ -113,7 +113,10 @@ METRICS = (
 TASKS = [
     Task(
         'lambada',
-        {'lambada_test.jsonl': 'https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl'},
+        {'lambada_test.jsonl': Source(
+            'https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl',
+            sha256='4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226',
+        )},
         "context: a newline and the passage, in OpenAI's preparation: double quotes made straight, white space "
         "stripped at "
         f'both ends; no end-of-text token; {METRICS}',
@@ -121,7 +124,9 @@ TASKS = [
     ),
     Task(
         'lambada-plain',
-        {'lambada_test_plain_text.txt': 'lambada-dataset.tar.gz of Paperno et al. 2016, https://zenodo.org/records/2630551'},
+        {'lambada_test_plain_text.txt': Source(
+            'https://zenodo.org/records/2630551/files/lambada-dataset.tar.gz', 'lambada_test_plain_text.txt'
+        )},
         f'context: the passage as the file has it, lower-case and tokenised, after the end-of-text token; {METRICS}',
         read_plain, functools.partial(metrics, True), FIGURES,
     ),

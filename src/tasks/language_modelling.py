@@ -11,8 +11,10 @@ import math
 
 from tasks import published
 from tasks.detokenise import ONE_BILLION_WORD_RULES, PENN_TREEBANK_RULES, WIKITEXT_RULES, describe, detokenise
-from tasks.task import Task, malformed, read_bytes, read_lines
+from tasks.task import Source, Task, malformed, read_bytes, read_lines
 
+ONE_BILLION_WORDS = '1-billion-word-language-modeling-benchmark-r13output'
+SHARD = 'news.en.heldout-00000-of-00050'
 HELD_OUT_BYTES = 5_000_000
 WHOLE_BYTES = 100_000_000
 
@@ -59,12 +61,12 @@ PERPLEXITY = (
 )
 
 
-def corpus_task(name, file, where, rules, figures, divide=one_text):
+def corpus_task(name, file, source, rules, figures, divide=one_text):
     whole = 'the file is one text after the end-of-text token, in windows of n_ctx tokens that move by the stride; '
     apart = 'each line is a text of its own after the end-of-text token; '
     metrics = [f'perplexity{unit}{suffix}' for unit in ('', '_per_bpe_token') for suffix in ('', '_tokenised')]
     return Task(
-        name, {file: where}, (whole if divide is one_text else apart) + PERPLEXITY + describe(rules), read_lines,
+        name, {file: source}, (whole if divide is one_text else apart) + PERPLEXITY + describe(rules), read_lines,
         functools.partial(corpus_metrics, divide, rules), dict.fromkeys(metrics, figures),
     )  # fmt: skip
 
@@ -75,29 +77,33 @@ def compression_task(name, metric, unit, figures):
         f'windows of n_ctx tokens that move by the stride; {metric}: -log2 probability / {HELD_OUT_BYTES:,}'
     )
     return Task(
-        name, {name: f'http://mattmahoney.net/dc/{name}.zip, unpacked'}, recipe, held_out,
+        name, {name: Source(f'http://mattmahoney.net/dc/{name}.zip', name)}, recipe, held_out,
         functools.partial(compression_metrics, metric), {metric: figures},
     )  # fmt: skip
 
 
 TASKS = [
     corpus_task(
-        'wikitext2', 'wikitext2.test.txt', 'wiki.test.tokens of wikitext-2-v1.zip, Merity et al. 2016',
+        'wikitext2', 'wikitext2.test.txt', Source(note='wiki.test.tokens of wikitext-2-v1.zip, Merity et al. 2016'),
         WIKITEXT_RULES, published.WIKITEXT2,
     ),
     corpus_task(
-        'ptb', 'ptb.test.txt', "data/ptb.test.txt of Mikolov's simple-examples.tgz; the text may not be passed on",
+        'ptb', 'ptb.test.txt',
+        Source(note="data/ptb.test.txt of Mikolov's simple-examples.tgz; the text may not be passed on"),
         PENN_TREEBANK_RULES, published.PENN_TREEBANK,
     ),
     corpus_task(
-        'wikitext103', 'wikitext103.test.txt', 'wiki.test.tokens of wikitext-103-v1.zip, Merity et al. 2016',
+        'wikitext103', 'wikitext103.test.txt', Source(note='wiki.test.tokens of wikitext-103-v1.zip, Merity et '
+        'al. 2016'),
         WIKITEXT_RULES, published.WIKITEXT103,
     ),
     compression_task('enwik8', 'bits_per_byte', 'bytes', published.ENWIK8),
     compression_task('text8', 'bits_per_character', 'characters', published.TEXT8),
     corpus_task(
-        '1bw', 'news.en.heldout-00000-of-00050', 'heldout-monolingual.tokenized.shuffled/ of '
-        'http://www.statmt.org/lm-benchmark/1-billion-word-language-modeling-benchmark-r13output.tar.gz',
+        '1bw', SHARD, Source(
+            f'http://www.statmt.org/lm-benchmark/{ONE_BILLION_WORDS}.tar.gz',
+            f'{ONE_BILLION_WORDS}/heldout-monolingual.tokenized.shuffled/{SHARD}',
+        ),
         ONE_BILLION_WORD_RULES, published.ONE_BILLION_WORDS, divide=list,
     ),
 ]  # fmt: skip

@@ -7,9 +7,10 @@ infer the short answer style". How many pairs, and which, the paper does not say
 from language_model import progress
 from tasks import published
 from tasks.answers import exact_match
-from tasks.task import Task, malformed, percentage, read_objects
+from tasks.task import Source, Task, malformed, percentage, read_objects
 
 EXAMPLES, LENGTH = 5, 32
+REPOSITORY = 'https://raw.githubusercontent.com/google-research-datasets/natural-questions/master'
 FILE = 'NQ-open.dev.jsonl'
 
 
@@ -38,7 +39,7 @@ def metrics(model, examples):
 
 TASKS = [
     Task(
-        'nq', {FILE: f'nq_open/{FILE} of https://github.com/google-research-datasets/natural-questions'},
+        'nq', {FILE: Source(f'{REPOSITORY}/nq_open/{FILE}')},
         f'prompt: the first {EXAMPLES} questions of the file, a line "Q: question", a line "A: first answer" '
         'and an empty '
         f'line each, and "Q: question", "A:" for each of the others; greedy, up to {LENGTH} tokens or the end '

@@ -9,7 +9,7 @@ import re
 
 from language_model import progress
 from tasks import published
-from tasks.task import Task, read_objects
+from tasks.task import Source, Task, read_objects
 
 LENGTH, TOP_K, SENTENCES = 100, 2, 3
 FILE = 'cnn_dm.test.jsonl'
@@ -48,8 +48,8 @@ def metrics(model, examples):
 TASKS = [
     Task(
         'cnn-dm',
-        {FILE: 'the test split of CNN/Daily Mail (See et al. 2017, not anonymised), an object with article and '
-         'highlights a line'},
+        {FILE: Source(note='the test split of CNN/Daily Mail, not anonymised (See et al. 2017); write one object with '
+                           'article and highlights a line')},
         'prompt: the article, whose end is cut where the window asks for it, and "TL;DR:" on a line of its '
         f'own; {LENGTH} '
         f'tokens with top_k {TOP_K} and seed 0; the first {SENTENCES} sentences are the summary; F measures of '

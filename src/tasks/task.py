@@ -3,15 +3,29 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from typing import NamedTuple
 
 from errors import UsageError
+
+
+class Source(NamedTuple):
+    """Where a file is published: url is its stable address or, with a member, that of the archive it lies in;
+    note says it in words where there is none."""
+
+    url: str | None = None
+    member: str | None = None
+    sha256: str | None = None
+    note: str | None = None
+
+    def __str__(self):
+        return self.note or (f'{self.member} in {self.url}' if self.member else self.url)
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
     """One evaluation.
 
-    files: from the names of its files in the data folder to where each is published. recipe: how
+    files: from the names of its files in the data folder to the Source of each. recipe: how
     its examples become ids and its scores become metrics, for whoever would repeat it. read: a function
     from the files' paths to data; raises UsageError. run: a function from a LanguageModel and
     the data to a dict of metrics. published: from metric to the paper's figure by model. requires:

@@ -9,9 +9,10 @@ How many pairs, and which, the paper does not say.
 from language_model import progress
 from tasks import published
 from tasks.summarisation import sentences
-from tasks.task import Task, malformed, read_lines
+from tasks.task import Source, Task, malformed, read_lines
 
 EXAMPLES, LENGTH = 5, 100
+NTREX = 'https://raw.githubusercontent.com/MicrosoftTranslator/NTREX/main/NTREX-128'
 
 
 def read(source_path, target_path):
@@ -51,8 +52,8 @@ def task(name, files, figures):
     return Task(name, files, RECIPE, read, metrics, {'bleu': figures} if figures else {}, requires=('sacrebleu',))
 
 
-def both_ways(prefix, english, french, where, into_french=None, into_english=None):
-    files = {english: f'{where} (English)', french: f'{where} (French)'}
+def both_ways(prefix, english, english_source, french, french_source, into_french=None, into_english=None):
+    files = {english: english_source, french: french_source}
     return [
         task(f'{prefix}-en-fr', files, into_french),
         task(f'{prefix}-fr-en', dict(reversed(files.items())), into_english),
@@ -61,11 +62,14 @@ def both_ways(prefix, english, french, where, into_french=None, into_english=Non
 
 TASKS = [
     *both_ways(
-        'wmt14', 'newstest2014.en', 'newstest2014.fr', '`sacrebleu -t wmt14/full -l en-fr --echo src` and `ref`',
+        'wmt14',
+        'newstest2014.en', Source(note='written by `sacrebleu -t wmt14/full -l en-fr --echo src`'),
+        'newstest2014.fr', Source(note='written by `sacrebleu -t wmt14/full -l en-fr --echo ref`'),
         published.ENGLISH_FRENCH_BLEU, published.FRENCH_ENGLISH_BLEU,
     ),
     *both_ways(
-        'ntrex', 'ntrex.newstest2019.en.txt', 'ntrex.newstest2019.fr.txt',
-        'newstest2019-src.eng.txt and newstest2019-ref.fra.txt of https://github.com/MicrosoftTranslator/NTREX',
+        'ntrex',
+        'ntrex.newstest2019.en.txt', Source(f'{NTREX}/newstest2019-src.eng.txt'),
+        'ntrex.newstest2019.fr.txt', Source(f'{NTREX}/newstest2019-ref.fra.txt'),
     ),
 ]  # fmt: skip

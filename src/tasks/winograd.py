@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ElementTree
 from language_model import progress
 from tasks import published
 from tasks.choices import choice_rows, likeliest
-from tasks.task import Task, malformed, percentage, read_bytes
+from tasks.task import Source, Task, malformed, percentage, read_bytes
 from windows import conditional
 
 SCHEMAS = 273  # the collection has grown since; Trinh & Le and the paper use the first 273
@@ -76,7 +76,7 @@ def metrics(model, examples):
 TASKS = [
     Task(
         'winograd',
-        {'WSCollection.xml': 'https://cs.nyu.edu/~davise/papers/WinogradSchemas/WSCollection.xml'},
+        {'WSCollection.xml': Source('https://cs.nyu.edu/~davise/papers/WinogradSchemas/WSCollection.xml')},
         f'the first {SCHEMAS} schemas; context: the end-of-text token; a candidate takes the place of the '
         'pronoun, its '
         f"article in lower case within the sentence, with 's for {', '.join(POSSESSIVES)}; accuracy_partial: the "
