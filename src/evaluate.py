@@ -115,20 +115,19 @@ def check_data_dir(data_dir):
 
 
 def present_tasks(tasks, data_dir, download):
-    """Those of tasks whose files are there, or could be fetched; says what is missing. Raises UsageError if "
-    "all are."""
-    present = []
+    """Those of tasks whose files are there, or could be fetched; says what is missing. Raises UsageError without any."""
+    present, notes = [], []
     for task in tasks:
         if download:
             fetch_missing(task, data_dir)
         missing = missing_files(task, data_dir)
-        for name in missing:
-            where = f'no {name} in {data_dir}; it is published: {task.files[name]}'
-            print(f'skipping {task.name}: {where}', file=sys.stderr)
+        notes += [f'{task.name}: no {name} in {data_dir}; it is published: {task.files[name]}' for name in missing]
         if not missing:
             present.append(task)
     if not present:
-        raise UsageError(f'none of the tasks has its files in {data_dir}; the lines above say where they are published')
+        raise UsageError(f'nothing to evaluate; {"; ".join(notes)}')
+    for note in notes:
+        print(f'skipping {note}', file=sys.stderr)
     return present
 
 

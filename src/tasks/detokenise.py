@@ -48,7 +48,9 @@ STOP = joined_left(
 )  # fmt: skip
 PERCENT = joined_left('% joins the number before', '%', r'\d')
 CURRENCY = Rule('$, £ and # join the number after', r'([$£#]) (?=\d)', r'\1', r'([$£#])(?=\d)', r'\1 ')
-CONTRACTIONS = joined_left("'s 't 're 've 'm 'll 'd join the word before", r"'(?:s|t|re|ve|m|ll|d)", r'[\w>]')
+CONTRACTIONS = joined_left("'s 're 've 'm 'll 'd join the word before", r"'(?:s|re|ve|m|ll|d)", r'[\w>]')
+NOT = joined_left("'t joins the word before", r"'t", r'\w')  # don 't
+PENN_NOT = joined_left("n't joins the word before", "n't", r'\p{L}')  # do n't
 
 EDGES = [
     Rule('the space a line begins with goes', r'^ ', '', r'^', ' '),
@@ -60,22 +62,21 @@ WIKITEXT_RULES = [
     Rule('@,@ is a comma within a number', r'(?<=\d) @,@ (?=\d)', ',', r'(?<=\d),(?=\d)', ' @,@ '),
     Rule('@.@ is a point within a number', r'(?<=\d) @\.@ (?=\d)', '.', r'(?<=\d)\.(?=\d)', ' @.@ '),
     Rule('= = is ==', r'(?<=(?:^|=)) (?==)|(?<==) (?==)', '', r'(?<==)(?==)', ' '),
-    QUOTES, ROUND, SQUARE, CURRENCY, CONTRACTIONS, PERCENT, MARKS, STOP,
+    QUOTES, ROUND, SQUARE, CURRENCY, CONTRACTIONS, NOT, PERCENT, MARKS, STOP,
 ]  # fmt: skip
 
 
-NOT = joined_left("n't joins the word before", "n't", r'\p{L}')
 OPENING = Rule('`` is " before a word', r'(?<!\S)`` (?=\S)', '"', r'(?<!\S)"(?=\S)', '`` ')
 CLOSING = Rule("'' is \" after a word", r"(?<=\S) ''(?!\S)", '"', r'(?<=\S)"(?!\S)', " ''")
 PENN_TREEBANK_RULES = [
-    *EDGES, NOT, CONTRACTIONS,
+    *EDGES, PENN_NOT, CONTRACTIONS,
     Rule('$ and # join the number after', r'(?<!\S)([$#]) (?=[N\d])', r'\1', r'(?<!\S)([$#])(?=[N\d])', r'\1 '),
 ]  # fmt: skip
 # The file of the Children's Book Test has the Penn Treebank's tokens, with capitals and marks.
 BOOK_RULES = [
     Rule('-LRB- and -RRB- are round brackets', r'(?<!\S)-LRB- (.*?) -RRB-(?!\S)', r'( \1 )',
          r'(?<!\S)\( (.*?) \)(?!\S)', r'-LRB- \1 -RRB-'),
-    OPENING, CLOSING, ROUND, NOT, CONTRACTIONS, MARKS, STOP,
+    OPENING, CLOSING, ROUND, PENN_NOT, CONTRACTIONS, MARKS, STOP,
 ]  # fmt: skip
 ONE_BILLION_WORD_RULES = [QUOTES, ROUND, SQUARE, CURRENCY, CONTRACTIONS, NOT, PERCENT, MARKS, STOP]
 
