@@ -77,15 +77,7 @@ def evaluate_model(
             print(notice, file=sys.stderr)
         language_model = load_language_model(path, hparams, encoder, stride, batch_size)
     for task in left:
-        start = time.monotonic()
-        metrics = task.run(language_model, data.pop(task.name))
-        results['tasks'][task.name] = {
-            'metrics': metrics,
-            **settings[task.name],
-            'seconds': time.monotonic() - start,
-            'finished': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
-            'versions': versions(task),
-        }
+        results['tasks'][task.name] = evaluated(task, language_model, data.pop(task.name)) | settings[task.name]
         save(results_path, json_format.dumps(results, indent=1) + '\n')
     shown = {'model': model, 'tasks': {task.name: results['tasks'][task.name] for task in present}}
     save(os.path.join(output_dir, f'{model["name"]}.md'), report(results))
@@ -115,7 +107,7 @@ def check_data_dir(data_dir):
 
 
 def present_tasks(tasks, data_dir, download):
-    """Those of tasks whose files are there, or could be fetched; says what is missing. Raises UsageError without any."""
+    """Those of tasks whose files are there or could be fetched; says what is missing. Raises UsageError if all are."""
     present, notes = [], []
     for task in tasks:
         if download:
@@ -188,6 +180,17 @@ def load_language_model(path, hparams, encoder, stride, batch_size):
     from language_model import LanguageModel
 
     return LanguageModel(hparams, checkpoint.load_params(path, hparams), encoder, stride, batch_size)
+
+
+def evaluated(task, language_model, data):
+    """What is saved of a task, but for its settings."""
+    start = time.monotonic()
+    return {
+        'metrics': task.run(language_model, data),
+        'seconds': time.monotonic() - start,
+        'finished': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+        'versions': versions(task),
+    }
 
 
 def versions(task):
