@@ -80,15 +80,15 @@ def problem(path, size=None, sha256=None, check=None):
 def digest(path, algorithm):
     """The hash of a file, bytes."""
     result, size = hashlib.new(algorithm), os.path.getsize(path)
-    with open(path, 'rb') as file, progress('verifying', size, leave=False) as bar:
+    with open(path, 'rb') as file, progress('verifying', size, leave=False, delay=1) as bar:
         while chunk := file.read(CHUNK):
             result.update(chunk)
             bar.update(len(chunk))
     return result.digest()
 
 
-def progress(what, total, initial=0, leave=True):
-    return tqdm(desc=what, total=total, initial=initial, unit='B', unit_scale=True, leave=leave, disable=None)
+def progress(what, total, **settings):
+    return tqdm(desc=what, total=total, unit='B', unit_scale=True, disable=None, **settings)
 
 
 def note(text):
@@ -211,7 +211,7 @@ def append(response, url, part, total):
     missing, free = (total or 0) - part.tell(), shutil.disk_usage(os.path.dirname(part.name) or '.').free
     if missing > free:
         raise DownloadError(f'{part.name}: {missing} bytes are missing and the disk has {free} free; {AGAIN}')
-    with progress(os.path.basename(url), total, part.tell()) as bar:
+    with progress(os.path.basename(url), total, initial=part.tell()) as bar:
         for chunk in response.iter_content(CHUNK):
             part.write(chunk)
             bar.update(len(chunk))

@@ -137,19 +137,26 @@ def resize_cache(hparams, cache, batch, capacity, new_batch, new_capacity):
             variable.assign(tf.reshape(rows, [-1, features]))
 
 
-def write_cache(variable, x, position):
-    """Overwrite, in place, a cache variable's rows from `position` on with x.
+def cache_places(hparams, batch, n, capacity, position):
+    """Where n new positions go in every variable of a cache: (rows, shape).
 
-    x is [batch, heads, n, features]; returns all positions, [batch, heads, capacity, features].
+    rows: int32 [batch * heads * n], those that the positions take; shape: of the whole variable as
+    [batch, heads, capacity, features / heads].
+    """
+    heads = batch * hparams.n_head
+    rows = tf.range(heads)[:, tf.newaxis] * capacity + position + tf.range(n)
+    shape = tf.stack([batch, hparams.n_head, capacity, hparams.n_embd // hparams.n_head])
+    return tf.reshape(rows, [-1]), shape
+
+
+def write_cache(variable, x, places):
+    """Overwrite rows of a cache variable in place with x, [batch, heads, n, features]; returns all of it.
+
     tf.Variable's own sliced assignment would make every later read of it copy the whole cache.
     """
-    batch, n = tf.shape(x)[0], tf.shape(x)[2]
-    heads, features = x.shape[1], x.shape[3]
-    rows = variable.read_value()
-    capacity = tf.shape(rows)[0] // (batch * heads)
-    index = tf.range(batch * heads)[:, tf.newaxis] * capacity + position + tf.range(n)
-    rows = tf.raw_ops.InplaceUpdate(x=rows, i=tf.reshape(index, [-1]), v=tf.reshape(x, [-1, features]))
-    return tf.reshape(rows, [batch, heads, capacity, features])
+    rows, shape = places
+    values = tf.reshape(x, [-1, x.shape[3]])
+    return tf.reshape(tf.raw_ops.InplaceUpdate(x=variable.read_value(), i=rows, v=values), shape)
 
 
 def attention_mask(n, m, position):
@@ -157,11 +164,11 @@ def attention_mask(n, m, position):
     return tf.where(tf.range(m) <= position + tf.range(n)[:, tf.newaxis], 0.0, -1e10)
 
 
-def attention(x, p, n_head, mask, cache, position):
+def attention(x, p, n_head, mask, cache, places):
     q, k, v = (split_heads(part, n_head) for part in tf.split(linear(x, p['c_attn']), 3, axis=-1))
     matmul, softmax = tf.matmul, tf.nn.softmax
     if cache is not None:
-        k, v = write_cache(cache['k'], k, position), write_cache(cache['v'], v, position)
+        k, v = write_cache(cache['k'], k, places), write_cache(cache['v'], v, places)
         matmul, softmax = small_products, small_softmax
     scores = matmul(q / math.sqrt(q.shape[-1]), k, transpose_b=True)  # -> [batch, heads, n, m]
     return linear(merge_heads(matmul(softmax(scores + mask), v)), p['c_proj'])
@@ -184,10 +191,12 @@ def forward(hparams, params, tokens, cache=None, position=0):
     x = tf.gather(p['wte'], tokens) + tf.gather(p['wpe'], positions)
     m = n if cache is None else cache_capacity(hparams, cache, batch)
     mask = attention_mask(n, m, position)
+    # Once for all layers: so many small operations would cost a token a millisecond in each.
+    places = None if cache is None else cache_places(hparams, batch, n, m, position)
     for layer in range(hparams.n_layer):
         block = p[f'h{layer}']
         layer_cache = None if cache is None else cache[layer]
-        x += attention(norm(x, block['ln_1']), block['attn'], hparams.n_head, mask, layer_cache, position)
+        x += attention(norm(x, block['ln_1']), block['attn'], hparams.n_head, mask, layer_cache, places)
         x += mlp(norm(x, block['ln_2']), block['mlp'])
     return norm(x, p['ln_f'])
 
