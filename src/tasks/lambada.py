@@ -1,8 +1,9 @@
 """The last word of a passage: Radford et al. 2019, section 3.3 and Table 3, LAMBADA (Paperno et al. 2016).
 
-Published for the 117M model: perplexity 35.13, accuracy 45.99. Reports differ on whether the last word or
-the last token of the model is meant, and on the filter: "a stop-word filter as an approximation" of the
-constraint that the word ends the sentence. So all are measured here, side by side.
+Published for the 117M model: perplexity 35.13, accuracy 45.99; for the 1542M model 8.63, 63.24, and 52.66 without
+the stop-word filter, which stands for the constraint that the word ends the sentence. The paper does not list the
+stop words. Whether the last word or the last token of the model is meant, reports differ: with the 117M weights
+others found 26 to 33 % of words, without and with filters, and 46 % of last tokens. So all are measured here.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """The figures of Radford et al. 2019, 'Language Models are Unsupervised Multitask Learners', by model.
 
 Models are named as their folders are: the paper's 117M, 345M, 762M and 1542M are 124M, 355M, 774M and
-1558M. Accuracies are in per cent.
+1558M. Accuracies are in per cent. Of the Winograd figure the paper does not say whether it is the partial or
+the full score.
 """
 
 SIZES = ('124M', '355M', '774M', '1558M')
