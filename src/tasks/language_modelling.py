@@ -1,9 +1,9 @@
 """Perplexity and compression of whole corpora: Radford et al. 2019, section 3.1 and Table 3.
 
-Published for the 117M model: WikiText-2 29.41, Penn Treebank 65.85, WikiText-103 37.50, One Billion Words
-75.20, each a perplexity; enwik8 1.16 bits a byte, text8 1.17 bits a character. The paper divides by a canonical
-unit: a word with the first four, a byte and a character with the others. A word here is what the tokenised file divides by spaces, and the end of each line, as in the
-literature on these sets; the token count of the model does not enter.
+Published for the 117M model: WikiText-2 29.41, Penn Treebank 65.85, WikiText-103 37.50, One Billion Words 75.20,
+each a perplexity; enwik8 1.16 bits a byte, text8 1.17 bits a character. The paper divides by a canonical unit: a
+word with the first four, a byte and a character with the others. A word here is what the tokenised file divides by
+spaces, and the end of each line, as in the literature on these sets; the token count of the model does not enter.
 """
 
 import functools
