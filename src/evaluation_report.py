@@ -67,6 +67,8 @@ def draw(results, path):
         axes.plot(sizes, list(published.values()), 'o-', label='paper')
         axes.plot([parameters], [value], 'x', label=results['model']['name'])
         axes.set(title=f'{name}\n{metric}', xscale='log', xlabel='parameters')
+        if metric.startswith('perplexity'):
+            axes.set(yscale='log')
         axes.legend()
     figure.savefig(path, format='png')
     return True

@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from completion import Completion, complete
 from encoder import END_OF_TEXT, utf8
+from errors import UsageError
 from text_stream import READ_BYTES, Measure, encode_stream
 from windows import batches, windows
 
@@ -49,7 +50,9 @@ class LanguageModel:
         return total, tokens
 
     def room(self, length):
-        """How many ids a prompt may have where `length` tokens are drawn after it."""
+        """How many ids a prompt may have where `length` tokens are drawn after it. Raises UsageError if hardly any."""
+        if self.hparams.n_ctx < 2 * length:
+            raise UsageError(f'n_ctx {self.hparams.n_ctx} is too small for a task that draws {length} tokens')
         return self.hparams.n_ctx + 1 - length
 
     def continue_ids(self, ids, length, stop=(), top_k=0):

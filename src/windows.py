@@ -4,6 +4,8 @@ A row is (ids, count): ids that the model sees together, at most n_ctx + 1 becau
 predicted, of which the last `count` are scored; at least the first is context.
 """
 
+from errors import UsageError
+
 
 def windows(ids, n_ctx, stride):
     """Yield rows that score each of ids, an iterable, but the first exactly once.
@@ -26,10 +28,10 @@ def windows(ids, n_ctx, stride):
 def conditional(context, ids, n_ctx):
     """The row that scores ids after context; of a context too long for the window the end is kept.
 
-    Raises ValueError unless there is a context and ids are 1 to n_ctx.
+    There must be a context. Raises UsageError for more ids than the window holds.
     """
-    if not context or not 1 <= len(ids) <= n_ctx:
-        raise ValueError(f'{len(ids)} ids after {len(context)}, expected 1 to {n_ctx} after at least 1')
+    if len(ids) > n_ctx:
+        raise UsageError(f'{len(ids)} tokens are to be scored in one window, the limit is n_ctx {n_ctx}')
     return [*context, *ids][-n_ctx - 1 :], len(ids)
 
 

@@ -363,3 +363,10 @@ def test_a_loaded_model_scores_texts_and_continues_with_what_is_likeliest():
     [(_, ranks, _)] = model.score_rows([(context + continuation, len(continuation))])
     assert (ranks == 1).all() and len(ranks) == 12
     assert model.continue_ids(context, 12, stop=[encoder.decode(continuation[3:5])]) == encoder.decode(continuation[:3])
+
+
+def test_a_window_too_small_for_a_task_is_refused():
+    model = GivenModel()
+    assert model.room(100) == 413
+    with pytest.raises(UsageError, match='n_ctx 512 is too small for a task that draws 300 tokens'):
+        model.room(300)
