@@ -68,10 +68,8 @@ def task(name, kind, figures):
     return Task(
         name, {file: Source(ARCHIVE, f'CBTest/data/{file}')},
         'validation split; context: the end-of-text token and the 20 sentences, joined by spaces; the '
-        'log-probability of a '
-        'candidate and the rest of its sentence decides (of the whole text, which is the same: what all '
-        'candidates share '
-        f'counts for none); detokenisation: {describe(BOOK_RULES)}',
+        'log-probability of a candidate and the rest of its sentence decides (of the whole text, which is the '
+        f'same: what all candidates share counts for none); detokenisation: {describe(BOOK_RULES)}',
         read, metrics, {'accuracy': figures},
     )  # fmt: skip
 

@@ -53,11 +53,9 @@ TASKS = [
     Task(
         'coqa', {FILE: Source(f'https://nlp.stanford.edu/data/coqa/{FILE}')},
         'prompt: the story, an empty line, and for each turn a line "Q: question" and a line "A: answer" with '
-        'the answers '
-        'the people gave, the last one left to the model; of a prompt too long for the window the end is kept; '
-        'greedy, up '
-        f'to {LENGTH} tokens or the end of the line; f1: of words without case, punctuation and articles, as '
-        'CoQA counts',
+        'the answers the people gave, the last one left to the model; of a prompt too long for the window the '
+        f'end is kept; greedy, up to {LENGTH} tokens or the end of the line; f1: of words without case, '
+        'punctuation and articles, as CoQA counts',
         read, metrics, {'f1': published.COQA_F1},
     ),
 ]  # fmt: skip

@@ -103,13 +103,11 @@ FIGURES = {
     'accuracy_last_token_stop_filtered': published.LAMBADA_ACCURACY,
 }
 METRICS = (
-    'the last word is what follows the last white space; perplexity_word: exp(-mean log-probability of the '
-    'whole word); '
-    "perplexity_last_token: of the last of the word's tokens alone, after the others; accuracy_word: all of its "
-    "tokens "
-    'are the likeliest; accuracy_last_token: the last is, after the others; stop_filtered: tokens that are a '
-    'space and '
-    'a stop word (STOP_WORDS in src/tasks/lambada.py) take no part as first token of the word, or as last token'
+    'the last word is what follows the last white space; perplexity_word: exp(-mean log-probability of the whole '
+    "word); perplexity_last_token: of the last of the word's tokens alone, after the others; accuracy_word: all "
+    'of its tokens are the likeliest; accuracy_last_token: the last is, after the others; stop_filtered: tokens '
+    'that are a space and a stop word (STOP_WORDS in src/tasks/lambada.py) take no part as first token of the '
+    'word, or as last token'
 )
 TASKS = [
     Task(
@@ -119,8 +117,7 @@ TASKS = [
             sha256='4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226',
         )},
         "context: a newline and the passage, in OpenAI's preparation: double quotes made straight, white space "
-        "stripped at "
-        f'both ends; no end-of-text token; {METRICS}',
+        f'stripped at both ends; no end-of-text token; {METRICS}',
         read_release, functools.partial(metrics, False), FIGURES,
     ),
     Task(

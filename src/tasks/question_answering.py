@@ -40,11 +40,9 @@ def metrics(model, examples):
 TASKS = [
     Task(
         'nq', {FILE: Source(f'{REPOSITORY}/nq_open/{FILE}')},
-        f'prompt: the first {EXAMPLES} questions of the file, a line "Q: question", a line "A: first answer" '
-        'and an empty '
-        f'line each, and "Q: question", "A:" for each of the others; greedy, up to {LENGTH} tokens or the end '
-        'of the line; '
-        'exact_match: equal to one of the answers without case, punctuation and articles',
+        f'prompt: the first {EXAMPLES} questions of the file, a line "Q: question", a line "A: first answer" and '
+        f'an empty line each, and "Q: question", "A:" for each of the others; greedy, up to {LENGTH} tokens or '
+        'the end of the line; exact_match: equal to one of the answers without case, punctuation and articles',
         read, metrics, {'exact_match': published.NATURAL_QUESTIONS},
     ),
 ]  # fmt: skip

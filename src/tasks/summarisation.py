@@ -50,11 +50,10 @@ TASKS = [
         'cnn-dm',
         {FILE: Source(note='the test split of CNN/Daily Mail, not anonymised (See et al. 2017); write one object with '
                            'article and highlights a line')},
-        'prompt: the article, whose end is cut where the window asks for it, and "TL;DR:" on a line of its '
-        f'own; {LENGTH} '
-        f'tokens with top_k {TOP_K} and seed 0; the first {SENTENCES} sentences are the summary; F measures of '
-        'rouge-score '
-        'with stemming; rougeLsum is ROUGE-L of the summary sentence by sentence, as in the literature on this set',
+        'prompt: the article, whose end is cut where the window asks for it, and "TL;DR:" on a line of its own; '
+        f'{LENGTH} tokens with top_k {TOP_K} and seed 0; the first {SENTENCES} sentences are the summary; F '
+        'measures of rouge-score with stemming; rougeLsum is ROUGE-L of the summary sentence by sentence, as in '
+        'the literature on this set',
         read, metrics,
         {'rouge1': published.ROUGE_1, 'rouge2': published.ROUGE_2, 'rougeL': published.ROUGE_L,
          'rougeLsum': published.ROUGE_L},

@@ -40,11 +40,9 @@ def metrics(model, pairs):
 
 
 RECIPE = (
-    f'prompt: the first {EXAMPLES} pairs of the file, a line "sentence = translation" each, and "sentence =" '
-    'for each '
-    f'of the others; greedy, up to {LENGTH} tokens or the end of the line; the first sentence of that is the '
-    'translation; '
-    "of a prompt too long for the window the end is kept; BLEU of sacrebleu with its defaults"
+    f'prompt: the first {EXAMPLES} pairs of the file, a line "sentence = translation" each, and "sentence =" for '
+    f'each of the others; greedy, up to {LENGTH} tokens or the end of the line; the first sentence of that is the '
+    'translation; of a prompt too long for the window the end is kept; BLEU of sacrebleu with its defaults'
 )
 
 

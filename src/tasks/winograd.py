@@ -78,9 +78,9 @@ TASKS = [
         'winograd',
         {'WSCollection.xml': Source('https://cs.nyu.edu/~davise/papers/WinogradSchemas/WSCollection.xml')},
         f'the first {SCHEMAS} schemas; context: the end-of-text token; a candidate takes the place of the '
-        'pronoun, its '
-        f"article in lower case within the sentence, with 's for {', '.join(POSSESSIVES)}; accuracy_partial: the "
-        'log-probability of the text after the candidate decides; accuracy_full: that of the whole text',
+        f"pronoun, its article in lower case within the sentence, with 's for {', '.join(POSSESSIVES)}; "
+        'accuracy_partial: the log-probability of the text after the candidate decides; accuracy_full: that of '
+        'the whole text',
         read, metrics, {'accuracy_partial': published.WINOGRAD, 'accuracy_full': published.WINOGRAD},
     ),
 ]  # fmt: skip
