@@ -15,7 +15,7 @@ import time
 from command_line import boolean, integer, reject_unknown, run
 from errors import UsageError, UserError
 from evaluation_data import digests, fetch, missing_files
-from evaluation_report import draw, report, table
+from evaluation_report import draw, report
 from model_folder import DEFAULT_MODELS_DIR, expand
 from sampling_script import open_model
 from score import check_stride
@@ -30,9 +30,9 @@ Evaluate a GPT-2 as the paper does (Radford et al. 2019, section 3), without tra
 Tasks whose files are not in the data folder are skipped with a line that says where they are published.
 Results are saved in <output_dir>/<model>.json as each task ends, with the model's identity, the files'
 checksums, settings, versions and time; a task that is there with the same of all but versions and time is not
-run again, so an interrupted run goes on with the same command. Beside it: <model>.md, the table that is
-printed and how each figure came about, and <model>.png, a chart (needs matplotlib). Optional packages:
-pip install -r requirements-evaluate.txt
+run again, so an interrupted run goes on with the same command. Beside it: <model>.md, a table with the
+paper's figures and how each of ours came about, which is printed too, and <model>.png, a chart (needs
+matplotlib). Optional packages: pip install -r requirements-evaluate.txt
 
 --tasks NAMES         divided by commas: {", ".join(TASKS)}.
                       Default: all
@@ -44,7 +44,7 @@ pip install -r requirements-evaluate.txt
 --stride N            tokens by which the window moves over long texts, from 1 to n_ctx; smaller is
                       slower and gives lower perplexities. Default: half of n_ctx
 --batch_size N        windows scored at once, at least 1; each needs memory. Default: 4
---json                print all results as JSON, not as a table
+--json                print the results as JSON, not as Markdown
 --models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
                       else in the repository
 """
@@ -82,7 +82,7 @@ def evaluate_model(
     shown = {'model': model, 'tasks': {task.name: results['tasks'][task.name] for task in present}}
     save(os.path.join(output_dir, f'{model["name"]}.md'), report(results))
     save_chart(os.path.join(output_dir, f'{model["name"]}.png'), results)
-    print(json_format.dumps(shown) if json else table(shown))
+    print(json_format.dumps(shown) if json else report(shown), end='\n' if json else '')
 
 
 evaluate_model.__doc__ = HELP
