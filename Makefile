@@ -3,8 +3,9 @@
 # make lint   the linter
 # make bench  the benchmarks
 # make bench-peers  the same weights on other programs, for each of which it makes an environment
-# The first of these makes .venv and installs requirements.txt there. PYTHON=python3.12 make run
-# chooses another Python; ARGS="--length 50" make run adds flags.
+# The first of these makes .venv and installs requirements.txt there; `make test` also installs
+# requirements-evaluate.txt. PYTHON=python3.12 make run chooses another Python;
+# ARGS="--length 50" make run adds flags.
 
 PYTHON ?= python3
 ARGS ?= --top_k 40
@@ -17,7 +18,7 @@ INSTALL := $(BIN) -m pip install --quiet --disable-pip-version-check
 run: $(VENV)/installed
 	@$(BIN) src/interactive_conditional_samples.py --model_name 7M $(ARGS)
 
-test: $(VENV)/installed
+test: $(VENV)/evaluation
 	$(BIN) -m pytest
 
 lint: $(VENV)/linter
@@ -35,6 +36,10 @@ $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing requirements.txt, TensorFlow among them; this takes a minute or two."
 	$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/evaluation: requirements-evaluate.txt $(VENV)/installed
+	$(INSTALL) -r requirements-evaluate.txt
 	@touch $@
 
 $(VENV)/linter: $(VENV)/installed

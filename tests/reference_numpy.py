@@ -68,3 +68,18 @@ def probabilities(row, temperature=1.0, top_k=0, top_p=1.0):
         running = np.cumsum(softmax(descending))
         row = np.where(row < descending[max((running <= top_p).sum() - 1, 0)], -np.inf, row)
     return softmax(row)
+
+
+def window_starts(count, n_ctx, stride):
+    """For each of the ids 1 to count - 1, the first id it is predicted from, by definition: 0 for those
+    that one window holds, and then the least multiple of stride from which a window reaches it."""
+    return [0 if index <= n_ctx else -(-(index - n_ctx) // stride) * stride for index in range(1, count)]
+
+
+def windowed_log_probabilities(values, n_head, n_layer, tokens, n_ctx, stride):
+    """Log-probability of each token but the first, each from logits of its own window alone."""
+    found = []
+    for index, start in enumerate(window_starts(len(tokens), n_ctx, stride), start=1):
+        row = logits(values, n_head, n_layer, tokens[start:index])[-1]
+        found.append(np.log(softmax(row)[tokens[index]]))
+    return np.array(found)

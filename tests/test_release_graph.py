@@ -6,6 +6,8 @@ from conftest import RELEASE, random_values
 
 import checkpoint
 import model
+import scoring
+import windows
 from hparams import load_hparams, variable_shapes
 from quiet_tensorflow import tf
 
@@ -74,3 +76,11 @@ def test_our_index_lists_what_the_released_index_lists(prefix):
     assert reader.get_variable_to_shape_map() == tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
     shapes = variable_shapes(load_hparams(RELEASE / '124M' / 'hparams.json'))
     assert reader.get_variable_to_shape_map() == shapes and len(shapes) == 148
+
+
+def test_scores_of_1024_tokens_sum_to_the_loss_of_the_released_graph(released, loaded, tokens):
+    score = scoring.make_score(*loaded)
+    [row] = windows.windows(tokens[0].tolist(), 1024, 512)
+    [(log_probabilities, _, _)] = score([row])
+    assert len(log_probabilities) == 1023
+    assert -log_probabilities.mean() == pytest.approx(released[1].item(), abs=1e-4)
