@@ -4,7 +4,9 @@ The same rules as in sample.py, on NumPy arrays, one row at a time; the same see
 sample where the logits agree.
 """
 
+import concurrent.futures
 import ctypes
+import math
 import mmap
 import os
 
@@ -16,57 +18,58 @@ from held_back import standard_error_held_back
 from race import check_window, distinct_prompts, is_greedy, noise_streams
 
 BLOCK = 64  # prompt tokens processed at once
-CAPACITY_STEP = 64  # positions of each sample by which the key/value cache grows
-NUCLEUS_HEAD = 1024  # likeliest tokens in which a nucleus is looked for first
+# By how many slots the key/value cache grows: a slot more costs every token of a 124M model 4
+# microseconds, growing it 7 milliseconds.
+CACHE_STEP = 64
+TOKENS_PER_STEP = 4  # of each row, at least
+SUM_BLOCK = 256  # numbers summed at once
 NOBODY, EVERYBODY = -2, -1  # who sees a slot of the cache, other than one row of the batch
 
 
-def kept_by_top_k(logits, k):
-    """Which of logits, float32 [n], top_k keeps: the k largest, and ties with the k-th; bool [n]."""
-    return logits >= np.partition(logits, -k)[-k]
+def top_k_edge(logits, k):
+    """The smallest of logits, float32 [n], that top_k keeps, the k-th largest; k from 1 to n."""
+    return np.partition(logits, -k)[-k]
 
 
-def kept_by_top_p(logits, p):
-    """Which of logits, float32 [n], the release's nucleus keeps (see sample.top_p_logits); bool [n]."""
-    total, head = np.exp(logits).sum(), min(NUCLEUS_HEAD, len(logits))
+def top_p_edge(logits, p):
+    """The smallest of logits, float32 [n], that the release's nucleus keeps (see sample.top_p_logits)."""
+    ascending = np.sort(logits)
+    weights = np.exp(ascending)
+    limit = p * weights.sum()
+    # Sums of blocks from the largest down, then those inside the block where they cross the limit:
+    # a running sum over the whole vocabulary would take as long as sorting it.
+    end = len(weights)
+    blocks = np.cumsum(weights[end % SUM_BLOCK :].reshape(-1, SUM_BLOCK).sum(axis=1)[::-1])
+    whole = np.count_nonzero(blocks <= limit)
+    end -= whole * SUM_BLOCK
+    before = blocks[whole - 1] if whole else 0
+    inside = before + np.cumsum(weights[max(end - SUM_BLOCK, 0) : end][::-1])
+    count = whole * SUM_BLOCK + np.count_nonzero(inside <= limit)
+    return ascending[-max(count, 1)]
 
-    def running_sum(some):
-        descending = np.sort(some)[::-1]
-        return descending, np.cumsum(np.exp(descending) / total)
 
-    # Most nuclei are small, and a small part is sorted and summed in no time.
-    descending, running = running_sum(np.partition(logits, -head)[-head:])
-    if running[-1] <= p:
-        descending, running = running_sum(logits)
-    return logits >= descending[max(np.count_nonzero(running <= p) - 1, 0)]
-
-
-def draw(logits, noise, temperature, top_k, top_p):
+def draw(logits, stream, temperature, top_k, top_p):
     """Draw one token: temperature, then top_k, then top_p, then the race.
 
-    logits: float32 [n_vocab]. noise: exponential variates [n_vocab]. Returns an int.
+    logits: float32 [n_vocab]. stream: the random stream of the sample. Returns an int.
     """
-    tokens = np.arange(len(logits))
+    if is_greedy(temperature):
+        return int(logits.argmax())
     # Softmax is blind to a shift; without it a temperature near 0 would overflow.
     with np.errstate(over='ignore'):
         logits = (logits - logits.max()) / np.float32(temperature)
+    edge, kept = -math.inf, logits
     if 0 < top_k < len(logits):
-        kept = kept_by_top_k(logits, top_k)
-        logits, tokens = logits[kept], tokens[kept]
+        edge = top_k_edge(logits, top_k)
+        kept = logits[logits >= edge]
     if top_p < 1:
-        kept = kept_by_top_p(logits, top_p)
-        logits, tokens = logits[kept], tokens[kept]
-    return tokens[np.argmax(logits - np.log(noise[tokens].astype(np.float32)))]
-
-
-def draw_batch(logits, streams, temperature, top_k, top_p):
-    """The next token of each row, int32 [batch]: a stream of noise each, logits [batch, n_vocab] or [1, n_vocab]."""
-    batch, n_vocab = len(streams), logits.shape[1]
-    if is_greedy(temperature):
-        return np.resize(logits.argmax(axis=1), batch).astype(np.int32)
-    rows = np.broadcast_to(logits, [batch, n_vocab])
-    noise = (stream.standard_exponential(n_vocab) for stream in streams)
-    return np.array([draw(row, e, temperature, top_k, top_p) for row, e in zip(rows, noise)], np.int32)
+        edge = top_p_edge(kept, top_p)
+    race = logits - np.log(stream.standard_exponential(len(logits)).astype(np.float32))
+    winner = race.argmax()
+    if logits[winner] < edge:
+        race[logits < edge] = -math.inf
+        winner = race.argmax()
+    return int(winner)
 
 
 class Generator:
@@ -84,6 +87,7 @@ class Generator:
         inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
         self.x, self.mask, self.pick, *self.cache = inputs
         self.logits, *self.additions = outputs
+        self.threads = concurrent.futures.ThreadPoolExecutor(usable_cores())
         self.clear(1)
         self.resize(1, 1, [0])  # packs the weights
         release_pages(path)
@@ -95,14 +99,14 @@ class Generator:
         check_window(self.hparams, n, length)
         streams = noise_streams(seed, context, numbers)
         logits = self.process_prompts(distinct_prompts(context))
-        tokens = draw_batch(logits, streams, temperature, top_k, top_p)
+        tokens = self.draw(logits, streams, temperature, top_k, top_p)
         yield tokens
         rows, alone = np.arange(batch), np.eye(batch, dtype=bool)
         for position in range(n, n + length - 1):
             if self.rows != batch or self.used + batch > len(self.owners):
-                self.resize(batch, self.used + batch * CAPACITY_STEP, rows)
+                self.resize(batch, self.used + max(CACHE_STEP, TOKENS_PER_STEP * batch), rows)
             logits = self.step(tokens, np.full(batch, position), rows, alone)
-            tokens = draw_batch(logits, streams, temperature, top_k, top_p)
+            tokens = self.draw(logits, streams, temperature, top_k, top_p)
             yield tokens
 
     def process_prompts(self, prompts):
@@ -161,6 +165,12 @@ class Generator:
         self.owners[self.used : end] = owners
         self.used = end
         return self.interpreter.get_tensor(self.logits)
+
+    def draw(self, logits, streams, *settings):
+        """The next token of each row, int32 [batch]: a stream each, logits [batch, n_vocab] or [1, n_vocab]."""
+        rows = np.broadcast_to(logits, [len(streams), logits.shape[1]])
+        each = map if len(streams) == 1 else self.threads.map  # NumPy lets other threads run
+        return np.fromiter(each(lambda row, stream: draw(row, stream, *settings), rows, streams), np.int32)
 
     def embed(self, tokens):
         """float32 [rows, n_embd]"""
