@@ -17,7 +17,7 @@ from export_litert import stored_array
 from held_back import standard_error_held_back
 from race import check_window, distinct_prompts, is_greedy, noise_streams
 
-BLOCK = 64  # prompt tokens processed at once
+BLOCK = 256  # prompt tokens processed at once
 # By how many slots the key/value cache grows: a slot more costs every token of a 124M model 4
 # microseconds, growing it 7 milliseconds.
 CACHE_STEP = 64
@@ -81,7 +81,7 @@ class Generator:
         self.hparams = hparams
         self.wte, self.wpe = stored_array(path, 'model/wte'), stored_array(path, 'model/wpe')
         self.scales = stored_array(path, 'model/wte/scales') if self.wte.dtype == np.int8 else None
-        with standard_error_held_back():
+        with standard_error_held_back():  # LiteRT says that it is there
             self.interpreter = Interpreter(path, num_threads=usable_cores())
         details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
@@ -104,7 +104,8 @@ class Generator:
         rows, alone = np.arange(batch), np.eye(batch, dtype=bool)
         for position in range(n, n + length - 1):
             if self.rows != batch or self.used + batch > len(self.owners):
-                self.resize(batch, self.used + max(CACHE_STEP, TOKENS_PER_STEP * batch), rows)
+                left = n + length - 1 - position
+                self.resize(batch, self.used + min(max(CACHE_STEP, TOKENS_PER_STEP * batch), left * batch), rows)
             logits = self.step(tokens, np.full(batch, position), rows, alone)
             tokens = self.draw(logits, streams, temperature, top_k, top_p)
             yield tokens
@@ -139,8 +140,7 @@ class Generator:
         shapes |= {index: [n_head, slots, features] for index in self.cache}
         for index, shape in shapes.items():
             self.interpreter.resize_tensor_input(index, shape)
-        with standard_error_held_back():
-            self.interpreter.allocate_tensors()
+        self.interpreter.allocate_tensors()
         for index in self.cache:
             self.view(index)[:, self.used :] = 0  # what is masked must still be finite
         for index, values in zip(self.cache, kept):
