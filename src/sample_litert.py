@@ -9,6 +9,7 @@ import ctypes
 import math
 import mmap
 import os
+import sys
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -134,7 +135,13 @@ class Generator:
     def resize(self, rows, slots, chosen):
         """Make the graph take so many rows and give the logits of those chosen, with a cache of so many
         slots, which keeps what it holds. LiteRT keeps its packed weights."""
-        kept = [self.view(index)[:, : self.used].copy() for index in self.cache] if self.used else []
+        # One array: memory of that size goes back to the system, that of many small ones may not.
+        kept = np.stack([self.view(index)[:, : self.used] for index in self.cache]) if self.used else ()
+        if slots > len(self.owners):  # LiteRT is about to copy its memory, of which the cache need not be
+            for index in self.cache:
+                view = self.view(index)
+                give_back(view.ctypes.data, view.nbytes)
+                del view
         n_head, features = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
         shapes = {self.x: [rows, self.hparams.n_embd], self.mask: [rows, slots + rows], self.pick: [len(chosen), rows]}
         shapes |= {index: [n_head, slots, features] for index in self.cache}
@@ -189,12 +196,21 @@ def usable_cores():
 
 def release_pages(path):
     """Give back the memory in which this process has mapped a file: LiteRT computes with a copy of the
-    weights that it has packed. Where there is no /proc the system takes it back when it runs short."""
+    weights that it has packed."""
     if not os.path.exists('/proc/self/maps'):
         return
     with open('/proc/self/maps') as maps:
         fields = [line.split(maxsplit=5) for line in maps]
     path = os.path.realpath(path)
     for start, end in (field[0].split('-') for field in fields if field[5:] == [f'{path}\n']):
-        address, size = int(start, 16), int(end, 16) - int(start, 16)
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+        give_back(int(start, 16), int(end, 16) - int(start, 16))
+
+
+def give_back(address, size):
+    """Tell Linux that the whole pages in some memory are not needed: what they hold is lost, unless it is
+    that of a file. Elsewhere nothing is done, and more memory is in use."""
+    if sys.platform == 'linux':
+        start, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            madvise = ctypes.CDLL(None).madvise
+            madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
