@@ -82,16 +82,16 @@ class Generator:
         self.hparams = hparams
         self.wte, self.wpe = stored_array(path, 'model/wte'), stored_array(path, 'model/wpe')
         self.scales = stored_array(path, 'model/wte/scales') if self.wte.dtype == np.int8 else None
-        with standard_error_held_back():  # LiteRT says that it is there
+        with standard_error_held_back():  # LiteRT says what it computes with
             self.interpreter = Interpreter(path, num_threads=usable_cores())
+            self.interpreter.allocate_tensors()  # packs the weights
+        release_pages(path)
         details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
         self.x, self.mask, self.pick, *self.cache = inputs
         self.logits, *self.additions = outputs
         self.threads = concurrent.futures.ThreadPoolExecutor(usable_cores())
         self.clear(1)
-        self.resize(1, 1, [0])  # packs the weights
-        release_pages(path)
 
     def generate(self, context, length, *, numbers, seed, temperature=1, top_k=0, top_p=1):
         """Yield int32 [batch], the next token of each row, `length` times; see sample.Generator.generate."""
