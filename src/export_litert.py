@@ -91,9 +91,9 @@ def defect(path, wanted):
         return 'is not there'
     except (OSError, ValueError, struct.error):
         return 'is damaged'
-    if directory['identity'] != wanted:
-        return 'is of another checkpoint or another version'
-    return None if sum_words(path, length) == checksum else 'is damaged'
+    if sum_words(path, length) != checksum:
+        return 'is damaged'
+    return None if directory['identity'] == wanted else 'is of another checkpoint or another version'
 
 
 def read_directory(path):
@@ -128,10 +128,13 @@ def stored_array(path, name):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Hold the folder for one process at a time."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Hold the folder for one process at a time. Raises ExportError where the system cannot."""
     try:
+        handle = os.open(folder, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        raise ExportError(f'{folder} cannot be locked ({error.strerror}); {REMEDY}') from None
+    try:
         yield
     finally:
         os.close(handle)

@@ -4,9 +4,12 @@ The same rules as in sample.py, on NumPy arrays, one row at a time; the same see
 sample where the logits agree.
 """
 
+import concurrent.futures
 import ctypes
+import math
 import mmap
 import os
+import sys
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -15,58 +18,59 @@ from export_litert import stored_array
 from held_back import standard_error_held_back
 from race import check_window, distinct_prompts, is_greedy, noise_streams
 
-BLOCK = 64  # prompt tokens processed at once
-CAPACITY_STEP = 64  # positions of each sample by which the key/value cache grows
-NUCLEUS_HEAD = 1024  # likeliest tokens in which a nucleus is looked for first
+BLOCK = 256  # prompt tokens processed at once
+# By how many slots the key/value cache grows: a slot more costs every token of a 124M model 4
+# microseconds, growing it 7 milliseconds.
+CACHE_STEP = 64
+TOKENS_PER_STEP = 4  # of each row, at least
+SUM_BLOCK = 256  # numbers summed at once
 NOBODY, EVERYBODY = -2, -1  # who sees a slot of the cache, other than one row of the batch
 
 
-def kept_by_top_k(logits, k):
-    """Which of logits, float32 [n], top_k keeps: the k largest, and ties with the k-th; bool [n]."""
-    return logits >= np.partition(logits, -k)[-k]
+def top_k_edge(logits, k):
+    """The smallest of logits, float32 [n], that top_k keeps, the k-th largest; k from 1 to n."""
+    return np.partition(logits, -k)[-k]
 
 
-def kept_by_top_p(logits, p):
-    """Which of logits, float32 [n], the release's nucleus keeps (see sample.top_p_logits); bool [n]."""
-    total, head = np.exp(logits).sum(), min(NUCLEUS_HEAD, len(logits))
+def top_p_edge(logits, p):
+    """The smallest of logits, float32 [n], that the release's nucleus keeps (see sample.top_p_logits)."""
+    ascending = np.sort(logits)
+    weights = np.exp(ascending)
+    limit = p * weights.sum()
+    # Sums of blocks from the largest down, then those inside the block where they cross the limit:
+    # a running sum over the whole vocabulary would take as long as sorting it.
+    end = len(weights)
+    blocks = np.cumsum(weights[end % SUM_BLOCK :].reshape(-1, SUM_BLOCK).sum(axis=1)[::-1])
+    whole = np.count_nonzero(blocks <= limit)
+    end -= whole * SUM_BLOCK
+    before = blocks[whole - 1] if whole else 0
+    inside = before + np.cumsum(weights[max(end - SUM_BLOCK, 0) : end][::-1])
+    count = whole * SUM_BLOCK + np.count_nonzero(inside <= limit)
+    return ascending[-max(count, 1)]
 
-    def running_sum(some):
-        descending = np.sort(some)[::-1]
-        return descending, np.cumsum(np.exp(descending) / total)
 
-    # Most nuclei are small, and a small part is sorted and summed in no time.
-    descending, running = running_sum(np.partition(logits, -head)[-head:])
-    if running[-1] <= p:
-        descending, running = running_sum(logits)
-    return logits >= descending[max(np.count_nonzero(running <= p) - 1, 0)]
-
-
-def draw(logits, noise, temperature, top_k, top_p):
+def draw(logits, stream, temperature, top_k, top_p):
     """Draw one token: temperature, then top_k, then top_p, then the race.
 
-    logits: float32 [n_vocab]. noise: exponential variates [n_vocab]. Returns an int.
+    logits: float32 [n_vocab]. stream: the random stream of the sample. Returns an int.
     """
-    tokens = np.arange(len(logits))
+    if is_greedy(temperature):
+        return int(logits.argmax())
     # Softmax is blind to a shift; without it a temperature near 0 would overflow.
     with np.errstate(over='ignore'):
         logits = (logits - logits.max()) / np.float32(temperature)
+    edge, kept = -math.inf, logits
     if 0 < top_k < len(logits):
-        kept = kept_by_top_k(logits, top_k)
-        logits, tokens = logits[kept], tokens[kept]
+        edge = top_k_edge(logits, top_k)
+        kept = logits[logits >= edge]
     if top_p < 1:
-        kept = kept_by_top_p(logits, top_p)
-        logits, tokens = logits[kept], tokens[kept]
-    return tokens[np.argmax(logits - np.log(noise[tokens].astype(np.float32)))]
-
-
-def draw_batch(logits, streams, temperature, top_k, top_p):
-    """The next token of each row, int32 [batch]: a stream of noise each, logits [batch, n_vocab] or [1, n_vocab]."""
-    batch, n_vocab = len(streams), logits.shape[1]
-    if is_greedy(temperature):
-        return np.resize(logits.argmax(axis=1), batch).astype(np.int32)
-    rows = np.broadcast_to(logits, [batch, n_vocab])
-    noise = (stream.standard_exponential(n_vocab) for stream in streams)
-    return np.array([draw(row, e, temperature, top_k, top_p) for row, e in zip(rows, noise)], np.int32)
+        edge = top_p_edge(kept, top_p)
+    race = logits - np.log(stream.standard_exponential(len(logits)).astype(np.float32))
+    winner = race.argmax()
+    if logits[winner] < edge:
+        race[logits < edge] = -math.inf
+        winner = race.argmax()
+    return int(winner)
 
 
 class Generator:
@@ -78,15 +82,16 @@ class Generator:
         self.hparams = hparams
         self.wte, self.wpe = stored_array(path, 'model/wte'), stored_array(path, 'model/wpe')
         self.scales = stored_array(path, 'model/wte/scales') if self.wte.dtype == np.int8 else None
-        with standard_error_held_back():
+        with standard_error_held_back():  # LiteRT says what it computes with
             self.interpreter = Interpreter(path, num_threads=usable_cores())
+            self.interpreter.allocate_tensors()  # packs the weights
+        release_pages(path)
         details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
         self.x, self.mask, self.pick, *self.cache = inputs
         self.logits, *self.additions = outputs
+        self.threads = concurrent.futures.ThreadPoolExecutor(usable_cores())
         self.clear(1)
-        self.resize(1, 1, [0])  # packs the weights
-        release_pages(path)
 
     def generate(self, context, length, *, numbers, seed, temperature=1, top_k=0, top_p=1):
         """Yield int32 [batch], the next token of each row, `length` times; see sample.Generator.generate."""
@@ -95,14 +100,15 @@ class Generator:
         check_window(self.hparams, n, length)
         streams = noise_streams(seed, context, numbers)
         logits = self.process_prompts(distinct_prompts(context))
-        tokens = draw_batch(logits, streams, temperature, top_k, top_p)
+        tokens = self.draw(logits, streams, temperature, top_k, top_p)
         yield tokens
         rows, alone = np.arange(batch), np.eye(batch, dtype=bool)
         for position in range(n, n + length - 1):
             if self.rows != batch or self.used + batch > len(self.owners):
-                self.resize(batch, self.used + batch * CAPACITY_STEP, rows)
+                left = n + length - 1 - position
+                self.resize(batch, self.used + min(max(CACHE_STEP, TOKENS_PER_STEP * batch), left * batch), rows)
             logits = self.step(tokens, np.full(batch, position), rows, alone)
-            tokens = draw_batch(logits, streams, temperature, top_k, top_p)
+            tokens = self.draw(logits, streams, temperature, top_k, top_p)
             yield tokens
 
     def process_prompts(self, prompts):
@@ -129,14 +135,19 @@ class Generator:
     def resize(self, rows, slots, chosen):
         """Make the graph take so many rows and give the logits of those chosen, with a cache of so many
         slots, which keeps what it holds. LiteRT keeps its packed weights."""
-        kept = [self.view(index)[:, : self.used].copy() for index in self.cache] if self.used else []
+        # One array: memory of that size goes back to the system, that of many small ones may not.
+        kept = np.stack([self.view(index)[:, : self.used] for index in self.cache]) if self.used else ()
+        if slots > len(self.owners):  # LiteRT is about to copy its memory, of which the cache need not be
+            for index in self.cache:
+                view = self.view(index)
+                give_back(view.ctypes.data, view.nbytes)
+                del view
         n_head, features = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
         shapes = {self.x: [rows, self.hparams.n_embd], self.mask: [rows, slots + rows], self.pick: [len(chosen), rows]}
         shapes |= {index: [n_head, slots, features] for index in self.cache}
         for index, shape in shapes.items():
             self.interpreter.resize_tensor_input(index, shape)
-        with standard_error_held_back():
-            self.interpreter.allocate_tensors()
+        self.interpreter.allocate_tensors()
         for index in self.cache:
             self.view(index)[:, self.used :] = 0  # what is masked must still be finite
         for index, values in zip(self.cache, kept):
@@ -162,6 +173,12 @@ class Generator:
         self.used = end
         return self.interpreter.get_tensor(self.logits)
 
+    def draw(self, logits, streams, *settings):
+        """The next token of each row, int32 [batch]: a stream each, logits [batch, n_vocab] or [1, n_vocab]."""
+        rows = np.broadcast_to(logits, [len(streams), logits.shape[1]])
+        each = map if len(streams) == 1 else self.threads.map  # NumPy lets other threads run
+        return np.fromiter(each(lambda row, stream: draw(row, stream, *settings), rows, streams), np.int32)
+
     def embed(self, tokens):
         """float32 [rows, n_embd]"""
         rows = self.wte[tokens]
@@ -179,12 +196,21 @@ def usable_cores():
 
 def release_pages(path):
     """Give back the memory in which this process has mapped a file: LiteRT computes with a copy of the
-    weights that it has packed. Where there is no /proc the system takes it back when it runs short."""
+    weights that it has packed."""
     if not os.path.exists('/proc/self/maps'):
         return
     with open('/proc/self/maps') as maps:
         fields = [line.split(maxsplit=5) for line in maps]
     path = os.path.realpath(path)
     for start, end in (field[0].split('-') for field in fields if field[5:] == [f'{path}\n']):
-        address, size = int(start, 16), int(end, 16) - int(start, 16)
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+        give_back(int(start, 16), int(end, 16) - int(start, 16))
+
+
+def give_back(address, size):
+    """Tell Linux that the whole pages in some memory are not needed: what they hold is lost, unless it is
+    that of a file. Elsewhere nothing is done, and more memory is in use."""
+    if sys.platform == 'linux':
+        start, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            madvise = ctypes.CDLL(None).madvise
+            madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)

@@ -76,6 +76,21 @@ def test_a_damaged_file_is_exported_anew(folder, exports, capsys, fault):
     assert f'{path} is damaged; exporting {folder}/model.ckpt\n' in capsys.readouterr().err
 
 
+def test_a_changed_byte_is_noticed_wherever_it_is(folder):
+    path = exported_file(folder, TINY, 'int8')
+    wanted = export_litert.identity(f'{folder}/model.ckpt', TINY, 'int8')
+    with open(path, 'r+b') as file:
+        size = file.seek(0, 2)
+        for place in [*range(0, size, 499), *range(size - 900, size)]:
+            file.seek(place)
+            byte = file.read(1)[0]
+            for value in (byte ^ 1, byte):
+                file.seek(place)
+                file.write(bytes([value]))
+                file.flush()
+                assert export_litert.defect(path, wanted) == ('is damaged' if value != byte else None)
+
+
 def test_another_checkpoint_is_exported_anew(folder, tmp_path, exports, capsys):
     before = sampled(exported_file(folder, TINY, 'float32'))
     checkpoint.save(folder, 'model-2', TINY, as_params(random_values(TINY, seed=1)))

@@ -73,15 +73,16 @@ def small(bundled):
     return sample.Generator(hparams, params), sample_litert.Generator(path, hparams)
 
 
-@pytest.fixture(scope='module')
-def noise():
-    return np.stack([noise_stream(11, [1, 2, 3], number).standard_exponential(8) for number in range(DRAWS)])
+def streams(size=DRAWS):
+    """As many streams of noise, each of its own sample."""
+    return (noise_stream(11, [1, 2, 3], number) for number in range(size))
 
 
 @pytest.mark.parametrize(('logits', 'how'), CASES)
-def test_draws_follow_the_exact_probabilities_and_are_those_of_tensorflow(logits, how, noise):
-    row, noise = np.float32(logits), noise[:, : len(logits)]
-    drawn = [sample_litert.draw(row, e, **how) for e in noise]
+def test_draws_follow_the_exact_probabilities_and_are_those_of_tensorflow(logits, how):
+    row = np.float32(logits)
+    drawn = [sample_litert.draw(row, stream, **how) for stream in streams()]
+    noise = np.stack([stream.standard_exponential(len(row)) for stream in streams()])
     assert_follow(drawn, reference_numpy.probabilities(logits, **how))
     temperature = tf.constant(how['temperature'])
     expected = sample.draw(row[None], noise.astype(np.float32), temperature, how['top_k'], how['top_p'])
@@ -93,11 +94,11 @@ def test_draws_follow_the_exact_probabilities_and_are_those_of_tensorflow(logits
 def test_tokens_of_a_large_vocabulary_are_those_of_tensorflow(scale, how):
     random = np.random.default_rng(0)
     how = settings(temperature=0.9) | how
-    for _ in range(5):
+    for one, other in zip(streams(5), streams(5)):
         row = random.standard_normal(50257).astype(np.float32) * np.float32(scale)
-        e = random.standard_exponential(50257)
-        expected = sample.draw(row[None], e[None].astype(np.float32), tf.constant(0.9), how['top_k'], how['top_p'])
-        assert sample_litert.draw(row, e, **how) == expected.numpy()[0]
+        noise = one.standard_exponential([1, 50257]).astype(np.float32)
+        expected = sample.draw(row[None], noise, tf.constant(0.9), how['top_k'], how['top_p'])
+        assert sample_litert.draw(row, other, **how) == expected.numpy()[0]
 
 
 @pytest.mark.parametrize('p', [0.05, 0.3, 0.5, 0.77, 0.95, 0.999])
@@ -106,13 +107,14 @@ def test_top_p_keeps_what_the_reference_keeps_of_large_rows(scale, p):
     row = np.random.default_rng(0).standard_normal(50257).astype(np.float32) * scale
     expected = np.count_nonzero(reference_numpy.probabilities(row, top_p=p))
     # float32 sums move the edge of a large nucleus by a few tokens
-    assert np.count_nonzero(sample_litert.kept_by_top_p(row, p)) == pytest.approx(expected, rel=2e-3, abs=1)
+    kept = np.count_nonzero(row >= sample_litert.top_p_edge(row, p))
+    assert kept == pytest.approx(expected, rel=2e-3, abs=1)
 
 
 @pytest.mark.parametrize('k', [1, 2, 40, 50256])
 def test_top_k_keeps_the_k_largest(k):
     row = np.random.default_rng(0).permutation(50257).astype(np.float32)
-    np.testing.assert_array_equal(sample_litert.kept_by_top_k(row, k), row >= 50257 - k)
+    assert sample_litert.top_k_edge(row, k) == 50257 - k
 
 
 @pytest.mark.parametrize('how', SETTINGS)
@@ -130,17 +132,19 @@ def test_samples_of_the_bundled_model_are_those_of_tensorflow(small, how):
     assert draw_samples(small[1], context, 80, [1, 2, 3], 3, **how) == expected
 
 
-def test_prompts_longer_than_a_block_and_a_cache_that_grows(tmp_path):
+def test_prompts_longer_than_a_block_and_a_cache_that_grows(tmp_path, monkeypatch):
+    block = 64
+    monkeypatch.setattr(sample_litert, 'BLOCK', block)
     hparams = HParams(n_vocab=61, n_ctx=400, n_embd=20, n_head=4, n_layer=2)
     generators = both_engines(tmp_path, hparams, as_params(random_values(hparams)))
-    block = sample_litert.BLOCK
     for n in (1, block - 1, block, block + 1, 2 * block, 3 * block + 7):
         context = np.random.default_rng(n).integers(61, size=n).tolist()
         expected, found = (draw_samples(generator, context, 401 - n, [1, 2], 2, top_k=5) for generator in generators)
         assert found == expected
 
 
-def test_rows_with_long_prompts_of_their_own(tmp_path):
+def test_rows_with_long_prompts_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_litert, 'BLOCK', 64)
     hparams = HParams(n_vocab=61, n_ctx=200, n_embd=20, n_head=4, n_layer=2)
     generator = both_engines(tmp_path, hparams, as_params(random_values(hparams)))[1]
     contexts = random_tokens(hparams, 3, 100).tolist()
