@@ -49,7 +49,7 @@ STOP = joined_left(
 PERCENT = joined_left('% joins the number before', '%', r'\d')
 CURRENCY = Rule('$, £ and # join the number after', r'([$£#]) (?=\d)', r'\1', r'([$£#])(?=\d)', r'\1 ')
 CONTRACTIONS = joined_left("'s 're 've 'm 'll 'd join the word before", r"'(?:s|re|ve|m|ll|d)", r'[\w>]')
-NOT = joined_left("'t joins the word before", r"'t", r'\w')  # don 't
+NOT = joined_left("'t joins the word before", "'t", r'[\w>]')  # don 't
 PENN_NOT = joined_left("n't joins the word before", "n't", r'\p{L}')  # do n't
 
 EDGES = [
