@@ -52,20 +52,30 @@ class ExportError(UserError):
 
 def exported_file(folder, hparams, precision):
     """Path of the exported file of a model folder, which is exported if it is not there, damaged, of
-    another checkpoint or of another version of this program.
+    another checkpoint or of another version of this program: to that folder, or if it cannot be
+    written in to the user's cache.
 
     Without an export TensorFlow is not imported. Of two processes that export at once the second
     waits for the first and takes its file. Raises CheckpointError, ExportError.
     """
-    path = os.path.join(folder, f'litert-{precision}.tflite')
     prefix = find_prefix(folder)
     wanted = identity(prefix, hparams, precision)
-    if defect(path, wanted):
-        with locked(folder):
-            if reason := defect(path, wanted):
-                print(f'{path} {reason}; exporting {prefix}', file=sys.stderr)
-                export(path, prefix, hparams, precision, wanted)
+    paths = [os.path.join(place, f'litert-{precision}.tflite') for place in (folder, cache_folder(wanted))]
+    for path in paths:
+        if not defect(path, wanted):
+            return path
+    path = paths[0] if os.access(folder, os.W_OK) else paths[1]
+    with locked(os.path.dirname(path)):
+        if reason := defect(path, wanted):
+            print(f'{path} {reason}; exporting {prefix}', file=sys.stderr)
+            export(path, prefix, hparams, precision, wanted)
     return path
+
+
+def cache_folder(wanted):
+    """Where a user's export lies whose model folder is not theirs to write in."""
+    caches = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    return os.path.join(caches, 'gpt-2', hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16])
 
 
 def identity(prefix, hparams, precision):
@@ -128,8 +138,9 @@ def stored_array(path, name):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Hold the folder for one process at a time. Raises ExportError where the system cannot."""
+    """Hold the folder, made if need be, for one process at a time. Raises ExportError where that cannot be."""
     try:
+        os.makedirs(folder, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:

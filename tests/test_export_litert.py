@@ -45,6 +45,17 @@ def test_a_file_is_exported_once_and_kept(folder, exports, precision):
     assert exports == [path] == [f'{folder}/litert-{precision}.tflite']
 
 
+def test_a_folder_that_is_not_ours_to_write_in_is_exported_to_the_cache(folder, exports, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_litert.os, 'access', lambda place, mode: place != folder)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    path, other = exported_file(folder, TINY, 'int8'), exported_file(folder, TINY, 'float32')
+    assert path.startswith(f'{tmp_path}/cache/gpt-2/')
+    assert exported_file(folder, TINY, 'int8') == path
+    assert exports == [path, other]
+    monkeypatch.setattr(export_litert.os, 'access', lambda place, mode: True)
+    assert exported_file(folder, TINY, 'int8') == path  # what is there is used
+
+
 def cut(path):
     with open(path, 'r+b') as file:
         file.truncate(file.seek(0, 2) - 1000)
