@@ -7,8 +7,8 @@ knows the shape of the model's weights, and all of its operators are among those
 
 Inputs, float32, where rows and slots are chosen at run time:
     x      [rows, n_embd]                  embedding of the token and its position
-    mask   [rows, slots + rows]            0 where a row may look, -1e10 elsewhere; a cache's slots,
-                                           then the new tokens themselves
+    mask   [rows, slots]                   0 where a row may look in the cache, -1e10 elsewhere
+    new_mask [rows, rows]                  the same for the new tokens themselves
     pick   [chosen, rows]                  one 1 a line: the rows whose logits are asked for
     k, v   [n_head, slots, n_embd / n_head] a layer
 Outputs:
@@ -125,11 +125,17 @@ class Graph:
     def multiply(self, x, y):
         return self.elementwise('MUL', x, y, 'MulOptions')
 
-    def mean(self, x):
+    def divide(self, x, y):
+        return self.elementwise('DIV', x, y, 'DivOptions')
+
+    def maximum(self, x, y):
+        return self.elementwise('MAXIMUM', x, y, 'MaximumMinimumOptions')
+
+    def reduce(self, code, x):
         """Over the last axis, which stays with size 1."""
         shape = self.shape(x)
         axis = self.constant([len(shape) - 1], np.int32)
-        return self.operator('MEAN', [x, axis], [[*shape[:-1], 1]], 'ReducerOptions', keepDims=True)[0]
+        return self.operator(code, [x, axis], [[*shape[:-1], 1]], 'ReducerOptions', keepDims=True)[0]
 
     def reshape(self, x, shape):
         inputs = [x, self.constant(shape, np.int32)]
@@ -146,16 +152,12 @@ class Graph:
         inputs = [self.constant(0, np.int32), x]
         return self.operator('SPLIT', inputs, [[size // count, *rest]] * count, 'SplitOptions', numSplits=count)
 
-    def concatenate(self, x, y, axis):
-        """Along an axis whose size is chosen at run time."""
-        return self.operator('CONCATENATION', [x, y], [self.shape(x)], 'ConcatenationOptions', axis=axis)[0]
-
     def matmul(self, x, y, transpose_y=False):
         shape = [*self.shape(x)[:-1], self.shape(y)[-2 if transpose_y else -1]]
         return self.operator('BATCH_MATMUL', [x, y], [shape], 'BatchMatMulOptions', adjY=transpose_y)[0]
 
-    def softmax(self, x):
-        return self.operator('SOFTMAX', [x], [self.shape(x)], 'SoftmaxOptions', beta=1.0)[0]
+    def exp(self, x):
+        return self.operator('EXP', [x], [self.shape(x)], 'ExpOptions')[0]
 
     def gelu(self, x):
         return self.operator('GELU', [x], [self.shape(x)], 'GeluOptions', approximate=True)[0]
@@ -176,8 +178,8 @@ class Graph:
 
 
 def norm(graph, x, name, features):
-    centred = graph.subtract(x, graph.mean(x))
-    variance = graph.mean(graph.multiply(centred, centred))
+    centred = graph.subtract(x, graph.reduce('MEAN', x))
+    variance = graph.reduce('MEAN', graph.multiply(centred, centred))
     shifted = graph.add(variance, graph.constant(1e-5, np.float32))
     [scale] = graph.operator('RSQRT', [shifted], [graph.shape(shifted)])
     scaled = graph.multiply(graph.multiply(centred, scale), graph.stored(f'{name}/g', [features]))
@@ -201,10 +203,13 @@ def gpt2(hparams, dtype):
     def attention(x, name, k, v):
         qkv = graph.reshape(linear(x, f'{name}/c_attn', embd, 3 * embd), [ANY, 3 * heads, features])
         q, new_k, new_v = graph.split(graph.transpose(qkv, [1, 0, 2]), 3)  # -> [heads, rows, features]
-        # The scores are joined, not the keys: those are many times as large.
-        scores = graph.concatenate(graph.matmul(q, k, True), graph.matmul(q, new_k, True), axis=2)
-        weights = graph.softmax(graph.add(scores, mask))  # -> [heads, rows, slots + rows]
-        attended = graph.matmul(weights, graph.concatenate(v, new_v, axis=1))
+        # Softmax by hand over cached and new keys: joining the two would copy the cached values.
+        scores = graph.add(graph.matmul(q, k, True), mask)  # -> [heads, rows, slots]
+        new_scores = graph.add(graph.matmul(q, new_k, True), new_mask)  # -> [heads, rows, rows]
+        largest = graph.maximum(graph.reduce('REDUCE_MAX', scores), graph.reduce('REDUCE_MAX', new_scores))
+        e, new_e = (graph.exp(graph.subtract(some, largest)) for some in (scores, new_scores))
+        total = graph.add(graph.reduce('SUM', e), graph.reduce('SUM', new_e))
+        attended = graph.divide(graph.add(graph.matmul(e, v), graph.matmul(new_e, new_v)), total)
         attended = graph.reshape(graph.transpose(attended, [1, 0, 2]), [ANY, embd])
         return linear(attended, f'{name}/c_proj', embd, embd), [new_k, new_v]
 
@@ -213,8 +218,9 @@ def gpt2(hparams, dtype):
 
     x = graph.tensor([ANY, embd], name='x')
     mask = graph.tensor([ANY, ANY], name='mask')
+    new_mask = graph.tensor([ANY, ANY], name='new_mask')
     pick = graph.tensor([ANY, ANY], name='pick')
-    inputs, outputs = [x, mask, pick], []
+    inputs, outputs = [x, mask, new_mask, pick], []
     for layer in range(hparams.n_layer):
         block = f'model/h{layer}'
         cache = [graph.tensor([heads, ANY, features], name=f'h{layer}/{kind}') for kind in 'kv']

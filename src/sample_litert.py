@@ -49,10 +49,15 @@ def top_p_edge(logits, p):
     return ascending[-max(count, 1)]
 
 
-def draw(logits, stream, temperature, top_k, top_p):
+def log_noise(stream, n_vocab):
+    """Logarithms of the next exponential variates of a stream, float32 [n_vocab]."""
+    return np.log(stream.standard_exponential(n_vocab).astype(np.float32))
+
+
+def draw(logits, noise, temperature, top_k, top_p):
     """Draw one token: temperature, then top_k, then top_p, then the race.
 
-    logits: float32 [n_vocab]. stream: the random stream of the sample. Returns an int.
+    logits: float32 [n_vocab]. noise: what log_noise returns; greedy needs none. Returns an int.
     """
     if is_greedy(temperature):
         return int(logits.argmax())
@@ -65,12 +70,19 @@ def draw(logits, stream, temperature, top_k, top_p):
         kept = logits[logits >= edge]
     if top_p < 1:
         edge = top_p_edge(kept, top_p)
-    race = logits - np.log(stream.standard_exponential(len(logits)).astype(np.float32))
+    race = logits - noise
     winner = race.argmax()
     if logits[winner] < edge:
         race[logits < edge] = -math.inf
         winner = race.argmax()
     return int(winner)
+
+
+def draw_batch(logits, noise, *settings):
+    """The next token of each row, int32 [batch]: noise of each; logits [batch, n_vocab] or [1, n_vocab]."""
+    noise = list(noise)
+    rows = np.broadcast_to(logits, [len(noise), logits.shape[1]])
+    return np.array([draw(row, e, *settings) for row, e in zip(rows, noise)], np.int32)
 
 
 class Generator:
@@ -88,7 +100,7 @@ class Generator:
         release_pages(path)
         details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
-        self.x, self.mask, self.pick, *self.cache = inputs
+        self.x, self.mask, self.new_mask, self.pick, *self.cache = inputs
         self.logits, *self.additions = outputs
         self.threads = concurrent.futures.ThreadPoolExecutor(usable_cores())
         self.clear(1)
@@ -99,16 +111,27 @@ class Generator:
         batch, n = context.shape
         check_window(self.hparams, n, length)
         streams = noise_streams(seed, context, numbers)
+
+        def next_noise():
+            """Noise for the next tokens; it is being made when this returns."""
+            if is_greedy(temperature):
+                return [None] * batch
+            return self.threads.map(log_noise, streams, [self.hparams.n_vocab] * batch)
+
+        noise = next_noise()
         logits = self.process_prompts(distinct_prompts(context))
-        tokens = self.draw(logits, streams, temperature, top_k, top_p)
+        tokens = draw_batch(logits, noise, temperature, top_k, top_p)
         yield tokens
         rows, alone = np.arange(batch), np.eye(batch, dtype=bool)
         for position in range(n, n + length - 1):
             if self.rows != batch or self.used + batch > len(self.owners):
                 left = n + length - 1 - position
                 self.resize(batch, self.used + min(max(CACHE_STEP, TOKENS_PER_STEP * batch), left * batch), rows)
+            # For one row it is made beside the graph; for many it would take cores from the graph's threads.
+            noise = next_noise() if batch == 1 else None
             logits = self.step(tokens, np.full(batch, position), rows, alone)
-            tokens = self.draw(logits, streams, temperature, top_k, top_p)
+            noise = noise or next_noise()
+            tokens = draw_batch(logits, noise, temperature, top_k, top_p)
             yield tokens
 
     def process_prompts(self, prompts):
@@ -143,8 +166,8 @@ class Generator:
                 give_back(view.ctypes.data, view.nbytes)
                 del view
         n_head, features = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
-        shapes = {self.x: [rows, self.hparams.n_embd], self.mask: [rows, slots + rows], self.pick: [len(chosen), rows]}
-        shapes |= {index: [n_head, slots, features] for index in self.cache}
+        shapes = {self.x: [rows, self.hparams.n_embd], self.mask: [rows, slots], self.new_mask: [rows, rows]}
+        shapes |= {self.pick: [len(chosen), rows]} | {index: [n_head, slots, features] for index in self.cache}
         for index, shape in shapes.items():
             self.interpreter.resize_tensor_input(index, shape)
         self.interpreter.allocate_tensors()
@@ -162,9 +185,9 @@ class Generator:
         owners: whose each new token is. sees: bool [rows, rows], which of the new ones see which.
         """
         visible = (self.owners == owners[:, np.newaxis]) | (self.owners == EVERYBODY)
-        visible = np.concatenate([visible, sees], axis=1)  # -> [rows, slots + rows]
         self.view(self.x)[:] = self.embed(tokens) + self.wpe[positions]
-        self.view(self.mask)[:] = np.where(visible, np.float32(0), np.float32(-1e10))
+        for mask, allowed in ((self.mask, visible), (self.new_mask, sees)):
+            self.view(mask)[:] = np.where(allowed, np.float32(0), np.float32(-1e10))
         self.interpreter.invoke()
         end = self.used + len(tokens)
         for index, addition in zip(self.cache, self.additions):
@@ -172,12 +195,6 @@ class Generator:
         self.owners[self.used : end] = owners
         self.used = end
         return self.interpreter.get_tensor(self.logits)
-
-    def draw(self, logits, streams, *settings):
-        """The next token of each row, int32 [batch]: a stream each, logits [batch, n_vocab] or [1, n_vocab]."""
-        rows = np.broadcast_to(logits, [len(streams), logits.shape[1]])
-        each = map if len(streams) == 1 else self.threads.map  # NumPy lets other threads run
-        return np.fromiter(each(lambda row, stream: draw(row, stream, *settings), rows, streams), np.int32)
 
     def embed(self, tokens):
         """float32 [rows, n_embd]"""

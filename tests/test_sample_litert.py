@@ -81,7 +81,7 @@ def streams(size=DRAWS):
 @pytest.mark.parametrize(('logits', 'how'), CASES)
 def test_draws_follow_the_exact_probabilities_and_are_those_of_tensorflow(logits, how):
     row = np.float32(logits)
-    drawn = [sample_litert.draw(row, stream, **how) for stream in streams()]
+    drawn = [sample_litert.draw(row, sample_litert.log_noise(stream, len(row)), **how) for stream in streams()]
     noise = np.stack([stream.standard_exponential(len(row)) for stream in streams()])
     assert_follow(drawn, reference_numpy.probabilities(logits, **how))
     temperature = tf.constant(how['temperature'])
@@ -98,7 +98,7 @@ def test_tokens_of_a_large_vocabulary_are_those_of_tensorflow(scale, how):
         row = random.standard_normal(50257).astype(np.float32) * np.float32(scale)
         noise = one.standard_exponential([1, 50257]).astype(np.float32)
         expected = sample.draw(row[None], noise, tf.constant(0.9), how['top_k'], how['top_p'])
-        assert sample_litert.draw(row, other, **how) == expected.numpy()[0]
+        assert sample_litert.draw(row, sample_litert.log_noise(other, 50257), **how) == expected.numpy()[0]
 
 
 @pytest.mark.parametrize('p', [0.05, 0.3, 0.5, 0.77, 0.95, 0.999])
