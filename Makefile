@@ -2,6 +2,7 @@
 # make test   the tests
 # make lint   the linter
 # make bench  the benchmarks
+# make bench-peers  the same weights on other programs, for each of which it makes an environment
 # The first of these makes .venv and installs requirements.txt there; `make test` also installs
 # requirements-evaluate.txt. PYTHON=python3.12 make run chooses another Python;
 # ARGS="--length 50" make run adds flags.
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin/python
 INSTALL := $(BIN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lint bench
+.PHONY: run test lint bench bench-peers
 
 run: $(VENV)/installed
 	@$(BIN) src/interactive_conditional_samples.py --model_name 7M $(ARGS)
@@ -25,6 +26,9 @@ lint: $(VENV)/linter
 
 bench: $(VENV)/installed
 	$(BIN) benchmarks/bench.py
+
+bench-peers: $(VENV)/installed
+	$(BIN) benchmarks/peers.py
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \

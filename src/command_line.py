@@ -157,6 +157,13 @@ def number(name, value, allowed, limits):
     return result
 
 
+def choice(name, value, choices):
+    """value, if it is one of choices, which are texts."""
+    if value not in choices:
+        raise UsageError(f'--{name} is {value!r}, expected {" or ".join(choices)}')
+    return value
+
+
 def boolean(name, value):
     """value, a bool or its text, as a bool; None stays None."""
     values = {'true': True, 'false': False, '1': True, '0': False, 'yes': True, 'no': False, 'none': None}

@@ -30,13 +30,13 @@ Ctrl-C ends the sample, and at the prompt the program.
 
 def interact_model(
     *extra, model_name=None, seed=None, nsamples=1, batch_size=1, length=None, temperature=1, top_k=0, top_p=1,
-    models_dir=DEFAULT_MODELS_DIR, prompt=None, prompt_file=None, stop: list = None, stop_at_end: bool = False,
-    stream: bool = None, json: bool = False, **unknown,
+    engine='tf', precision='float32', models_dir=DEFAULT_MODELS_DIR, prompt=None, prompt_file=None,
+    stop: list = None, stop_at_end: bool = False, stream: bool = None, json: bool = False, **unknown,
 ):  # fmt: skip
     reject_unknown(extra, unknown)
     settings = check_settings(
         seed=seed, nsamples=nsamples, batch_size=batch_size, length=length, temperature=temperature, top_k=top_k,
-        top_p=top_p, stop=stop, stop_at_end=stop_at_end, stream=stream, json=json,
+        top_p=top_p, engine=engine, precision=precision, stop=stop, stop_at_end=stop_at_end, stream=stream, json=json,
     )  # fmt: skip
     if prompt is not None and prompt_file is not None:
         raise UsageError('--prompt and --prompt_file exclude each other; give one')
@@ -57,11 +57,11 @@ def interact_model(
 
     if text is not None:
         context, length = check_prompt(text)
-        generator = load_generator(path, hparams, notice)
+        generator = load_generator(path, hparams, notice, settings)
         write_continuations(text, context, length)
         return
     check_length(hparams, 1, settings.length, 1)  # a length no prompt has room for is refused now
-    generator = load_generator(path, hparams, notice)
+    generator = load_generator(path, hparams, notice, settings)
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() editing, history and lines of any length
     while (text := ask(sys.stderr if settings.json else sys.stdout)) is not None:

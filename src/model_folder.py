@@ -13,7 +13,7 @@ OTHER_NAMES = {
     '117M': '124M', '345M': '355M', '762M': '774M', '1542M': '1558M', '1.5B': '1558M',
     'gpt2': '124M', 'gpt2-medium': '355M', 'gpt2-large': '774M', 'gpt2-xl': '1558M',
 }  # fmt: skip
-REPOSITORY_MODELS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'models')
+REPOSITORY_MODELS = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), 'models')
 DEFAULT_MODELS_DIR = 'models'
 
 

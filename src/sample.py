@@ -1,11 +1,6 @@
-"""Sampling: from logits to token ids. Knows nothing of text.
+"""Sampling: from logits to token ids, in TensorFlow. Knows nothing of text.
 
-A token is drawn from softmax(logits) as an exponential race: with E_i independent and
-exponentially distributed, argmax(logits_i - log E_i) is i with exactly its softmax probability.
-The E are drawn by NumPy, one stream a sample, so that a sample depends on its own seed, prompt
-and number alone, whatever batch it is drawn in. Unlike one uniform number a token against the
-cumulative probabilities, the race hardly feels rounding: logits that differ in the last bit give
-another token only where two tokens all but tie.
+Tokens are drawn as an exponential race (see race.py).
 """
 
 import math
@@ -15,6 +10,7 @@ import numpy as np
 
 import model
 from quiet_tensorflow import interrupts_held_back, tf
+from race import check_window, distinct_prompts, is_greedy, noise_streams
 
 CAPACITY_STEP = 128  # positions by which the key/value cache grows
 NUCLEUS_HEAD = 1024  # likeliest tokens in which a nucleus is looked for first
@@ -70,14 +66,6 @@ def draw(logits, noise, temperature, top_k, top_p):
     return tf.argmax(logits - tf.math.log(noise), axis=-1, output_type=tf.int32)
 
 
-def noise_stream(seed, prompt, number):
-    """The random stream of one sample.
-
-    seed: int, at least 0. prompt: token ids. number: which sample of the prompt.
-    """
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number, *prompt])))
-
-
 class Generator:
     """Takes token ids, yields token ids. Holds the key/value cache and two traces of the model:
     one for prompts, one for a single token; neither is traced again for another batch, length,
@@ -110,20 +98,18 @@ class Generator:
         """
         context = np.asarray(context, np.int32)
         batch, n = context.shape
-        n_ctx, n_vocab = self.hparams.n_ctx, self.hparams.n_vocab
-        if n + length > n_ctx + 1:
-            raise ValueError(f'{n} prompt tokens and length {length} exceed the limit of {n_ctx + 1}')
-        greedy = temperature < np.finfo(np.float32).tiny  # TensorFlow takes smaller numbers for 0
+        n_vocab = self.hparams.n_vocab
+        check_window(self.hparams, n, length)
+        greedy = is_greedy(temperature)
         settings = (1.0, 0, 1.0) if greedy else (temperature, min(top_k, n_vocab), top_p)
-        streams = [noise_stream(seed, row.tolist(), number) for row, number in zip(context, numbers)]
+        streams = noise_streams(seed, context, numbers)
 
         def noise():
             if greedy:  # no race: the largest logit wins
                 return np.ones([batch, n_vocab], np.float32)
             return np.stack([stream.standard_exponential(n_vocab) for stream in streams]).astype(np.float32)
 
-        # Rows that share their prompt need it processed only once.
-        prompt = context[:1] if (context == context[0]).all() else context
+        prompt = distinct_prompts(context)
         rows, capacity = len(prompt), self.capacity(n)
         with interrupts_held_back():
             settings = [tf.constant(value, dtype) for value, dtype in zip(settings, (tf.float32, tf.int32, tf.float32))]

@@ -7,10 +7,10 @@ import sys
 
 from tqdm import tqdm
 
-from command_line import boolean, integer, number, texts
+from command_line import boolean, choice, integer, number, texts
 from completion import Completion, complete
 from encoder import get_encoder
-from errors import UsageError
+from errors import UsageError, UserError
 from hparams import HParamsError, load_hparams
 from model_folder import DEFAULT_MODELS_DIR, find_model
 
@@ -28,6 +28,9 @@ SHARED_FLAGS = f"""\
                       value. Default: 0
 --top_p X             draw from the nucleus that holds probability X only; above 0, at most 1, 1
                       means all. Default: 1
+--engine E            tf, TensorFlow; or litert, LiteRT, which is faster on a CPU: the first use exports the
+                      checkpoint once, later ones start without TensorFlow. Default: tf
+--precision P         float32; or int8, several times as fast, with --engine litert only. Default: float32
 --models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
                       else in the repository
 --stop TEXT           end a sample before TEXT; may be given more than once
@@ -49,6 +52,8 @@ class Settings:
     temperature: float
     top_k: int
     top_p: float
+    engine: str
+    precision: str
     stop: tuple
     stop_at_end: bool
     stream: bool
@@ -56,8 +61,9 @@ class Settings:
 
 
 def check_settings(
-    *, seed, nsamples, batch_size, length, temperature, top_k, top_p, stop, stop_at_end, stream, json
-):
+    *, seed, nsamples, batch_size, length, temperature, top_k, top_p, engine, precision, stop, stop_at_end, stream,
+    json,
+):  # fmt: skip
     """Settings from flags, each text or a Python value. Raises UsageError."""
     settings = Settings(
         seed=integer('seed', seed, 0),
@@ -67,6 +73,8 @@ def check_settings(
         temperature=number('temperature', temperature, lambda value: value >= 0, 'of at least 0'),
         top_k=required('top_k', integer('top_k', top_k, 0)),
         top_p=number('top_p', top_p, lambda value: 0 < value <= 1, 'above 0 and at most 1'),
+        engine=choice('engine', engine, ('tf', 'litert')),
+        precision=choice('precision', precision, ('float32', 'int8')),
         stop=texts(stop),
         stop_at_end=boolean('stop_at_end', stop_at_end),
         stream=boolean('stream', stream),
@@ -74,6 +82,8 @@ def check_settings(
     )
     if '' in settings.stop:
         raise UsageError('--stop is empty, expected a text of at least one character')
+    if settings.engine == 'tf' and settings.precision == 'int8':
+        raise UsageError('--precision int8 needs --engine litert; --engine tf computes in float32')
     if settings.stream and settings.batch_size > 1:
         raise UsageError(f'--stream needs --batch_size 1, not {settings.batch_size}: one sample at a time')
     if settings.stream and settings.json:
@@ -104,14 +114,26 @@ def open_model(model_name, models_dir):
     return path, hparams, encoder, notice
 
 
-def load_generator(path, hparams, notice):
-    """The token generator of a model. TensorFlow is imported here, once all flags are checked."""
+def load_generator(path, hparams, notice, settings):
+    """The token generator of a model. TensorFlow or LiteRT is imported here, once all flags are checked."""
     if notice:
         print(notice, file=sys.stderr)
+    if settings.engine == 'litert':
+        return load_litert_generator(path, hparams, settings.precision)
     import checkpoint
     import sample
 
     return sample.Generator(hparams, checkpoint.load_params(path, hparams))
+
+
+def load_litert_generator(path, hparams, precision):
+    try:
+        import sample_litert
+    except ImportError as error:
+        raise UserError(f'--engine litert needs a package ({error}); pip install ai-edge-litert') from None
+    import export_litert
+
+    return sample_litert.Generator(export_litert.exported_file(path, hparams, precision), hparams)
 
 
 def check_length(hparams, prompt_tokens, length, default):

@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 from tqdm import tqdm
 
+from checkpoint_files import OPTIMIZER_SUFFIX, RELEASED_PREFIX, STATE_FILE, find_prefix
 from command_line import integer, number, reject_unknown, run
 from encoder import END_OF_TEXT, get_encoder
 from errors import UsageError, UserError
@@ -187,8 +188,8 @@ def starting_point(folder, source, hparams, seed):
     from quiet_tensorflow import tf
 
     shapes = optimizer_shapes(variable_shapes(hparams))
-    if os.path.exists(os.path.join(folder, checkpoint.STATE_FILE)):
-        prefix = checkpoint.find_prefix(folder) + checkpoint.OPTIMIZER_SUFFIX
+    if os.path.exists(os.path.join(folder, STATE_FILE)):
+        prefix = find_prefix(folder) + OPTIMIZER_SUFFIX
         optimizer = {name: tf.Variable(value) for name, value in checkpoint.read_values(prefix, shapes)}
         return checkpoint.load_params(folder, hparams), optimizer
     params = checkpoint.load_params(source, hparams) if source else model.initial_params(hparams, seed)
@@ -224,7 +225,7 @@ def train(folder, hparams, settings, params, optimizer, tokens, held_out, every)
                 if len(some) and not interrupted:
                     entry['held_out_loss'] = evaluate(some)
                     latest = {'held_out': f'{entry["held_out_loss"]:.3f}'}
-                name = checkpoint.RELEASED_PREFIX if done == settings.steps else f'model-{done}'
+                name = RELEASED_PREFIX if done == settings.steps else f'model-{done}'
                 checkpoint.save(folder, name, hparams, params, optimizer)
                 append_line(os.path.join(folder, LOG), entry)
                 losses.clear()

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,3 +196,10 @@ def test_the_bundled_model_is_named_after_its_size():
     hparams = load_hparams(Path(model_folder.REPOSITORY_MODELS, BUNDLED_MODEL, 'hparams.json'))
     assert re.fullmatch(r'\d+M', BUNDLED_MODEL)
     assert round(parameter_count(hparams) / 1e6) == int(BUNDLED_MODEL[:-1])
+
+
+def test_the_repository_is_found_through_a_link_to_its_sources(tmp_path):
+    (tmp_path / 'src').symlink_to(Path(model_folder.__file__).parent)
+    command = 'import src; import model_folder; print(model_folder.REPOSITORY_MODELS)'
+    shown = subprocess.run([sys.executable, '-c', command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert shown.stdout == f'{model_folder.REPOSITORY_MODELS}\n'

@@ -10,6 +10,7 @@ from test_model import full_logits, random_tokens
 import sample
 from hparams import HParams
 from quiet_tensorflow import interrupts_held_back, tf
+from race import noise_stream
 
 DRAWS = 200_000
 PLAIN = [2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -3.0, -8.0]
@@ -21,7 +22,7 @@ LARGE = [-101.0, -100.0, -99.5, -130.0, -99.0]
 @pytest.fixture(scope='module')
 def noise():
     """Noise of as many samples as draws, each from its own stream, as the generator draws it."""
-    streams = (sample.noise_stream(11, [1, 2, 3], number) for number in range(DRAWS))
+    streams = (noise_stream(11, [1, 2, 3], number) for number in range(DRAWS))
     return np.stack([stream.standard_exponential(8) for stream in streams]).astype(np.float32)
 
 
@@ -57,12 +58,16 @@ def test_draws_follow_the_exact_probabilities(logits, how, noise):
     size = len(logits)
     rows = tf.constant(np.tile(np.float32(logits), (DRAWS, 1)))
     drawn = sample.draw(rows, noise[:, :size], tf.constant(how['temperature']), how['top_k'], how['top_p']).numpy()
-    expected = reference_numpy.probabilities(logits, **how)
-    counts = np.bincount(drawn, minlength=size)
+    assert_follow(drawn, reference_numpy.probabilities(logits, **how))
+
+
+def assert_follow(drawn, expected):
+    """Draws [n] of tokens against their probabilities [n_vocab]."""
+    counts, draws = np.bincount(drawn, minlength=len(expected)), len(drawn)
     assert not counts[expected == 0].any()
-    kept = expected * DRAWS >= 5
+    kept = expected * draws >= 5
     rest = ~kept & (expected > 0)
-    observed, wanted = [*counts[kept], counts[rest].sum()], [*expected[kept] * DRAWS, expected[rest].sum() * DRAWS]
+    observed, wanted = [*counts[kept], counts[rest].sum()], [*expected[kept] * draws, expected[rest].sum() * draws]
     chi_square = sum((o - w) ** 2 / w for o, w in zip(observed, wanted) if w > 0)
     # The 99.99 % quantiles of chi-square are below this line for up to 8 degrees of freedom.
     assert chi_square < 15.2 + 2.4 * (np.count_nonzero(kept) - 1)
@@ -126,7 +131,7 @@ def test_samples_differ_by_seed_number_and_prompt(generator):
     base = draw_samples(generator, [3, 1, 4], 20, [1], 1, seed=5)
     assert draw_samples(generator, [3, 1, 4], 20, [1], 1, seed=6) != base
     assert draw_samples(generator, [3, 1, 4], 20, [2], 1, seed=5) != base
-    noise = [sample.noise_stream(5, prompt, 1).random() for prompt in ([3, 1, 4], [3, 1, 5], [3, 1])]
+    noise = [noise_stream(5, prompt, 1).random() for prompt in ([3, 1, 4], [3, 1, 5], [3, 1])]
     assert len(set(noise)) == 3
 
 

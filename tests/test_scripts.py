@@ -104,6 +104,9 @@ SHARED_MISTAKES = [
     pytest.param(['--batch_size', '0'], '--batch_size is 0, expected at least 1', id='batch_size, zero'),
     pytest.param(['--seed', '-1'], '--seed is -1, expected at least 0', id='seed, negative'),
     pytest.param(['--seed', 'x'], "--seed is 'x'", id='seed, no integer'),
+    pytest.param(['--engine', 'torch'], "--engine is 'torch', expected tf or litert", id='engine, unknown'),
+    pytest.param(['--precision', 'int4'], "--precision is 'int4', expected float32 or int8", id='precision, unknown'),
+    pytest.param(['--precision', 'int8'], '--precision int8 needs --engine litert', id='int8 on TensorFlow'),
     pytest.param(['--stop', ''], '--stop is empty', id='stop, empty'),
     pytest.param(['--stream', '--batch_size', '2'], '--stream needs --batch_size 1', id='stream of a batch'),
     pytest.param(['--stream', '--json'], '--stream and --json', id='stream of objects'),
@@ -227,7 +230,7 @@ def fake(monkeypatch, encoder):
     """Replaces the generator of both scripts; .type(bytes) is what their user types."""
     generator = FakeGenerator(encoder.encode('one two three.'))
     for script in (interactive_conditional_samples, generate_unconditional_samples):
-        monkeypatch.setattr(script, 'load_generator', lambda path, hparams, notice: generator)
+        monkeypatch.setattr(script, 'load_generator', lambda *_: generator)
     generator.type = lambda data: monkeypatch.setattr(
         sys, 'stdin', io.TextIOWrapper(io.BytesIO(data), errors='surrogateescape')
     )

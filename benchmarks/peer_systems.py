@@ -1,0 +1,271 @@
+"""One system of benchmarks/peers.py, run by the Python of its own environment.
+
+    python peer_systems.py SYSTEM convert WEIGHTS FOLDER    make what the system loads from an .npz of the
+                                                            checkpoint's variables
+    python peer_systems.py SYSTEM serve FOLDER THREADS      read {"batch", "prompt", "length"} a line from
+                                                            standard input, sample, print the seconds
+"""
+
+import json
+import os
+import pathlib
+import sys
+import time
+
+import numpy as np
+
+N_CTX, TOP_K = 1024, 40
+SRC = pathlib.Path(__file__).parent.parent / 'src'
+
+
+def prompt_tokens(n):
+    return list(range(100, 100 + n))
+
+
+def layer_names(p):
+    return [f'model/h{layer}' for layer in range(sum(name.endswith('ln_1/g') for name in p))]
+
+
+# LiteRT and TensorFlow, ours: the model folder is what they load
+
+
+def serve_litert(folder, threads, precision):
+    sys.path.insert(0, str(SRC))
+    from export_litert import exported_file
+    from hparams import load_hparams
+    from sample_litert import Generator
+
+    hparams = load_hparams(f'{folder}/hparams.json')
+    return our_sampler(Generator(exported_file(folder, hparams, precision), hparams))
+
+
+def serve_tf(folder, threads):
+    sys.path.insert(0, str(SRC))
+    import checkpoint
+    import sample
+    from hparams import load_hparams
+
+    hparams = load_hparams(f'{folder}/hparams.json')
+    return our_sampler(sample.Generator(hparams, checkpoint.load_params(folder, hparams)))
+
+
+def our_sampler(generator):
+    def sample(batch, prompt, length):
+        context = [prompt_tokens(prompt)] * batch
+        return sum(1 for _ in generator.generate(context, length, numbers=range(batch), seed=0, top_k=TOP_K))
+
+    return sample
+
+
+# CTranslate2
+
+
+def convert_ctranslate2(p, folder, quantization):
+    from ctranslate2.specs import TransformerDecoderModelSpec, common_spec
+
+    layers = layer_names(p)
+    spec = TransformerDecoderModelSpec.from_config(
+        len(layers), 12, pre_norm=True, activation=common_spec.Activation.GELUTanh
+    )
+    decoder = spec.decoder
+
+    def norm(target, name):
+        target.gamma, target.beta = p[f'{name}/g'], p[f'{name}/b']
+
+    def linear(target, name):
+        target.weight, target.bias = np.ascontiguousarray(p[f'{name}/w'][0].T), p[f'{name}/b']
+
+    decoder.scale_embeddings = False
+    decoder.embeddings.weight = decoder.projection.weight = p['model/wte']
+    decoder.position_encodings.encodings = p['model/wpe']
+    norm(decoder.layer_norm, 'model/ln_f')
+    for target, name in zip(decoder.layer, layers):
+        norm(target.self_attention.layer_norm, f'{name}/ln_1')
+        linear(target.self_attention.linear[0], f'{name}/attn/c_attn')
+        linear(target.self_attention.linear[1], f'{name}/attn/c_proj')
+        norm(target.ffn.layer_norm, f'{name}/ln_2')
+        linear(target.ffn.linear_0, f'{name}/mlp/c_fc')
+        linear(target.ffn.linear_1, f'{name}/mlp/c_proj')
+    tokens = token_names(p)
+    spec.register_vocabulary(tokens)
+    spec.config.bos_token = spec.config.eos_token = spec.config.unk_token = tokens[-1]
+    spec.validate()
+    spec.optimize(quantization=quantization)
+    os.makedirs(folder, exist_ok=True)
+    spec.save(folder)
+
+
+def token_names(p):
+    return [*(f'token{index}' for index in range(len(p['model/wte']) - 1)), '<|endoftext|>']
+
+
+def serve_ctranslate2(folder, threads, compute_type):
+    import ctranslate2
+
+    generator = ctranslate2.Generator(folder, compute_type=compute_type, inter_threads=1, intra_threads=threads)
+
+    def sample(batch, prompt, length):
+        results = generator.generate_batch(
+            [[f'token{index}' for index in prompt_tokens(prompt)]] * batch, max_length=length, min_length=length,
+            sampling_topk=TOP_K, include_prompt_in_result=False,
+        )  # fmt: skip
+        return len(results[0].sequences_ids[0])
+
+    return sample
+
+
+# llama.cpp
+
+
+def convert_llama(p, folder, file_type):
+    os.makedirs(folder, exist_ok=True)
+    exact, path = f'{folder}/exact.gguf', f'{folder}/model.gguf'
+    write_gguf(p, path if file_type == 'f32' else exact)
+    if file_type == 'f32':
+        return
+    import ctypes
+
+    import llama_cpp
+
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = getattr(llama_cpp, f'LLAMA_FTYPE_MOSTLY_{file_type.upper()}')
+    if llama_cpp.llama_model_quantize(exact.encode(), path.encode(), ctypes.byref(parameters)):
+        raise RuntimeError(f'{exact} could not be quantised')
+    os.remove(exact)
+
+
+def write_gguf(p, path):
+    import gguf
+
+    layers, embd = layer_names(p), p['model/wte'].shape[1]
+    writer = gguf.GGUFWriter(path, 'gpt2')
+    writer.add_context_length(N_CTX)
+    writer.add_embedding_length(embd)
+    writer.add_block_count(len(layers))
+    writer.add_feed_forward_length(4 * embd)
+    writer.add_head_count(12)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    tokens = token_names(p)
+    writer.add_tokenizer_model('gpt2')
+    writer.add_tokenizer_pre('gpt-2')
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL] * len(tokens))
+    writer.add_token_merges(['t o'])
+    writer.add_bos_token_id(len(tokens) - 1)
+    writer.add_eos_token_id(len(tokens) - 1)
+    parts = {
+        'ln_1': 'attn_norm', 'attn/c_attn': 'attn_qkv', 'attn/c_proj': 'attn_output',
+        'ln_2': 'ffn_norm', 'mlp/c_fc': 'ffn_up', 'mlp/c_proj': 'ffn_down',
+    }  # fmt: skip
+    names = {f'{name}/{ours}': f'blk.{layer}.{its}' for layer, name in enumerate(layers) for ours, its in parts.items()}
+    names['model/ln_f'] = 'output_norm'
+    writer.add_tensor('token_embd.weight', p['model/wte'])
+    writer.add_tensor('position_embd.weight', p['model/wpe'])
+    for ours, its in names.items():
+        weight = p[f'{ours}/g'] if f'{ours}/g' in p else np.ascontiguousarray(p[f'{ours}/w'][0].T)
+        writer.add_tensor(f'{its}.weight', weight)
+        writer.add_tensor(f'{its}.bias', p[f'{ours}/b'])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def serve_llama(folder, threads):
+    import llama_cpp
+
+    model = llama_cpp.Llama(
+        f'{folder}/model.gguf', n_ctx=N_CTX, n_threads=threads, n_threads_batch=threads, verbose=False
+    )
+
+    def sample(batch, prompt, length):
+        model.reset()  # otherwise the prompt, known from the last run, would not be processed
+        steps = model.generate(prompt_tokens(prompt), top_k=TOP_K, top_p=1.0, min_p=0.0, temp=1.0, repeat_penalty=1.0)
+        return sum(1 for _ in zip(range(length), steps))
+
+    return sample
+
+
+# transformers
+
+
+def convert_transformers(p, folder):
+    import torch
+    import transformers
+
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+    names = {'g': 'weight', 'w': 'weight', 'b': 'bias'}
+    state = {'transformer.wte.weight': p['model/wte'], 'transformer.wpe.weight': p['model/wpe']}
+    for name, value in p.items():
+        *path, leaf = name.removeprefix('model/').split('/')
+        if leaf in names:
+            place = '.'.join(path).replace('h', 'h.', 1) if path[0].startswith('h') else path[0]
+            state[f'transformer.{place}.{names[leaf]}'] = value[0] if value.ndim == 3 else value
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+    missing = model.load_state_dict(tensors, strict=False)
+    if missing.unexpected_keys or set(missing.missing_keys) - {'lm_head.weight'}:
+        raise RuntimeError(f'names do not fit: {missing}')
+    model.save_pretrained(folder)
+
+
+def serve_transformers(folder, threads):
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    model = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
+
+    def sample(batch, prompt, length):
+        context = torch.tensor([prompt_tokens(prompt)] * batch)
+        with torch.inference_mode():
+            tokens = model.generate(
+                context, attention_mask=torch.ones_like(context), do_sample=True, top_k=TOP_K,
+                min_new_tokens=length, max_new_tokens=length, pad_token_id=0,
+            )  # fmt: skip
+        return tokens.shape[1] - prompt
+
+    return sample
+
+
+SYSTEMS = {
+    'litert int8': (None, lambda folder, threads: serve_litert(folder, threads, 'int8')),
+    'litert float32': (None, lambda folder, threads: serve_litert(folder, threads, 'float32')),
+    'tf float32': (None, serve_tf),
+    'ctranslate2 int8': (
+        lambda p, folder: convert_ctranslate2(p, folder, 'int8'),
+        lambda folder, threads: serve_ctranslate2(folder, threads, 'int8'),
+    ),
+    'ctranslate2 float32': (
+        lambda p, folder: convert_ctranslate2(p, folder, None),
+        lambda folder, threads: serve_ctranslate2(folder, threads, 'float32'),
+    ),
+    'llama.cpp q4_0': (lambda p, folder: convert_llama(p, folder, 'q4_0'), serve_llama),
+    'llama.cpp q8_0': (lambda p, folder: convert_llama(p, folder, 'q8_0'), serve_llama),
+    'llama.cpp f32': (lambda p, folder: convert_llama(p, folder, 'f32'), serve_llama),
+    'transformers float32': (convert_transformers, serve_transformers),
+}
+
+
+def serve(sample):
+    answers = os.fdopen(os.dup(1), 'w')  # libraries that chat on standard output shall not reach it
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        start = time.perf_counter()
+        drawn = sample(**asked)
+        seconds = time.perf_counter() - start
+        if drawn != asked['length']:
+            raise RuntimeError(f'{drawn} tokens were drawn, not {asked["length"]}')
+        print(seconds, file=answers, flush=True)
+
+
+if __name__ == '__main__':
+    system, task, *arguments = sys.argv[1:]
+    convert, load = SYSTEMS[system]
+    if task == 'convert':
+        weights, folder = arguments
+        convert(dict(np.load(weights)), folder)
+    else:
+        folder, threads = arguments
+        serve(load(folder, int(threads)))

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""How much int8 changes a model: perplexity, likeliest token and divergence from float32, on LiteRT.
+
+    python benchmarks/quality.py models/7M heidi.txt wikitext2.test.txt
+    python benchmarks/quality.py --outliers
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'src'))
+
+import memory
+import numpy as np
+from tqdm import tqdm
+
+from encoder import get_encoder
+from export_litert import PRECISIONS, exported_file
+from hparams import load_hparams, save_hparams
+from sample_litert import EVERYBODY, Generator
+
+
+def window_logits(generator, tokens):
+    """Logits [n, n_vocab] at every position of token ids [n]."""
+    rows = np.arange(len(tokens))
+    if generator.rows != len(rows) or generator.used:
+        generator.clear(len(rows))
+        generator.resize(len(rows), len(rows), rows)
+    logits = generator.step(np.asarray(tokens), rows, np.full(len(rows), EVERYBODY), np.tri(len(rows), dtype=bool))
+    generator.used = 0  # the next window begins anew
+    generator.owners[:] = -2
+    return logits
+
+
+def log_softmax(logits):
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def compare(folder, windows):
+    """Figures over windows, int [count, n + 1], without overlap: the first n predict the last n."""
+    hparams = load_hparams(f'{folder}/hparams.json')
+    exact, quantised = (Generator(exported_file(folder, hparams, precision), hparams) for precision in PRECISIONS)
+    sums = np.zeros(4)
+    for window in tqdm(windows, 'comparing', unit='window', disable=None):
+        p, q = (log_softmax(window_logits(generator, window[:-1])) for generator in (exact, quantised))
+        rows, following = np.arange(len(window) - 1), window[1:]
+        sums += [
+            -p[rows, following].sum(),
+            -q[rows, following].sum(),
+            np.count_nonzero(p.argmax(axis=-1) == q.argmax(axis=-1)),
+            (np.exp(p) * (p - q)).sum(),
+        ]
+    exact_loss, quantised_loss, agreement, divergence = sums / (windows.shape[0] * (windows.shape[1] - 1))
+    return {
+        'tokens': windows[:, 1:].size,
+        'perplexity_float32': float(np.exp(exact_loss)),
+        'perplexity_int8': float(np.exp(quantised_loss)),
+        'perplexity_ratio': float(np.exp(quantised_loss - exact_loss)),
+        'top_1_agreement': float(agreement),
+        'mean_kl_nats': float(divergence),
+    }
+
+
+def text_windows(folder, text):
+    """Windows of n_ctx + 1 tokens that share their ends: every token but the first is predicted once."""
+    path = pathlib.Path(folder)
+    n_ctx = load_hparams(f'{folder}/hparams.json').n_ctx
+    ids = np.array(get_encoder(path.name, str(path.parent)).encode(text))
+    n = min(n_ctx, len(ids) - 1)
+    return np.stack([ids[start : start + n + 1] for start in range(0, len(ids) - n, n)])
+
+
+def write_outlier_model(folder, channels=6, factor=20, seed=0):
+    """A synthetic 124M checkpoint whose activations have outliers: a few channels of the residual
+    stream, and with them of every norm's output and of every hidden layer, are `factor` times as large."""
+    import checkpoint
+    import model
+
+    hparams = memory.released_hparams('124M')
+    values = {name: value.numpy() for name, value in model.flatten(model.initial_params(hparams, seed)).items()}
+    random = np.random.default_rng(seed)
+    outliers = random.choice(hparams.n_embd, channels, replace=False)
+    hidden = random.choice(4 * hparams.n_embd, channels, replace=False)
+    for name, value in values.items():
+        if name.endswith(('ln_1/g', 'ln_2/g', 'ln_f/g')):
+            value[outliers] *= factor
+        if name.endswith('c_fc/w'):
+            value[..., hidden] *= factor
+    checkpoint.write_values(f'{folder}/model.ckpt', {name: model.tf.constant(value) for name, value in values.items()})
+    save_hparams(f'{folder}/hparams.json', hparams)
+    return hparams
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', nargs='?', help='a model folder')
+    parser.add_argument('texts', nargs='*', help='UTF-8 texts, counted together')
+    parser.add_argument('--outliers', action='store_true', help='a synthetic 124M with outlier channels, random tokens')
+    arguments = parser.parse_args()
+    if arguments.outliers:
+        with tempfile.TemporaryDirectory() as folder:
+            hparams = write_outlier_model(folder)
+            windows = np.random.default_rng(1).integers(hparams.n_vocab, size=[8, 257])
+            print(json.dumps(compare(folder, windows)))
+    elif arguments.texts:
+        text = ''.join(open(path, encoding='utf-8').read() for path in arguments.texts)
+        print(json.dumps(compare(arguments.model, text_windows(arguments.model, text))))
+    else:
+        parser.error('give a model folder and texts, or --outliers')
+
+
+if __name__ == '__main__':
+    main()

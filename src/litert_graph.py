@@ -1,0 +1,229 @@
+"""The graph of GPT-2 in LiteRT's file format, written through the schema that ships with LiteRT.
+
+One graph serves prompts and single tokens of any batch. Its rows are new tokens: some of one
+prompt, or one of each sample of a batch. Who may see whom is said by a mask alone, so the cache is
+a list of slots in which any row's keys and values may lie. Nothing in the graph but the matrices
+knows the shape of the model's weights, and all of its operators are among those that XNNPACK takes.
+
+Inputs, float32, where rows and slots are chosen at run time:
+    x      [rows, n_embd]                  embedding of the token and its position
+    mask   [rows, slots + rows]            0 where a row may look, -1e10 elsewhere; a cache's slots,
+                                           then the new tokens themselves
+    pick   [chosen, rows]                  one 1 a line: the rows whose logits are asked for
+    k, v   [n_head, slots, n_embd / n_head] a layer
+Outputs:
+    logits [chosen, n_vocab]
+    k, v   [n_head, rows, n_embd / n_head] a layer: what belongs in the cache afterwards
+
+Weights stay outside the graph: it names them, with their place in the file (see export_litert.py).
+"""
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+FILE_IDENTIFIER = b'TFL3'
+SCHEMA_VERSION = 3
+PLACEHOLDER = 2  # of offsets and sizes not yet known; 0 and 1 mean that the data are in the graph
+TYPES = {np.dtype(name): getattr(schema.TensorType, name.upper()) for name in ('float32', 'int32', 'int8')}
+ANY = -1  # a dimension chosen at run time
+
+
+class Graph:
+    """A LiteRT model of one subgraph under construction. Tensors are ints, their index in it.
+
+    weights maps the name of each stored tensor to its buffer, whose offset and size are to be set
+    before serialise().
+    """
+
+    def __init__(self):
+        self.subgraph = schema.SubGraphT()
+        self.subgraph.tensors, self.subgraph.operators = [], []
+        self.model = schema.ModelT()
+        self.model.version = SCHEMA_VERSION
+        self.model.subgraphs = [self.subgraph]
+        self.model.buffers = [schema.BufferT()]  # the first one must be empty
+        self.model.operatorCodes = []
+        self.weights = {}
+        self.constants = {}
+
+    def shape(self, tensor):
+        return self.subgraph.tensors[tensor].shapeSignature
+
+    def tensor(self, shape, dtype=np.float32, buffer=0, name=''):
+        found = schema.TensorT()
+        found.shape = [max(size, 1) for size in shape]
+        found.shapeSignature = list(shape)
+        found.hasRank = True
+        found.type = TYPES[np.dtype(dtype)]
+        found.buffer = buffer
+        found.name = name or f'tensor_{len(self.subgraph.tensors)}'
+        self.subgraph.tensors.append(found)
+        return len(self.subgraph.tensors) - 1
+
+    def constant(self, values, dtype):
+        """A small constant, kept in the graph itself; equal ones are one."""
+        values = np.asarray(values, dtype)
+        key = (values.tobytes(), values.shape, values.dtype)
+        if key not in self.constants:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+            self.model.buffers.append(buffer)
+            self.constants[key] = self.tensor(values.shape, dtype, len(self.model.buffers) - 1)
+        return self.constants[key]
+
+    def stored(self, name, shape, dtype=np.float32):
+        """A weight that lies behind the graph in the file. int8 means one scale a row."""
+        buffer = schema.BufferT()
+        buffer.offset = buffer.size = PLACEHOLDER
+        self.model.buffers.append(buffer)
+        tensor = self.tensor(shape, dtype, len(self.model.buffers) - 1, name)
+        if dtype == np.int8:
+            quantization = schema.QuantizationParametersT()
+            quantization.scale = np.ones(shape[0], np.float32)
+            quantization.zeroPoint = np.zeros(shape[0], np.int64)
+            self.subgraph.tensors[tensor].quantization = quantization
+        self.weights[name] = (self.subgraph.tensors[tensor], buffer)
+        return tensor
+
+    def operator(self, code, inputs, shapes, options=None, **fields):
+        """Append an operator; options is the name of its options, fields their values. Returns its outputs."""
+        found = schema.OperatorT()
+        found.opcodeIndex = self.operator_code(code)
+        found.inputs, found.outputs = inputs, [self.tensor(shape) for shape in shapes]
+        if options:
+            found.builtinOptionsType = getattr(schema.BuiltinOptions, options)
+            found.builtinOptions = getattr(schema, f'{options}T')()
+            vars(found.builtinOptions).update(fields)
+        self.subgraph.operators.append(found)
+        return found.outputs
+
+    def operator_code(self, code):
+        value = getattr(schema.BuiltinOperator, code)
+        for index, known in enumerate(self.model.operatorCodes):
+            if known.builtinCode == value:
+                return index
+        found = schema.OperatorCodeT()
+        found.builtinCode = value
+        found.deprecatedBuiltinCode = min(value, 127)  # readers take the larger of the two
+        self.model.operatorCodes.append(found)
+        return len(self.model.operatorCodes) - 1
+
+    def elementwise(self, code, x, y, options):
+        """x and y, broadcast against each other from the last dimension on."""
+        one, other = self.shape(x), self.shape(y)
+        rank = max(len(one), len(other))
+        pairs = zip([1] * (rank - len(one)) + one, [1] * (rank - len(other)) + other)
+        return self.operator(code, [x, y], [[b if a == 1 else a for a, b in pairs]], options)[0]
+
+    def add(self, x, y):
+        return self.elementwise('ADD', x, y, 'AddOptions')
+
+    def subtract(self, x, y):
+        return self.elementwise('SUB', x, y, 'SubOptions')
+
+    def multiply(self, x, y):
+        return self.elementwise('MUL', x, y, 'MulOptions')
+
+    def mean(self, x):
+        """Over the last axis, which stays with size 1."""
+        shape = self.shape(x)
+        axis = self.constant([len(shape) - 1], np.int32)
+        return self.operator('MEAN', [x, axis], [[*shape[:-1], 1]], 'ReducerOptions', keepDims=True)[0]
+
+    def reshape(self, x, shape):
+        inputs = [x, self.constant(shape, np.int32)]
+        return self.operator('RESHAPE', inputs, [shape], 'ReshapeOptions', newShape=shape)[0]
+
+    def transpose(self, x, order):
+        shape = self.shape(x)
+        inputs = [x, self.constant(order, np.int32)]
+        return self.operator('TRANSPOSE', inputs, [[shape[axis] for axis in order]], 'TransposeOptions')[0]
+
+    def split(self, x, count):
+        """Along the first axis."""
+        size, *rest = self.shape(x)
+        inputs = [self.constant(0, np.int32), x]
+        return self.operator('SPLIT', inputs, [[size // count, *rest]] * count, 'SplitOptions', numSplits=count)
+
+    def concatenate(self, x, y, axis):
+        """Along an axis whose size is chosen at run time."""
+        return self.operator('CONCATENATION', [x, y], [self.shape(x)], 'ConcatenationOptions', axis=axis)[0]
+
+    def matmul(self, x, y, transpose_y=False):
+        shape = [*self.shape(x)[:-1], self.shape(y)[-2 if transpose_y else -1]]
+        return self.operator('BATCH_MATMUL', [x, y], [shape], 'BatchMatMulOptions', adjY=transpose_y)[0]
+
+    def softmax(self, x):
+        return self.operator('SOFTMAX', [x], [self.shape(x)], 'SoftmaxOptions', beta=1.0)[0]
+
+    def gelu(self, x):
+        return self.operator('GELU', [x], [self.shape(x)], 'GeluOptions', approximate=True)[0]
+
+    def linear(self, x, w, b=None):
+        """[rows, inputs] -> [rows, outputs] with w [outputs, inputs]; b None is none.
+
+        With int8 w, x is quantised as it comes, with a scale and a zero point of its own a row.
+        """
+        inputs, shapes = [x, w, -1 if b is None else b], [[ANY, self.shape(w)[0]]]
+        fields = {'asymmetricQuantizeInputs': True}
+        return self.operator('FULLY_CONNECTED', inputs, shapes, 'FullyConnectedOptions', **fields)[0]
+
+    def serialise(self):
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(self.model.Pack(builder), FILE_IDENTIFIER)
+        return bytes(builder.Output())
+
+
+def norm(graph, x, name, features):
+    centred = graph.subtract(x, graph.mean(x))
+    variance = graph.mean(graph.multiply(centred, centred))
+    shifted = graph.add(variance, graph.constant(1e-5, np.float32))
+    [scale] = graph.operator('RSQRT', [shifted], [graph.shape(shifted)])
+    scaled = graph.multiply(graph.multiply(centred, scale), graph.stored(f'{name}/g', [features]))
+    return graph.add(scaled, graph.stored(f'{name}/b', [features]))
+
+
+def gpt2(hparams, dtype):
+    """The Graph of a model whose matrices are of dtype, float32 or int8.
+
+    Its weights have the names of the checkpoint's variables; matrices are [outputs, inputs]. What
+    computes queries is to be divided by the square root of a head's features.
+    """
+    graph = Graph()
+    embd, heads = hparams.n_embd, hparams.n_head
+    features = embd // heads
+
+    def linear(x, name, inputs, outputs):
+        w = graph.stored(f'{name}/w', [outputs, inputs], dtype)
+        return graph.linear(x, w, graph.stored(f'{name}/b', [outputs]))
+
+    def attention(x, name, k, v):
+        qkv = graph.reshape(linear(x, f'{name}/c_attn', embd, 3 * embd), [ANY, 3 * heads, features])
+        q, new_k, new_v = graph.split(graph.transpose(qkv, [1, 0, 2]), 3)  # -> [heads, rows, features]
+        # The scores are joined, not the keys: those are many times as large.
+        scores = graph.concatenate(graph.matmul(q, k, True), graph.matmul(q, new_k, True), axis=2)
+        weights = graph.softmax(graph.add(scores, mask))  # -> [heads, rows, slots + rows]
+        attended = graph.matmul(weights, graph.concatenate(v, new_v, axis=1))
+        attended = graph.reshape(graph.transpose(attended, [1, 0, 2]), [ANY, embd])
+        return linear(attended, f'{name}/c_proj', embd, embd), [new_k, new_v]
+
+    def mlp(x, name):
+        return linear(graph.gelu(linear(x, f'{name}/c_fc', embd, 4 * embd)), f'{name}/c_proj', 4 * embd, embd)
+
+    x = graph.tensor([ANY, embd], name='x')
+    mask = graph.tensor([ANY, ANY], name='mask')
+    pick = graph.tensor([ANY, ANY], name='pick')
+    inputs, outputs = [x, mask, pick], []
+    for layer in range(hparams.n_layer):
+        block = f'model/h{layer}'
+        cache = [graph.tensor([heads, ANY, features], name=f'h{layer}/{kind}') for kind in 'kv']
+        attended, new = attention(norm(graph, x, f'{block}/ln_1', embd), f'{block}/attn', *cache)
+        x = graph.add(x, attended)
+        x = graph.add(x, mlp(norm(graph, x, f'{block}/ln_2', embd), f'{block}/mlp'))
+        inputs += cache
+        outputs += new
+    chosen = graph.matmul(pick, norm(graph, x, 'model/ln_f', embd))
+    logits = graph.linear(chosen, graph.stored('model/wte', [hparams.n_vocab, embd], dtype))
+    graph.subgraph.inputs, graph.subgraph.outputs = inputs, [logits, *outputs]
+    return graph
