@@ -2,11 +2,14 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
 
 import pytest
 import test_scripts
 from test_scoring import HERE
-from test_scripts import BUNDLED, MODELS, REPOSITORY, fails_in_one_line, objects, run
+from test_scripts import BUNDLED, MODELS, PATIENCE, REPOSITORY, environment, fails_in_one_line, objects, run
 
 import score
 from encoder import get_encoder
@@ -105,6 +108,19 @@ def test_plain_output_and_a_text_without_a_start(files):
 def test_a_text_of_one_token_has_a_probability(files):
     out, _, status = run(SCRIPT, *BUNDLED, '--json', 'one', cwd=files)
     assert status == 0 and objects(out)[0]['tokens'] == 1
+
+
+def test_ctrl_c_ends_with_130_after_what_was_printed(files):
+    command = [sys.executable, SCRIPT, *BUNDLED, '--per_token', '--batch_size', '1', '-']
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
+    with subprocess.Popen(command, cwd=files, env=environment(), **pipes) as process:
+        process.stdin.write(GOLDENS['text'].encode() * 8)  # less than a pipe holds; and more could come
+        process.stdin.flush()
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.readlines()
+        assert (process.wait(PATIENCE), process.stderr.read()) == (130, b'')
+    assert first.split(b'\t')[1] == b'down' and len(rest) < 8 * len(GOLDENS['log_probabilities'])
 
 
 def test_figures_that_are_no_number_are_none():
