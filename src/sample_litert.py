@@ -112,13 +112,13 @@ class Generator:
         check_window(self.hparams, n, length)
         streams = noise_streams(seed, context, numbers)
 
-        def noise_ahead():
-            """Noise for the next tokens, made while the graph runs."""
+        def next_noise():
+            """Noise for the next tokens; it is being made when this returns."""
             if is_greedy(temperature):
                 return [None] * batch
             return self.threads.map(log_noise, streams, [self.hparams.n_vocab] * batch)
 
-        noise = noise_ahead()
+        noise = next_noise()
         logits = self.process_prompts(distinct_prompts(context))
         tokens = draw_batch(logits, noise, temperature, top_k, top_p)
         yield tokens
@@ -127,8 +127,10 @@ class Generator:
             if self.rows != batch or self.used + batch > len(self.owners):
                 left = n + length - 1 - position
                 self.resize(batch, self.used + min(max(CACHE_STEP, TOKENS_PER_STEP * batch), left * batch), rows)
-            noise = noise_ahead()
+            # For one row it is made beside the graph; for many it would take cores from the graph's threads.
+            noise = next_noise() if batch == 1 else None
             logits = self.step(tokens, np.full(batch, position), rows, alone)
+            noise = noise or next_noise()
             tokens = draw_batch(logits, noise, temperature, top_k, top_p)
             yield tokens
 
