@@ -20,7 +20,7 @@ from tqdm import tqdm
 from encoder import get_encoder
 from export_litert import PRECISIONS, exported_file
 from hparams import load_hparams, save_hparams
-from sample_litert import EVERYBODY, Generator
+from sample_litert import EVERYBODY, NOBODY, Generator
 
 
 def window_logits(generator, tokens):
@@ -31,7 +31,7 @@ def window_logits(generator, tokens):
         generator.resize(len(rows), len(rows), rows)
     logits = generator.step(np.asarray(tokens), rows, np.full(len(rows), EVERYBODY), np.tri(len(rows), dtype=bool))
     generator.used = 0  # the next window begins anew
-    generator.owners[:] = -2
+    generator.owners[:] = NOBODY
     return logits
 
 
@@ -75,8 +75,8 @@ def text_windows(folder, text):
 
 
 def write_outlier_model(folder, channels=6, factor=20, seed=0):
-    """A synthetic 124M checkpoint whose activations have outliers: a few channels of the residual
-    stream, and with them of every norm's output and of every hidden layer, are `factor` times as large."""
+    """A synthetic 124M checkpoint whose activations have outliers: a few channels of every norm's
+    output, and of every hidden layer before its gelu, are `factor` times as large."""
     import checkpoint
     import model
 
