@@ -127,8 +127,9 @@ class Generator:
             if self.rows != batch or self.used + batch > len(self.owners):
                 left = n + length - 1 - position
                 self.resize(batch, self.used + min(max(CACHE_STEP, TOKENS_PER_STEP * batch), left * batch), rows)
-            # For one row it is made beside the graph; for many it would take cores from the graph's threads.
-            noise = next_noise() if batch == 1 else None
+            # Beside the graph only for one row of int8: many rows, or four times the bytes, need both
+            # cores for themselves.
+            noise = next_noise() if batch == 1 and self.scales is not None else None
             logits = self.step(tokens, np.full(batch, position), rows, alone)
             noise = noise or next_noise()
             tokens = draw_batch(logits, noise, temperature, top_k, top_p)

@@ -144,9 +144,9 @@ def test_wikitext(tmp_path):
 
 def test_ptb_keeps_unk(tmp_path):
     model = GivenModel(totals=[(-12 * math.log(3), 12), (-12 * math.log(5), 12)])
-    found = evaluate('ptb', tmp_path, model, lines(" no it was n't $ N ", " the <unk> 's N N "))
-    assert model.asked[0] == ["no it wasn't $N\nthe <unk>'s N N\n"]
-    assert found['perplexity'] == pytest.approx(3 ** (12 / 13)) and found['words'] == 13
+    found = evaluate('ptb', tmp_path, model, lines(" no it was n't $ N ", " the <unk> 's N N ", ' mr. <unk> did '))
+    assert model.asked[0] == ["no it wasn't $N\nthe <unk>'s N N\nmr. <unk> did\n"]
+    assert found['perplexity'] == pytest.approx(3 ** (12 / 17)) and found['words'] == 17
 
 
 def test_1bw_scores_each_sentence_by_itself(tmp_path):
