@@ -8,10 +8,11 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'src'))
 
 from command_line import reject_unknown, run
-from download import DownloadError, download
+from download import download
 from errors import UsageError
 from hparams import RELEASED_HPARAMS, HParamsError, load_hparams, weights_bytes
 from model_folder import REPOSITORY_MODELS, canonical_name, expand
+from writing import make_folder
 
 BASE_URL = 'https://openaipublic.blob.core.windows.net/gpt-2/models'
 WEIGHTS = 'model.ckpt.data-00000-of-00001'
@@ -72,10 +73,7 @@ download_models.__doc__ = HELP
 
 def download_model(name, folder, url):
     """Fetch the missing files of a model into its folder; returns whether any was missing."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise DownloadError(f'{folder} cannot be made ({error.strerror}); choose another --models_dir') from None
+    make_folder(folder, 'choose another --models_dir')
     fetched = False
     for file in FILES:
         size = weights_bytes(load_hparams(os.path.join(folder, 'hparams.json'))) if file == WEIGHTS else None

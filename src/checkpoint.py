@@ -13,6 +13,7 @@ import model
 from checkpoint_files import DATA_SUFFIX, OPTIMIZER_SUFFIX, STATE_FILE, CheckpointError, find_prefix
 from hparams import variable_shapes
 from quiet_tensorflow import interrupts_held_back, tf
+from writing import WriteError, whole_file
 
 
 def read_values(prefix, shapes):
@@ -96,7 +97,7 @@ def save(folder, prefix_name, hparams, params, optimizer=None):
         write_meta_graph(f'{prefix}.meta', hparams)
         write_values(prefix, model.flatten(params))
         write_state_file(state, prefix_name)
-    except (OSError, tf.errors.OpError) as error:
+    except (WriteError, tf.errors.OpError) as error:
         remove(prefix)
         raise CheckpointError(f'{prefix} cannot be written ({reason(error)}); free space and run again') from None
     if previous:
@@ -104,11 +105,9 @@ def save(folder, prefix_name, hparams, params, optimizer=None):
 
 
 def write_state_file(state, prefix_name):
-    temporary = f'{state}.part'
-    with open(temporary, 'w', encoding='utf-8') as file:
+    with whole_file(state) as file:
         for field in ('model_checkpoint_path', 'all_model_checkpoint_paths'):
             file.write(f'{field}: "{prefix_name}"\n')
-    os.replace(temporary, state)
 
 
 def remove(prefix):

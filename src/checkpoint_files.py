@@ -6,6 +6,7 @@ the current prefix.
 """
 
 import glob
+import hashlib
 import os
 import re
 
@@ -64,3 +65,12 @@ def lone_prefix(folder):
             'download the model again, or name one checkpoint prefix'
         )
     return models[0]
+
+
+def index_digest(prefix):
+    """SHA-256, in hexadecimal, of a checkpoint's index, which holds shape, place and checksum of every variable."""
+    try:
+        with open(f'{prefix}.index', 'rb') as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f'{prefix}.index cannot be read ({error.strerror}); download the model again') from None

@@ -2,8 +2,6 @@
 """The zero-shot evaluation of the GPT-2 paper."""
 
 import dataclasses
-import glob
-import hashlib
 import importlib.metadata
 import importlib.util
 import json as json_format
@@ -12,6 +10,7 @@ import platform
 import sys
 import time
 
+from checkpoint_files import find_prefix, index_digest
 from command_line import boolean, integer, reject_unknown, run
 from errors import UsageError, UserError
 from evaluation_data import digests, fetch, missing_files
@@ -20,6 +19,7 @@ from model_folder import DEFAULT_MODELS_DIR, expand
 from sampling_script import open_model
 from score import check_stride
 from tasks import TASKS
+from writing import make_folder, whole_file
 
 HELP = f"""\
 Evaluate a GPT-2 as the paper does (Radford et al. 2019, section 3), without training it for any task.
@@ -62,7 +62,8 @@ def evaluate_model(
     stride = check_stride(stride, hparams.n_ctx)
     data_dir, output_dir = check_data_dir(data_dir), expand(output_dir)
     present = present_tasks(chosen, data_dir, download)
-    model = {'name': os.path.basename(path), 'hparams': dataclasses.asdict(hparams), 'index_sha256': fingerprint(path)}
+    index = index_digest(find_prefix(path))
+    model = {'name': os.path.basename(path), 'hparams': dataclasses.asdict(hparams), 'index_sha256': index}
     results_path = os.path.join(output_dir, f'{model["name"]}.json')
     results = load_results(results_path, model)
     settings = {
@@ -71,16 +72,18 @@ def evaluate_model(
     left = [task for task in present if not is_done(results['tasks'].get(task.name), settings[task.name])]
     check_packages(left)
     data = {task.name: task.read(*(os.path.join(data_dir, name) for name in task.files)) for task in left}
-    make_folder(output_dir)
+    make_folder(output_dir, 'choose another --output_dir')
     if left:
         if notice:
             print(notice, file=sys.stderr)
         language_model = load_language_model(path, hparams, encoder, stride, batch_size)
     for task in left:
         results['tasks'][task.name] = evaluated(task, language_model, data.pop(task.name)) | settings[task.name]
-        save(results_path, json_format.dumps(results, indent=1) + '\n')
+        with whole_file(results_path) as file:
+            file.write(json_format.dumps(results, indent=1) + '\n')
     shown = {'model': model, 'tasks': {task.name: results['tasks'][task.name] for task in present}}
-    save(os.path.join(output_dir, f'{model["name"]}.md'), report(results))
+    with whole_file(os.path.join(output_dir, f'{model["name"]}.md')) as file:
+        file.write(report(results))
     save_chart(os.path.join(output_dir, f'{model["name"]}.png'), results)
     print(json_format.dumps(shown) if json else report(shown), end='\n' if json else '')
 
@@ -132,15 +135,6 @@ def fetch_missing(task, data_dir):
                 print(error, file=sys.stderr)
 
 
-def fingerprint(folder):
-    """SHA-256 of a model's index files, which hold a checksum of every variable."""
-    digest = hashlib.sha256()
-    for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.index'))):
-        with open(path, 'rb') as file:
-            digest.update(file.read())
-    return digest.hexdigest()
-
-
 def load_results(path, model):
     """What an earlier run has saved for this model, or nothing yet. Raises UserError for another model's."""
     if not os.path.exists(path):
@@ -165,13 +159,6 @@ def check_packages(tasks):
         for package in task.requires:
             if importlib.util.find_spec(package) is None:
                 raise UserError(f'{task.name} needs {package}: pip install -r requirements-evaluate.txt')
-
-
-def make_folder(folder):
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f'--output_dir {folder} cannot be made: {error.strerror}') from None
 
 
 def load_language_model(path, hparams, encoder, stride, batch_size):
@@ -200,21 +187,16 @@ def versions(task):
     return {'python': platform.python_version(), 'tensorflow': tf.__version__, **packages}
 
 
-def save(path, text):
-    try:
-        with open(f'{path}.part', 'w', encoding='utf-8') as file:
-            file.write(text)
-        os.replace(f'{path}.part', path)
-    except OSError as error:
-        raise UserError(f'{path} cannot be written: {error.strerror}') from None
-
-
 def save_chart(path, results):
     try:
-        if draw(results, f'{path}.part'):
-            os.replace(f'{path}.part', path)
+        chart = draw(results)
     except ImportError:
         print('no chart without matplotlib: pip install -r requirements-evaluate.txt', file=sys.stderr)
+        return
+    if chart:
+        with whole_file(path, 'wb') as file:
+            chart.savefig(file, format='png')
+
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 
 from download import DownloadError, digest, download
+from writing import whole_file
 
 
 def missing_files(task, data_dir):
@@ -21,8 +22,7 @@ def fetch(source, path):
     archive = os.path.join(os.path.dirname(path), os.path.basename(source.url))
     download(source.url, archive, sha256=source.sha256)
     try:
-        extract(archive, source.member, f'{path}.part')
-        os.replace(f'{path}.part', path)
+        extract(archive, source.member, path)
     except (KeyError, AttributeError, OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise DownloadError(f'{archive} holds no readable {source.member} ({error}); delete it and try again') from None
 
@@ -30,10 +30,10 @@ def fetch(source, path):
 def extract(archive, member, path):
     """Write one member of a .zip or a compressed tar file to path."""
     if archive.endswith('.zip'):
-        with zipfile.ZipFile(archive) as packed, packed.open(member) as file, open(path, 'wb') as out:
+        with zipfile.ZipFile(archive) as packed, packed.open(member) as file, whole_file(path, 'wb') as out:
             shutil.copyfileobj(file, out)
     else:
-        with tarfile.open(archive) as packed, packed.extractfile(member) as file, open(path, 'wb') as out:
+        with tarfile.open(archive) as packed, packed.extractfile(member) as file, whole_file(path, 'wb') as out:
             shutil.copyfileobj(file, out)
 
 

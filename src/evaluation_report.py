@@ -46,16 +46,16 @@ def report(results):
     return '\n\n'.join(parts) + '\n'
 
 
-def draw(results, path):
-    """Write a PNG: a panel for each metric that has published figures, size against what was published and measured.
+def draw(results):
+    """A matplotlib figure, a panel for each metric that has published figures: size against published and measured.
 
-    Raises ImportError without matplotlib. Returns whether there was anything to draw.
+    None where there is nothing to draw. Raises ImportError without matplotlib.
     """
     from matplotlib.figure import Figure
 
     panels = [(name, metric, value) for name, metric, value, _ in rows(results) if metric in TASKS[name].published]
     if not panels:
-        return False
+        return None
     parameters = parameter_count(HParams(**results['model']['hparams']))
     columns = min(4, len(panels))
     lines = math.ceil(len(panels) / columns)
@@ -70,5 +70,4 @@ def draw(results, path):
         if metric.startswith('perplexity'):
             axes.set(yscale='log')
         axes.legend()
-    figure.savefig(path, format='png')
-    return True
+    return figure

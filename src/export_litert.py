@@ -14,11 +14,11 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from checkpoint_files import find_prefix
+from checkpoint_files import find_prefix, index_digest
 from command_line import choice, reject_unknown, run
-from errors import UserError
 from hparams import load_hparams, variable_shapes
 from model_folder import DEFAULT_MODELS_DIR, find_model
+from writing import WriteError, make_folder, whole_file
 
 HELP = f"""\
 Export a checkpoint for the LiteRT engine, as models/<name>/litert-<precision>.tflite.
@@ -46,17 +46,13 @@ CHUNK = 1 << 24  # bytes
 REMEDY = 'free space, or export it on a machine where the folder can be written'
 
 
-class ExportError(UserError):
-    """An export that cannot be written."""
-
-
 def exported_file(folder, hparams, precision):
     """Path of the exported file of a model folder, which is exported if it is not there, damaged, of
     another checkpoint or of another version of this program: to that folder, or if it cannot be
     written in to the user's cache.
 
     Without an export TensorFlow is not imported. Of two processes that export at once the second
-    waits for the first and takes its file. Raises CheckpointError, ExportError.
+    waits for the first and takes its file. Raises CheckpointError, WriteError.
     """
     prefix = find_prefix(folder)
     wanted = identity(prefix, hparams, precision)
@@ -81,12 +77,8 @@ def cache_folder(wanted):
 def identity(prefix, hparams, precision):
     """What an exported file was made from: a hash of the checkpoint's index, which holds the shape,
     place and checksum of every variable, of the hyperparameters, and of what this program makes of them."""
-    try:
-        with open(f'{prefix}.index', 'rb') as file:
-            index = hashlib.sha256(file.read()).hexdigest()
-    except OSError as error:
-        raise UserError(f'{prefix}.index cannot be read ({error.strerror}); download the model again') from None
-    return {'version': FORMAT_VERSION, 'precision': precision, 'hparams': dataclasses.asdict(hparams), 'index': index}
+    shape = dataclasses.asdict(hparams)
+    return {'version': FORMAT_VERSION, 'precision': precision, 'hparams': shape, 'index': index_digest(prefix)}
 
 
 def defect(path, wanted):
@@ -138,13 +130,13 @@ def stored_array(path, name):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Hold the folder, made if need be, for one process at a time. Raises ExportError where that cannot be."""
+    """Hold the folder, made if need be, for one process at a time. Raises WriteError where that cannot be."""
+    make_folder(folder, REMEDY)
     try:
-        os.makedirs(folder, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
-        raise ExportError(f'{folder} cannot be locked ({error.strerror}); {REMEDY}') from None
+        raise WriteError(f'{folder} cannot be locked ({error.strerror}); {REMEDY}') from None
     try:
         yield
     finally:
@@ -152,23 +144,14 @@ def locked(folder):
 
 
 def export(path, prefix, hparams, precision, wanted):
-    """Write the exported file under another name and rename it when it is whole."""
     import checkpoint
 
     shapes = variable_shapes(hparams)
     progress = tqdm(checkpoint.read_values(prefix, shapes), 'exporting', len(shapes), unit='variable', disable=None)
     values = ((name, as_stored(name, value.numpy(), hparams)) for name, value in progress)
-    part = f'{path}.part'
-    try:
-        with open(part, 'w+b') as file:
-            directory = write_model(file, values, hparams, np.dtype(precision))
-            write_end(file, part, {'identity': wanted, 'arrays': directory})
-        os.replace(part, path)
-    except OSError as error:
-        raise ExportError(f'{path} cannot be written ({error.strerror}); {REMEDY}') from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(part)
+    with whole_file(path, 'w+b', REMEDY) as file:
+        directory = write_model(file, values, hparams, np.dtype(precision))
+        write_end(file, {'identity': wanted, 'arrays': directory})
 
 
 def as_stored(name, value, hparams):
@@ -228,13 +211,13 @@ def align(file):
     return file.tell()
 
 
-def write_end(file, name, directory):
-    """Append directory and footer to the open file of that name."""
+def write_end(file, directory):
+    """Append directory and footer."""
     text = json.dumps(directory).encode()
     text += b' ' * (-len(text) % 8)
     length = file.seek(0, os.SEEK_END) + file.write(text)
     file.flush()
-    file.write(FOOTER.pack(MAGIC, len(text), sum_words(name, length)))
+    file.write(FOOTER.pack(MAGIC, len(text), sum_words(file.name, length)))
 
 
 def export_model(*extra, model_name=None, precision='float32', models_dir=DEFAULT_MODELS_DIR, **unknown):

@@ -6,9 +6,9 @@ Imports no TensorFlow, so that a command can check its arguments before anything
 import dataclasses
 import json
 import math
-import os
 
 from errors import UserError
+from writing import whole_file
 
 
 class HParamsError(UserError):
@@ -63,11 +63,9 @@ def load_hparams(path):
 
 def save_hparams(path, hparams):
     """Write hparams.json as the release lays it out: one object on one line."""
-    temporary = f'{path}.part'
-    with open(temporary, 'w', encoding='utf-8') as file:
+    with whole_file(path) as file:
         json.dump(dataclasses.asdict(hparams), file)
         file.write('\n')
-    os.replace(temporary, path)
 
 
 def variable_shapes(hparams):

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from encoder import END_OF_TEXT
 from errors import UserError
+from writing import whole_file
 
 
 class DatasetError(UserError):
@@ -70,10 +71,8 @@ def encode_documents(paths, encoder, cache_folder):
     end = [encoder.encoder[END_OF_TEXT]]
     parts = [encoder.encode(text) + end for text in tqdm(texts, 'encoding', unit='file', disable=None)]
     tokens = np.array([token for part in parts for token in part], np.int32)
-    temporary = f'{cached}.part'
-    with open(temporary, 'wb') as file:
+    with whole_file(cached, 'wb') as file:
         np.save(file, tokens)
-    os.replace(temporary, cached)
     return tokens
 
 

@@ -9,7 +9,7 @@ import sys
 
 from tqdm import tqdm
 
-from command_line import boolean, integer, reject_unknown, run
+from command_line import boolean, choice, integer, reject_unknown, run
 from encoder import END_OF_TEXT
 from errors import UsageError
 from model_folder import DEFAULT_MODELS_DIR
@@ -58,8 +58,7 @@ def score_files(
     reject_unknown((), unknown)
     end_of_text, per_token = boolean('end_of_text', end_of_text), boolean('per_token', per_token)
     json, batch_size = boolean('json', json), integer('batch_size', batch_size, 1) or 4
-    if errors not in ('strict', 'replace'):
-        raise UsageError(f'--errors is {errors!r}, expected strict or replace')
+    errors = choice('errors', errors, ('strict', 'replace'))
     path, hparams, encoder, notice = open_model(model_name, models_dir)
     stride = check_stride(stride, hparams.n_ctx)
     start = [encoder.encoder[END_OF_TEXT]] if end_of_text else []

@@ -21,6 +21,7 @@ from errors import UsageError, UserError
 from hparams import HParams, load_hparams, save_hparams
 from load_dataset import encode_documents, find_files, hold_out, training_batch, windows
 from model_folder import BUNDLED_MODEL, DEFAULT_MODELS_DIR, canonical_name, find_model, models_folders
+from writing import make_folder, whole_file
 
 HELP = f"""\
 Train a GPT-2 on text, from scratch or from any checkpoint.
@@ -155,9 +156,10 @@ def prepare_folder(folder, init_from, vocabulary, shape, models_dir):
         hparams = load_hparams(os.path.join(source, 'hparams.json'))
     else:
         hparams = HParams(n_vocab=len(get_encoder(source_name, source_dir).encoder), **shape)
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder, 'choose another --models_dir')
     for name in ('encoder.json', 'vocab.bpe'):
-        shutil.copyfile(os.path.join(source, name), os.path.join(folder, name))
+        with open(os.path.join(source, name), 'rb') as file, whole_file(os.path.join(folder, name), 'wb') as copy:
+            shutil.copyfileobj(file, copy)
     save_hparams(os.path.join(folder, 'hparams.json'), hparams)
     return source if init_from else None
 
@@ -166,9 +168,8 @@ def check_record(folder, record, resumed):
     """Write what a run depends on; for a resumed run raise UsageError if it depended on something else."""
     path = os.path.join(folder, RECORD)
     if not resumed:
-        with open(f'{path}.part', 'w', encoding='utf-8') as file:
+        with whole_file(path) as file:
             json.dump(record, file, indent=1)
-        os.replace(f'{path}.part', path)
         return
     with open(path, encoding='utf-8') as file:
         before = json.load(file)

@@ -8,6 +8,7 @@ from command_line import integer, number, reject_unknown, run
 from encoder import END_OF_TEXT, bytes_to_unicode
 from errors import UsageError, UserError
 from load_dataset import find_files, hold_out
+from writing import make_folder, whole_file
 
 HELP = """\
 Learn a byte-level BPE vocabulary from text and write encoder.json and vocab.bpe.
@@ -36,9 +37,11 @@ def train_vocabulary(*data, folder=None, n_vocab=8192, held_out=0.05, seed=0, **
     merges = learn_merges(train, n_vocab - 1)
     # Two merges may make the same token.
     tokens = [*dict.fromkeys([*bytes_to_unicode().values(), *map(''.join, merges)]), END_OF_TEXT]
-    os.makedirs(folder, exist_ok=True)
-    write(os.path.join(folder, 'encoder.json'), json.dumps({token: index for index, token in enumerate(tokens)}))
-    write(os.path.join(folder, 'vocab.bpe'), '#version: 0.2\n' + ''.join(f'{a} {b}\n' for a, b in merges))
+    make_folder(folder, 'choose another --folder')
+    with whole_file(os.path.join(folder, 'encoder.json')) as file:
+        json.dump({token: index for index, token in enumerate(tokens)}, file)
+    with whole_file(os.path.join(folder, 'vocab.bpe')) as file:
+        file.write('#version: 0.2\n' + ''.join(f'{a} {b}\n' for a, b in merges))
 
 
 def learn_merges(paths, size):
@@ -50,12 +53,6 @@ def learn_merges(paths, size):
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train(paths, vocab_size=size, min_frequency=2, show_progress=False)
     return [tuple(pair) for pair in json.loads(tokenizer.to_str())['model']['merges']]
-
-
-def write(path, text):
-    with open(f'{path}.part', 'w', encoding='utf-8') as file:
-        file.write(text)
-    os.replace(f'{path}.part', path)
 
 
 train_vocabulary.__doc__ = HELP

@@ -12,8 +12,9 @@ from test_sample_litert import save
 
 import checkpoint
 import export_litert
-from export_litert import ExportError, exported_file
+from export_litert import exported_file
 from sample_litert import Generator
+from writing import WriteError
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path, limit):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        with pytest.raises(ExportError, match='cannot be written'):
+        with pytest.raises(WriteError, match='cannot be written'):
             exported_file(folder, TINY, 'float32')
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -88,9 +88,12 @@ def test_lambada(tmp_path):
 
 def test_lambada_plain_is_the_text_as_it_stands_after_the_end_of_text_token(tmp_path):
     model = GivenModel(lambda context, scored: GIVEN[scored])
-    found = evaluate('lambada-plain', tmp_path, model, lines("`` i say '' , said the king", 'it was all of the'))
+    passages = lines("`` i say '' , said the king", 'it was all of the', 'a boy and a girl')
+    found = evaluate('lambada-plain', tmp_path, model, passages)
     assert model.asked[0] == ("<|endoftext|>`` i say '' , said the", ' king')
-    assert found['accuracy_word'] == 50 and found['accuracy_word_stop_filtered'] == 50
+    assert found['perplexity_word'] == pytest.approx(math.exp((1 + 2 + 2) / 3))
+    # Without the filter only "the" is found; with it only "king".
+    assert found['accuracy_word'] == found['accuracy_word_stop_filtered'] == pytest.approx(100 / 3)
 
 
 # Children's Book Test: three questions
@@ -101,14 +104,15 @@ def cbt_question(number_of_sentences, question, answer, candidates):
     return [*context, f'{number_of_sentences + 1} {question}\t{answer}\t\t{"|".join(candidates)}', '']
 
 
-def test_cbt(tmp_path):
+@pytest.mark.parametrize('name', ['cbt-cn', 'cbt-ne'])
+def test_cbt(tmp_path, name):
     questions = [
         cbt_question(2, 'The XXXXX did n\'t eat .', 'wolf', ['cat', 'wolf', 'hen']),
         cbt_question(1, '`` A XXXXX ! \'\' she cried .', 'hen', ['hen', 'cat', 'wolf']),
         cbt_question(2, 'One XXXXX', 'cat', ['wolf', 'cat']),
     ]
     model = GivenModel(preferring('wolf', 'A hen'))
-    found = evaluate('cbt-cn', tmp_path, model, lines(*itertools.chain(*questions)))
+    found = evaluate(name, tmp_path, model, lines(*itertools.chain(*questions)))
     asked = [context + scored for context, scored in model.asked]
     assert asked[1] == "<|endoftext|>Line 0, said he. Line 1, said he. The wolf didn't eat."
     assert asked[3] == '<|endoftext|>Line 0, said he. "A hen!" she cried.'
@@ -125,11 +129,12 @@ def test_choices_are_scored_after_all_that_they_share():
 # Corpora
 
 
-def test_wikitext(tmp_path):
+@pytest.mark.parametrize('name', ['wikitext2', 'wikitext103'])
+def test_wikitext(tmp_path, name):
     text = [' = Title = ', ' ', ' He was born on 1 @-@ 2 May , in " St. Ives " . ', ' 1 @,@ 000 <unk> 1,0 ']
     assert [len(line.split()) for line in text] == [3, 0, 15, 5]
     model = GivenModel(totals=[(-27 * math.log(4), 54), (-27 * math.log(8), 81)])
-    found = evaluate('wikitext2', tmp_path, model, lines(*text))
+    found = evaluate(name, tmp_path, model, lines(*text))
     # The last line cannot be restored, so it stays.
     assert model.asked == [
         ['= Title =\n\nHe was born on 1-2 May, in "St. Ives".\n 1 @,@ 000 <unk> 1,0 \n'],
@@ -156,17 +161,22 @@ def test_1bw_scores_each_sentence_by_itself(tmp_path):
     assert found['words'] == 13 and found['perplexity'] == pytest.approx(2 ** (10 / 13))
 
 
+# Three corpora of twelve bytes: what is held out of each, the model's bits for it, bits / 5.
+HELD_OUT = [
+    ('abcdeéé bc'.encode(), 'é bc', 10, 2.0),
+    ('abcdeé'.encode() + b'\xc3bcd\n', '\udcc3bcd\n', 5, 1.0),  # begins within a character
+    (b'one two five', ' five', 8, 1.6),
+]
+
+
 @pytest.mark.parametrize(('name', 'metric'), [('enwik8', 'bits_per_byte'), ('text8', 'bits_per_character')])
-def test_compression_counts_the_last_bytes(tmp_path, monkeypatch, name, metric):
+@pytest.mark.parametrize(('content', 'held_out', 'bits', 'expected'), HELD_OUT)
+def test_compression_counts_the_last_bytes(tmp_path, monkeypatch, name, metric, content, held_out, bits, expected):
     monkeypatch.setattr(language_modelling, 'WHOLE_BYTES', 12)
     monkeypatch.setattr(language_modelling, 'HELD_OUT_BYTES', 5)
-    content = b'abcde' + 'éé bc'.encode()
-    model = GivenModel(totals=[(-10 * math.log(2), 4)])
-    assert evaluate(name, tmp_path, model, content) == {metric: pytest.approx(2.0)}
-    assert model.asked == [['é bc']]
-    model = GivenModel(totals=[(-5 * math.log(2), 4)])
-    assert evaluate(name, tmp_path, model, content[:-4] + b'bcd\n')[metric] == pytest.approx(1.0)
-    assert model.asked == [['\udcc3bcd\n']]
+    model = GivenModel(totals=[(-bits * math.log(2), 3)])
+    assert evaluate(name, tmp_path, model, content) == {metric: pytest.approx(expected)}
+    assert model.asked == [[held_out]]
     with pytest.raises(UsageError, match='the file has 13 bytes, expected the whole 12'):
         evaluate(name, tmp_path, model, content + b'x')
 
@@ -302,18 +312,20 @@ def test_cnn_dm(tmp_path):
     }
 
 
-def test_translation(tmp_path):
+@pytest.mark.parametrize('name', ['wmt14-en-fr', 'ntrex-en-fr'])
+def test_translation(tmp_path, name):
     pytest.importorskip('sacrebleu')
     english = lines(*(f'shown {index}' for index in range(5)), 'one', 'two', 'three')
     french = lines(*(f'montre {index}' for index in range(5)), 'the cat sat on a mat', 'w x y z', 'p q r s')
     model = GivenModel(continuations=[' the cat sat on the mat', ' w x y z', ' p q r s'])
-    found = evaluate('wmt14-en-fr', tmp_path, model, english, french)
+    found = evaluate(name, tmp_path, model, english, french)
     assert model.asked[0][0].startswith('shown 0 = montre 0\nshown 1 = montre 1\n')
     assert model.asked[0][0].endswith('shown 4 = montre 4\none =') and model.asked[0][1:] == (100, ['\n'], 0)
     # n-grams found of n-grams made: the first sentence 5/6, 3/5, 2/4, 1/3; the others all; no length penalty.
     precisions = (5 + 8) / 14, (3 + 6) / 11, (2 + 4) / 8, (1 + 2) / 5
     assert found == {'bleu': pytest.approx(100 * math.prod(precisions) ** 0.25), 'sentences': 3}
-    assert list(TASKS['wmt14-fr-en'].files) == ['newstest2014.fr', 'newstest2014.en']
+    there, back = (list(TASKS[way].files) for way in (name, name.replace('en-fr', 'fr-en')))
+    assert back == there[::-1]
 
 
 # Malformed files: the line and the reason

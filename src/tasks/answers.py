@@ -1,5 +1,7 @@
-"""How an answer is compared with those that people gave, as SQuAD and CoQA do (Rajpurkar et al. 2016, section "
-"6.1)."""
+"""How an answer is compared with those that people gave, as SQuAD and CoQA do.
+
+Rajpurkar et al. 2016, section 6.1; Reddy et al. 2019, section 5.1.
+"""
 
 import collections
 import re
