@@ -2,10 +2,13 @@
 """Load and sample from synthetic checkpoints of the released sizes; time and peak memory of each.
 
     .venv/bin/python benchmarks/memory.py 124M 1558M
+    .venv/bin/python benchmarks/memory.py --engine litert --precision int8 --positions 1024 124M
 
-Needs the size of the weights twice over: on disk, in the temporary folder, and in memory.
+With --engine litert the export is measured too. Needs the size of the weights twice over: on disk, in
+the temporary folder, and in memory; with LiteRT in float32 three times.
 """
 
+import argparse
 import json
 import math
 import os
@@ -21,16 +24,23 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'src'))
 
 from hparams import RELEASED_HPARAMS, save_hparams, variable_shapes, weights_bytes
 
+PROMPT = 16  # tokens
+
 
 def peak_megabytes():
     """Peak resident memory of this process. Linux's ru_maxrss would include that of its parent."""
+    return status_megabytes('VmHWM') or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS: bytes
+
+
+def status_megabytes(name):
+    """What Linux says of this process; 0 where it is not Linux."""
     status = pathlib.Path('/proc/self/status')
-    if status.exists():
-        return int(re.search(r'VmHWM:\s*(\d+)', status.read_text()).group(1)) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS: bytes
+    if not status.exists():
+        return 0
+    return int(re.search(rf'{name}:\s*(\d+)', status.read_text()).group(1)) * 1024 / 1e6
 
 
-def write(folder, size):
+def write(folder, size, engine, precision, positions):
     import checkpoint
     import model
 
@@ -39,43 +49,85 @@ def write(folder, size):
     checkpoint.write_values(os.path.join(folder, 'model.ckpt'), model.flatten(model.initial_params(hparams, seed=0)))
 
 
-def load(folder, size):
-    """Run in a process of its own, so that its peak memory is that of loading and sampling."""
-    import checkpoint
-    import sample
+def export(folder, size, engine, precision, positions):
+    from export_litert import exported_file
 
+    start = time.perf_counter()
+    path = exported_file(folder, RELEASED_HPARAMS[size], precision)
+    return {
+        'export_seconds': round(time.perf_counter() - start, 1),
+        'peak_exporting_megabytes': round(peak_megabytes()),
+        'file_megabytes': round(os.path.getsize(path) / 1e6),
+    }
+
+
+def load(folder, size, engine, precision, positions):
     hparams = RELEASED_HPARAMS[size]
     start = time.perf_counter()
-    generator = sample.Generator(hparams, checkpoint.load_params(folder, hparams))
+    generator = {'tf': load_tf, 'litert': load_litert}[engine](folder, hparams, precision)
     loaded, peak = time.perf_counter() - start, peak_megabytes()
-    steps = generator.generate([[1] * 16], 40, numbers=[0], seed=0, top_k=40)
+    steps = generator.generate([[1] * PROMPT], positions - PROMPT, numbers=[0], seed=0, top_k=40)
     next(steps), next(steps)
     start = time.perf_counter()
     count = sum(1 for _ in steps)
     speed = count / (time.perf_counter() - start)
     weights = weights_bytes(hparams) / 1e6
     largest = 4 * max(math.prod(shape) for shape in variable_shapes(hparams).values()) / 1e6
-    print(json.dumps({
+    bound = {'bound_megabytes': round(weights + 700 + largest)} if engine == 'tf' else {}
+    return {
         'size': size,
         'weights_megabytes': round(weights),
         'load_seconds': round(loaded, 1),
         'peak_loading_megabytes': round(peak),
-        'bound_megabytes': round(weights + 700 + largest),
+        **bound,
+        'positions': positions,
         'peak_sampling_megabytes': round(peak_megabytes()),
+        'resident_megabytes': round(status_megabytes('VmRSS')),
         'tokens_per_second': round(speed, 1),
-    }))  # fmt: skip
+    }
 
 
-def measure(size):
-    """What load prints, as a dict, from processes of their own."""
+def load_tf(folder, hparams, precision):
+    import checkpoint
+    import sample
+
+    return sample.Generator(hparams, checkpoint.load_params(folder, hparams))
+
+
+def load_litert(folder, hparams, precision):
+    import sample_litert
+    from export_litert import exported_file
+
+    return sample_litert.Generator(exported_file(folder, hparams, precision), hparams)
+
+
+STEPS = {'write': write, 'export': export, 'load': load}
+
+
+def measure(size, engine='tf', precision='float32', positions=56):
+    """What the steps return, each from a process of its own, so that its peak memory is its own."""
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, __file__, 'write', folder, size], check=True)
-        return json.loads(subprocess.check_output([sys.executable, __file__, 'load', folder, size], text=True))
+        for step in ('write', 'export', 'load') if engine == 'litert' else ('write', 'load'):
+            arguments = [folder, size, engine, precision, str(positions)]
+            found |= json.loads(subprocess.check_output([sys.executable, __file__, step, *arguments], text=True))
+    return found
+
+
+def main():
+    if len(sys.argv) > 1 and sys.argv[1] in STEPS:
+        *arguments, positions = sys.argv[2:]
+        print(json.dumps(STEPS[sys.argv[1]](*arguments, int(positions)) or {}))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('sizes', nargs='+', choices=RELEASED_HPARAMS, metavar='SIZE', help=', '.join(RELEASED_HPARAMS))
+    parser.add_argument('--engine', choices=('tf', 'litert'), default='tf', help='default tf')
+    parser.add_argument('--precision', choices=('float32', 'int8'), default='float32', help='default float32')
+    parser.add_argument('--positions', type=int, default=56, help='prompt of 16 and tokens drawn (default 56)')
+    arguments = parser.parse_args()
+    for size in arguments.sizes:
+        print(json.dumps(measure(size, arguments.engine, arguments.precision, arguments.positions)), flush=True)
 
 
 if __name__ == '__main__':
-    if sys.argv[1] in ('write', 'load'):
-        {'write': write, 'load': load}[sys.argv[1]](*sys.argv[2:])
-    else:
-        for size in sys.argv[1:]:
-            print(json.dumps(measure(size)), flush=True)
+    main()

@@ -34,6 +34,9 @@ PACKAGES = {
     'llama.cpp': [['cmake', 'ninja'], ['llama-cpp-python==0.3.36', 'gguf==0.19.0']],
     'transformers': [['torch==2.13.0', 'transformers==5.23.0']],
 }
+# Compiled with GCC 12 llama.cpp 0.3.36's products for AMX crash with q8_0 and q4_0; without them it takes AVX-512.
+NO_AMX = {f'CMAKE_{language}_FLAGS': '-mno-amx-int8' for language in ('C', 'CXX')}
+COMPILING = {'CMAKE_ARGS': ' '.join(f'-D{name}={flag}' for name, flag in NO_AMX.items())}
 OURS = ('litert', 'tf')
 # name: (what is asked for, systems). Each line of BARS: case, ours, theirs, least ratio of speeds.
 CASES = {
@@ -79,7 +82,10 @@ def python_of(system):
     if not (folder / 'installed').exists():
         subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
         for packages in PACKAGES[peer]:
-            subprocess.run([python, '-m', 'pip', 'install', '--quiet', *packages], check=True)
+            environment = os.environ | (COMPILING if platform.machine() == 'x86_64' else {})
+            # pip's cache would give a program that was compiled with other settings.
+            install = [python, '-m', 'pip', 'install', '--quiet', '--no-cache-dir', *packages]
+            subprocess.run(install, check=True, env=environment)
         (folder / 'installed').touch()
     return str(python)
 
@@ -107,7 +113,10 @@ def ask(server, request):
     time.sleep(PAUSE)
     server.stdin.write(json.dumps(request) + '\n')
     server.stdin.flush()
-    return float(server.stdout.readline())
+    answer = server.stdout.readline()
+    if not answer:
+        raise RuntimeError(f'{" ".join(server.args[2:])} ended with status {server.wait()}')
+    return float(answer)
 
 
 def start_times(folder):

@@ -13,13 +13,12 @@ import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'src'))
 
-import memory
 import numpy as np
 from tqdm import tqdm
 
 from encoder import get_encoder
 from export_litert import PRECISIONS, exported_file
-from hparams import load_hparams, save_hparams
+from hparams import RELEASED_HPARAMS, load_hparams, save_hparams
 from sample_litert import EVERYBODY, NOBODY, Generator
 
 
@@ -74,13 +73,12 @@ def text_windows(folder, text):
     return np.stack([ids[start : start + n + 1] for start in range(0, len(ids) - n, n)])
 
 
-def write_outlier_model(folder, channels=6, factor=20, seed=0):
-    """A synthetic 124M checkpoint whose activations have outliers: a few channels of every norm's
+def write_outlier_model(folder, hparams, channels=6, factor=20, seed=0):
+    """A synthetic checkpoint whose activations have outliers: a few channels of every norm's
     output, and of every hidden layer before its gelu, are `factor` times as large."""
     import checkpoint
     import model
 
-    hparams = memory.released_hparams('124M')
     values = {name: value.numpy() for name, value in model.flatten(model.initial_params(hparams, seed)).items()}
     random = np.random.default_rng(seed)
     outliers = random.choice(hparams.n_embd, channels, replace=False)
@@ -92,7 +90,6 @@ def write_outlier_model(folder, channels=6, factor=20, seed=0):
             value[..., hidden] *= factor
     checkpoint.write_values(f'{folder}/model.ckpt', {name: model.tf.constant(value) for name, value in values.items()})
     save_hparams(f'{folder}/hparams.json', hparams)
-    return hparams
 
 
 def main():
@@ -103,7 +100,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.outliers:
         with tempfile.TemporaryDirectory() as folder:
-            hparams = write_outlier_model(folder)
+            hparams = RELEASED_HPARAMS['124M']
+            write_outlier_model(folder, hparams)
             windows = np.random.default_rng(1).integers(hparams.n_vocab, size=[8, 257])
             print(json.dumps(compare(folder, windows)))
     elif arguments.texts:

@@ -1,5 +1,6 @@
 """The exported file: what it is made from, what is wrong with it, and how it is written."""
 
+import dataclasses
 import resource
 import signal
 import threading
@@ -109,6 +110,12 @@ def test_another_checkpoint_is_exported_anew(folder, tmp_path, exports, capsys):
     assert sampled(exported_file(folder, TINY, 'float32')) != before
     assert len(exports) == 2
     assert 'is of another checkpoint or another version; exporting' in capsys.readouterr().err
+
+
+def test_other_hyperparameters_of_the_same_weights_are_exported_anew(folder, exports):
+    exported_file(folder, TINY, 'float32')
+    exported_file(folder, dataclasses.replace(TINY, n_head=2), 'float32')
+    assert len(exports) == 2
 
 
 def test_a_file_of_another_version_is_exported_anew(folder, exports, monkeypatch):

@@ -1,6 +1,7 @@
 """The LiteRT engine against the TensorFlow engine, the NumPy reference and the exact probabilities."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,14 @@ def test_the_window_holds_prompt_and_length_up_to_one_more_than_n_ctx(tiny):
         draw_samples(tiny[1], [1, 2], TINY.n_ctx, [1], 1)
 
 
+def test_a_temperature_that_makes_quotients_overflow_finds_the_largest_logit():
+    logits, temperature = np.array([100, 300, 200], np.float32), 1.2e-38
+    noise = np.log(np.array([1, 5, 0.1], np.float32))
+    assert sample_litert.draw(logits, noise, temperature, 0, 1) == 1
+    drawn = sample.draw(logits[None], np.exp(noise)[None], tf.constant(temperature), 0, 1)
+    assert drawn.numpy().tolist() == [1]
+
+
 def test_abandoned_samples_leave_no_trace(tiny):
     expected = draw_samples(tiny[1], [3, 1, 4], 12, [1, 2], 2)
     steps = tiny[1].generate([[9, 9]], 30, numbers=[1], seed=0)
@@ -207,6 +216,18 @@ def test_an_exported_model_runs_without_tensorflow_and_quietly(bundled, tmp_path
     generator = sample_litert.Generator(exported_file(folder, hparams, precision), hparams)
     context = get_encoder('7M', str(bundled)).encode('Once upon a time')
     assert f'"tokens": {draw_samples(generator, context, 12, [1], 1, seed=3)[0]}' in out
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='memory is given back on Linux alone')
+def test_once_packed_the_weights_are_in_memory_once(bundled):
+    hparams = load_hparams(bundled / '7M' / 'hparams.json')
+    path = os.path.realpath(exported_file(str(bundled / '7M'), hparams, 'float32'))
+    generator = sample_litert.Generator(path, hparams)
+    draw_samples(generator, [1, 2, 3], 5, [1], 1)
+    mappings = re.split(r'^(?=[0-9a-f]+-[0-9a-f]+ )', Path('/proc/self/smaps').read_text(), flags=re.MULTILINE)
+    resident = [int(re.search(r'Rss: +(\d+) kB', mapping).group(1)) for mapping in mappings if f' {path}\n' in mapping]
+    assert len(resident) >= 2  # LiteRT's, and what tokens are embedded with
+    assert sum(resident) * 1024 < os.path.getsize(path) / 4  # the rows of used tokens, with what is read around them
 
 
 def test_without_the_package_one_line_says_how_to_install_it(bundled, tmp_path):
