@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 
@@ -11,6 +12,9 @@ import pytest
 import model
 from hparams import HParams, variable_shapes
 from quiet_tensorflow import tf
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so would every script they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RELEASE = pathlib.Path(__file__).parent / 'release'
 TINY = HParams(n_vocab=61, n_ctx=40, n_embd=20, n_head=4, n_layer=2)
