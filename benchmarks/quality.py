@@ -26,7 +26,7 @@ def window_logits(generator, tokens):
     """Logits [n, n_vocab] at every position of token ids [n]."""
     rows = np.arange(len(tokens))
     if generator.rows != len(rows) or generator.used:
-        generator.clear(len(rows))
+        generator.clear()
         generator.resize(len(rows), len(rows), rows)
     logits = generator.step(np.asarray(tokens), rows, np.full(len(rows), EVERYBODY), np.tri(len(rows), dtype=bool))
     generator.used = 0  # the next window begins anew

@@ -25,6 +25,7 @@ CACHE_STEP = 64
 TOKENS_PER_STEP = 4  # of each row, at least
 SUM_BLOCK = 256  # numbers summed at once
 NOBODY, EVERYBODY = -2, -1  # who sees a slot of the cache, other than one row of the batch
+NOTHING = np.empty([1, 1, 0, 1], np.float32)  # no keys and values, of any layer, head or feature
 
 
 def top_k_edge(logits, k):
@@ -103,7 +104,8 @@ class Generator:
         self.x, self.mask, self.new_mask, self.pick, *self.cache = inputs
         self.logits, *self.additions = outputs
         self.threads = concurrent.futures.ThreadPoolExecutor(usable_cores())
-        self.clear(1)
+        self.rows = self.slots = 0
+        self.clear()
 
     def generate(self, context, length, *, numbers, seed, temperature=1, top_k=0, top_p=1):
         """Yield int32 [batch], the next token of each row, `length` times; see sample.Generator.generate."""
@@ -124,7 +126,7 @@ class Generator:
         yield tokens
         rows, alone = np.arange(batch), np.eye(batch, dtype=bool)
         for position in range(n, n + length - 1):
-            if self.rows != batch or self.used + batch > len(self.owners):
+            if self.rows != batch or self.used + batch > self.slots:
                 left = n + length - 1 - position
                 self.resize(batch, self.used + min(max(CACHE_STEP, TOKENS_PER_STEP * batch), left * batch), rows)
             # Beside the graph only for one row of int8: many rows, or four times the bytes, need both
@@ -138,35 +140,39 @@ class Generator:
     def process_prompts(self, prompts):
         """Logits [rows, n_vocab] after prompts int32 [rows, n], which are all that the cache then holds."""
         rows, n = prompts.shape
-        self.clear(rows * n)
+        self.clear()
         logits = []
         for row, prompt in enumerate(prompts):
             for start in range(0, n, BLOCK):
                 block = prompt[start : start + BLOCK]
-                if self.rows != len(block):
-                    self.resize(len(block), rows * n, [len(block) - 1])
+                # No more slots than are filled: attention takes its time for all.
+                self.resize(len(block), max(self.used, 1), [len(block) - 1])
                 owners = np.full(len(block), EVERYBODY if rows == 1 else row)
                 positions = start + np.arange(len(block))
                 last = self.step(block, positions, owners, np.tri(len(block), dtype=bool))
             logits.append(last)
         return np.concatenate(logits)
 
-    def clear(self, slots):
-        """Empty the cache, which then has so many slots once it is resized."""
-        self.rows, self.used = 0, 0
-        self.owners = np.full(slots, NOBODY)
+    def clear(self):
+        """Empty the cache."""
+        self.used, self.waiting = 0, NOTHING
+        self.owners = np.full(self.slots, NOBODY)
 
     def resize(self, rows, slots, chosen):
         """Make the graph take so many rows and give the logits of those chosen, with a cache of so many
-        slots, which keeps what it holds. LiteRT keeps its packed weights."""
+        slots, which keeps what it holds and takes what waits for room. LiteRT keeps its packed weights."""
+        n_head, features = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
         # One array: memory of that size goes back to the system, that of many small ones may not.
-        kept = np.stack([self.view(index)[:, : self.used] for index in self.cache]) if self.used else ()
-        if slots > len(self.owners):  # LiteRT is about to copy its memory, of which the cache need not be
+        kept = np.empty([len(self.cache), n_head, self.used, features], np.float32)
+        held = self.used - self.waiting.shape[2]
+        for index, values in zip(self.cache, kept):
+            values[:, :held] = self.view(index)[:, :held]
+        kept[:, :, held:] = self.waiting
+        if slots > self.slots:  # LiteRT is about to copy its memory, of which the cache need not be
             for index in self.cache:
                 view = self.view(index)
                 give_back(view.ctypes.data, view.nbytes)
                 del view
-        n_head, features = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
         shapes = {self.x: [rows, self.hparams.n_embd], self.mask: [rows, slots], self.new_mask: [rows, rows]}
         shapes |= {self.pick: [len(chosen), rows]} | {index: [n_head, slots, features] for index in self.cache}
         for index, shape in shapes.items():
@@ -177,11 +183,12 @@ class Generator:
         for index, values in zip(self.cache, kept):
             self.view(index)[:, : self.used] = values
         self.view(self.pick)[:] = np.arange(rows) == np.reshape(chosen, [-1, 1])
-        self.rows = rows
+        self.rows, self.slots, self.waiting = rows, slots, NOTHING
         self.owners = np.append(self.owners[: self.used], np.full(slots - self.used, NOBODY))
 
     def step(self, tokens, positions, owners, sees):
-        """Logits [chosen, n_vocab] of new tokens [rows], whose keys and values are added to the cache.
+        """Logits [chosen, n_vocab] of new tokens [rows], whose keys and values are added to the cache, or, where
+        it has no room for them, wait for the next resize.
 
         owners: whose each new token is. sees: bool [rows, rows], which of the new ones see which.
         """
@@ -191,9 +198,12 @@ class Generator:
             self.view(mask)[:] = np.where(allowed, np.float32(0), np.float32(-1e10))
         self.interpreter.invoke()
         end = self.used + len(tokens)
-        for index, addition in zip(self.cache, self.additions):
-            self.view(index)[:, self.used : end] = self.view(addition)
-        self.owners[self.used : end] = owners
+        if end > self.slots:
+            self.waiting = np.stack([self.view(index) for index in self.additions])
+        else:
+            for index, addition in zip(self.cache, self.additions):
+                self.view(index)[:, self.used : end] = self.view(addition)
+        self.owners = np.concatenate([self.owners[: self.used], owners, self.owners[end:]])
         self.used = end
         return self.interpreter.get_tensor(self.logits)
 
