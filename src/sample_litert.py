@@ -18,7 +18,7 @@ from export_litert import stored_array
 from held_back import standard_error_held_back
 from race import check_window, distinct_prompts, is_greedy, noise_streams
 
-BLOCK = 256  # prompt tokens processed at once
+BLOCK = 512  # prompt tokens processed at once
 # By how many slots the key/value cache grows: a slot more costs every token of a 124M model 4
 # microseconds, growing it 7 milliseconds.
 CACHE_STEP = 64
