@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -375,6 +376,13 @@ def test_a_loaded_model_scores_texts_and_continues_with_what_is_likeliest():
     [(_, ranks, _)] = model.score_rows([(context + continuation, len(continuation))])
     assert (ranks == 1).all() and len(ranks) == 12
     assert model.continue_ids(context, 12, stop=[encoder.decode(continuation[3:5])]) == encoder.decode(continuation[:3])
+
+
+def test_what_is_continued_ends_at_the_end_of_text_token():
+    model = LanguageModel(load_hparams(BUNDLED / 'hparams.json'), None, get_encoder('7M', BUNDLED.parent), 1, 1)
+    drawn = [*model.encoder.encode(' the end'), *model.start, *model.encoder.encode(' and more')]
+    model.generator = SimpleNamespace(generate=lambda *_, **__: ([token] for token in drawn))
+    assert model.continue_ids([1], len(drawn)) == ' the end'
 
 
 def test_a_window_too_small_for_a_task_is_refused():
