@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 import os
+import signal
 import sys
 
 import fire
@@ -40,6 +41,8 @@ def run(function):
         print(f'{os.path.basename(sys.argv[0])}: {one_line(error)}', file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt:
+        # Another one would break off the interpreter's end: another status, perhaps a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.exit(130)
     except BrokenPipeError:
         # The interpreter flushes standard output once more at exit; give it somewhere to go.

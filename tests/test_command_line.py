@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -240,10 +241,15 @@ def test_ctrl_c_ends_with_130_and_no_message(command, capsys):
     def function():
         raise KeyboardInterrupt
 
-    with pytest.raises(SystemExit) as exit:
-        command(function=function)
-    assert exit.value.code == 130
-    assert capsys.readouterr() == ('', '')
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as exit:
+            command(function=function)
+        assert exit.value.code == 130
+        assert capsys.readouterr() == ('', '')
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a second one does not break off the end
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def test_a_bug_is_not_swallowed(command):
