@@ -7,12 +7,15 @@
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import pathlib
 import platform
+import random
 import shutil
 import statistics
+import string
 import subprocess
 import sys
 import tempfile
@@ -35,6 +38,7 @@ from encoder import get_encoder  # noqa: E402
 from export_litert import exported_file  # noqa: E402
 from hparams import load_hparams, weights_bytes  # noqa: E402
 from quiet_tensorflow import tf  # noqa: E402
+from race import noise_stream  # noqa: E402
 
 SCRIPT = REPOSITORY / 'src' / 'interactive_conditional_samples.py'
 VOCABULARY = REPOSITORY / 'tests' / 'release'
@@ -136,12 +140,38 @@ def encoder_speed(text_path, repeats):
     return {'megabytes': size} | {name: size / statistics.median(values) for name, values in times.items()}
 
 
+def pathological_seconds():
+    """Seconds to encode each of some texts, with an encoder of its own."""
+    source = random.Random(0)
+    texts = {
+        '100,000 letters': ''.join(source.choices(string.ascii_lowercase, k=100_000)),
+        '100,000 times one': 'a' * 100_000,
+        '1 MB of any bytes': source.randbytes(1_000_000).decode('latin-1'),
+    }
+    encoders = {name: get_encoder('124M', str(VOCABULARY)) for name in texts}
+    return {name: seconds(functools.partial(encoders[name].encode, text)) for name, text in texts.items()}
+
+
+def sampling_milliseconds(n_vocab, draws=300):
+    """Milliseconds of noise and draw for a token of the LiteRT engine, by setting."""
+    stream = noise_stream(0, [0], 0)
+    logits = 3 * np.random.default_rng(0).standard_normal(n_vocab, np.float32)
+    settings = {'none': (1, 0, 1), 'top_k 40': (1, 40, 1), 'top_p 0.9': (1, 0, 0.9), 'both': (0.7, 40, 0.9)}
+
+    def milliseconds(setting):
+        draw = lambda: sample_litert.draw(logits, sample_litert.log_noise(stream, n_vocab), *setting)  # noqa: E731
+        return 1000 * statistics.median(seconds(draw) for _ in range(draws))
+
+    return {name: milliseconds(setting) for name, setting in settings.items()}
+
+
 def measure(text_path, repeats):
-    results = {'encoder': encoder_speed(text_path, repeats)}
+    results = {'encoder': encoder_speed(text_path, repeats), 'pathological': pathological_seconds()}
     with tempfile.TemporaryDirectory() as folder:
         hparams, params = make_checkpoint(folder)
         runs = [first_token(folder) for _ in range(repeats)]
         litert = sample_litert.Generator(exported_file(f'{folder}/124M', hparams, 'float32'), hparams)
+    results['sampling'] = sampling_milliseconds(hparams.n_vocab)
     results['first_token'] = {'seconds': statistics.median(runs)}
     results['memory'] = memory.measure('124M')
     generator = sample.Generator(hparams, params)
@@ -187,9 +217,14 @@ def table(results):
         found = results[batch]
         return f'{found["first_100"]:.1f} first 100, {found["last_100"]:.1f} last 100, {found["all"]:.1f} all'
 
+    def listed(name):
+        return ', '.join(f'{what} {value:.2f}' for what, value in results[name].items())
+
     limits = f'bandwidth limit {limit["tensorflow"]:.1f} (TensorFlow), {limit["numpy"]:.1f} (NumPy)'
     rows = [
         ('encoder, warm, MB/s', f'{encoder["ours"]:.1f}', f'plain encoder {encoder["plain"]:.1f}'),
+        ('encoder, pathological texts, s', listed('pathological'), 'at most 2'),
+        ('noise and draw with --engine litert, ms', listed('sampling'), 'at most 0.6'),
         ('prompt of 512, tokens/s', f'{prompt["ours"]:.0f}', f'without a cache {prompt["no_cache"]:.0f}'),
         ('1,000 tokens, batch 1, tokens/s', speeds('batch_1'), limits),
         ('the same with --engine litert', speeds('litert_batch_1'), ''),

@@ -24,8 +24,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'src'))
 
 from hparams import RELEASED_HPARAMS, save_hparams, variable_shapes, weights_bytes
 
-PROMPT = 16  # tokens
-
 
 def peak_megabytes():
     """Peak resident memory of this process. Linux's ru_maxrss would include that of its parent."""
@@ -40,7 +38,7 @@ def status_megabytes(name):
     return int(re.search(rf'{name}:\s*(\d+)', status.read_text()).group(1)) * 1024 / 1e6
 
 
-def write(folder, size, engine, precision, positions):
+def write(folder, size):
     import checkpoint
     import model
 
@@ -49,7 +47,7 @@ def write(folder, size, engine, precision, positions):
     checkpoint.write_values(os.path.join(folder, 'model.ckpt'), model.flatten(model.initial_params(hparams, seed=0)))
 
 
-def export(folder, size, engine, precision, positions):
+def export(folder, size, precision):
     from export_litert import exported_file
 
     start = time.perf_counter()
@@ -61,12 +59,12 @@ def export(folder, size, engine, precision, positions):
     }
 
 
-def load(folder, size, engine, precision, positions):
-    hparams = RELEASED_HPARAMS[size]
+def load(folder, size, engine, precision, prompt, positions):
+    hparams, prompt, positions = RELEASED_HPARAMS[size], int(prompt), int(positions)
     start = time.perf_counter()
     generator = {'tf': load_tf, 'litert': load_litert}[engine](folder, hparams, precision)
     loaded, peak = time.perf_counter() - start, peak_megabytes()
-    steps = generator.generate([[1] * PROMPT], positions - PROMPT, numbers=[0], seed=0, top_k=40)
+    steps = generator.generate([[1] * prompt], positions - prompt, numbers=[0], seed=0, top_k=40)
     next(steps), next(steps)
     start = time.perf_counter()
     count = sum(1 for _ in steps)
@@ -101,32 +99,34 @@ def load_litert(folder, hparams, precision):
     return sample_litert.Generator(exported_file(folder, hparams, precision), hparams)
 
 
-STEPS = {'write': write, 'export': export, 'load': load}
-
-
-def measure(size, engine='tf', precision='float32', positions=56):
+def measure(size, engine='tf', precision='float32', prompt=16, positions=56):
     """What the steps return, each from a process of its own, so that its peak memory is its own."""
-    found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for step in ('write', 'export', 'load') if engine == 'litert' else ('write', 'load'):
-            arguments = [folder, size, engine, precision, str(positions)]
-            found |= json.loads(subprocess.check_output([sys.executable, __file__, step, *arguments], text=True))
-    return found
+
+        def run(step, *arguments):
+            command = [sys.executable, __file__, step, folder, size, *map(str, arguments)]
+            return json.loads(subprocess.check_output(command, text=True)) or {}
+
+        run('write')
+        exported = run('export', precision) if engine == 'litert' else {}
+        return exported | run('load', engine, precision, prompt, positions)
 
 
 def main():
-    if len(sys.argv) > 1 and sys.argv[1] in STEPS:
-        *arguments, positions = sys.argv[2:]
-        print(json.dumps(STEPS[sys.argv[1]](*arguments, int(positions)) or {}))
+    steps = {'write': write, 'export': export, 'load': load}
+    if sys.argv[1:] and sys.argv[1] in steps:
+        print(json.dumps(steps[sys.argv[1]](*sys.argv[2:])))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('sizes', nargs='+', choices=RELEASED_HPARAMS, metavar='SIZE', help=', '.join(RELEASED_HPARAMS))
     parser.add_argument('--engine', choices=('tf', 'litert'), default='tf', help='default tf')
     parser.add_argument('--precision', choices=('float32', 'int8'), default='float32', help='default float32')
-    parser.add_argument('--positions', type=int, default=56, help='prompt of 16 and tokens drawn (default 56)')
+    parser.add_argument('--prompt', type=int, default=16, help='tokens of the prompt (default 16)')
+    parser.add_argument('--positions', type=int, default=56, help='tokens of prompt and sample (default 56)')
     arguments = parser.parse_args()
+    how = {name: value for name, value in vars(arguments).items() if name != 'sizes'}
     for size in arguments.sizes:
-        print(json.dumps(measure(size, arguments.engine, arguments.precision, arguments.positions)), flush=True)
+        print(json.dumps(measure(size, **how)), flush=True)
 
 
 if __name__ == '__main__':

@@ -35,8 +35,7 @@ PACKAGES = {
     'transformers': [['torch==2.13.0', 'transformers==5.23.0']],
 }
 # Compiled with GCC 12 llama.cpp 0.3.36's products for AMX crash with q8_0 and q4_0; without them it takes AVX-512.
-NO_AMX = {f'CMAKE_{language}_FLAGS': '-mno-amx-int8' for language in ('C', 'CXX')}
-COMPILING = {'CMAKE_ARGS': ' '.join(f'-D{name}={flag}' for name, flag in NO_AMX.items())}
+WITHOUT_AMX = {'CMAKE_ARGS': '-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8'}
 OURS = ('litert', 'tf')
 # name: (what is asked for, systems). Each line of BARS: case, ours, theirs, least ratio of speeds.
 CASES = {
@@ -82,7 +81,7 @@ def python_of(system):
     if not (folder / 'installed').exists():
         subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
         for packages in PACKAGES[peer]:
-            environment = os.environ | (COMPILING if platform.machine() == 'x86_64' else {})
+            environment = os.environ | (WITHOUT_AMX if platform.machine() == 'x86_64' else {})
             # pip's cache would give a program that was compiled with other settings.
             install = [python, '-m', 'pip', 'install', '--quiet', '--no-cache-dir', *packages]
             subprocess.run(install, check=True, env=environment)

@@ -51,6 +51,13 @@ def top_p_edge(logits, p):
     return ascending[-max(count, 1)]
 
 
+def surely_in_nucleus(logits, p, logit):
+    """Whether what is at least as likely as one of logits holds no more than p: true of all in the nucleus but
+    ties at its edge and a first one that holds more by itself. Takes a fifth of the time of the edge."""
+    weights = np.exp(logits)
+    return weights[logits >= logit].sum() <= p * weights.sum()
+
+
 def log_noise(stream, n_vocab):
     """Logarithms of the next exponential variates of a stream, float32 [n_vocab]."""
     return np.log(stream.standard_exponential(n_vocab).astype(np.float32))
@@ -70,10 +77,10 @@ def draw(logits, noise, temperature, top_k, top_p):
     if 0 < top_k < len(logits):
         edge = top_k_edge(logits, top_k)
         kept = logits[logits >= edge]
-    if top_p < 1:
-        edge = top_p_edge(kept, top_p)
     race = logits - noise
     winner = race.argmax()
+    if top_p < 1 and not surely_in_nucleus(kept, top_p, logits[winner]):
+        edge = top_p_edge(kept, top_p)
     if logits[winner] < edge:
         race[logits < edge] = -math.inf
         winner = race.argmax()

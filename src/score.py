@@ -27,6 +27,7 @@ and a word, bits a byte.
 Each word is a UTF-8 file, scored by itself; - is standard input. A text is scored as what follows the
 end-of-text token, so every token of it is scored, the first too. Beyond n_ctx tokens a window
 slides over the text: it holds n_ctx tokens, moves by --stride, and scores those that are new.
+A text has two tokens or more.
 A word is what white space divides; bytes are those of UTF-8.
 
 --model_name NAME     folder of the model inside the models folder. Default: 124M if it is there,
@@ -36,7 +37,7 @@ A word is what white space divides; bytes are those of UTF-8.
                       usually gives the text a higher probability. Default: half of n_ctx
 --end_of_text         put the end-of-text token before the text. Default: on. With --noend_of_text the
                       text's first token is only context and is not scored, as in the loss that the
-                      released graph computes; such a text needs two tokens
+                      released graph computes
 --errors HOW          what to do with bytes that are not UTF-8: strict refuses the file and gives
                       the offset, replace scores U+FFFD in their place. Default: strict
 --per_token           print a line a token: id, bytes as Python writes them, log-probability in nats
@@ -117,14 +118,14 @@ def check_files(files, encoder, errors, start):
 
 def open_text(file, encoder, errors, start):
     """(ids, measure) of a text: an iterator of its token ids after those of start, and the Measure,
-    which grows with them, of what is scored: all but the first id. Raises UsageError when that is nothing.
+    which grows with them, of what is scored: all but the first id. Raises UsageError for less than two tokens.
     """
     measure = Measure()
     ids = itertools.chain(start, encode_stream(encoder, decoded(file, errors), measure))
-    first = list(itertools.islice(ids, 2))
-    if len(first) < 2:
-        found = 'one token, which is only context under --noend_of_text' if first != start else 'no text'
-        raise UsageError(f'{file} holds {found}; nothing to score')
+    first = list(itertools.islice(ids, len(start) + 2))
+    if len(first) < len(start) + 2:
+        found = 'no text' if first == start else 'a text of one token'
+        raise UsageError(f'{file} holds {found}, expected two tokens or more; give a longer text')
     if not start:
         measure.bytes -= len(encoder.decode_bytes(first[:1]))
     return itertools.chain(first, ids), measure

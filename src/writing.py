@@ -30,10 +30,10 @@ def whole_file(path, mode='w', remedy='free space, or choose another folder'):
         with open(part, mode, encoding=None if 'b' in mode else 'utf-8') as file:
             yield file
         os.replace(part, path)
-    except OSError as error:
-        if error.errno is None:  # of a library that reads in the context, not of the system
-            raise
-        raise WriteError(f'{path} cannot be written ({error.strerror}); {remedy}') from None
-    finally:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.remove(part)
+        # An OSError without a number is of a library that reads in the context, not of the system.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise WriteError(f'{path} cannot be written ({error.strerror}); {remedy}') from None
+        raise

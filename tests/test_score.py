@@ -25,7 +25,7 @@ def files(tmp_path_factory):
     encoder = get_encoder('7M', str(MODELS))
     short = encoder.decode(encoder.encode(GOLDENS['text'])[:20])
     contents = {
-        'long': GOLDENS['text'].encode(), 'short': short.encode(), 'empty': b'', 'one': b'a',
+        'long': GOLDENS['text'].encode(), 'short': short.encode(), 'empty': b'', 'one': b'a', 'two': b'a b',
         'latin1': b'caf\xe9 au lait',
     }  # fmt: skip
     for name, content in contents.items():
@@ -37,10 +37,11 @@ MISTAKES = [
     pytest.param([], 'give a text file', id='no file'),
     pytest.param(['missing'], 'missing cannot be read: No such file', id='missing file'),
     pytest.param(['.'], '. cannot be read', id='folder'),
-    pytest.param(['short', 'empty'], 'empty holds no text; nothing to score', id='empty text'),
+    pytest.param(['short', 'empty'], 'empty holds no text, expected two tokens', id='empty text'),
     pytest.param(['-'], '- holds no text', id='empty standard input'),
     pytest.param(['-', '-'], '- can be read only once', id='standard input twice'),
-    pytest.param(['one', '--noend_of_text'], 'one holds one token, which is only context', id='one token'),
+    pytest.param(['short', 'one'], 'one holds a text of one token, expected two tokens or more', id='one token'),
+    pytest.param(['one', '--noend_of_text'], 'one holds a text of one token', id='one token, only context'),
     pytest.param(['short', 'latin1'], 'latin1 is not UTF-8 at byte 3; convert it, or give --errors', id='UTF-8'),
     pytest.param(['short', '--errors', 'ignore'], "--errors is 'ignore', expected strict or replace", id='errors'),
     pytest.param(['short', '--stride', '0'], '--stride is 0, expected at least 1', id='stride, zero'),
@@ -105,9 +106,10 @@ def test_plain_output_and_a_text_without_a_start(files):
     assert total['log_probability'] != pytest.approx(sum(GOLDENS['log_probabilities'][1:20]), abs=0.01)
 
 
-def test_a_text_of_one_token_has_a_probability(files):
-    out, _, status = run(SCRIPT, *BUNDLED, '--json', 'one', cwd=files)
-    assert status == 0 and objects(out)[0]['tokens'] == 1
+@pytest.mark.parametrize(('flag', 'scored'), [('--end_of_text', 2), ('--noend_of_text', 1)])
+def test_two_tokens_are_enough(files, flag, scored):
+    out, _, status = run(SCRIPT, *BUNDLED, '--json', flag, 'two', cwd=files)
+    assert status == 0 and objects(out)[0]['tokens'] == scored
 
 
 def test_ctrl_c_ends_with_130_after_what_was_printed(files):
