@@ -2,9 +2,9 @@
 
 import math
 
-import encoder as our_encoder
-import model
-from quiet_tensorflow import tf
+from gpt2 import encoder as our_encoder
+from gpt2 import model
+from gpt2.system.tensorflow import tf
 
 
 class PlainEncoder:

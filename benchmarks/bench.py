@@ -30,15 +30,14 @@ import numpy as np  # noqa: E402
 from baselines import PlainEncoder, make_concatenating_sampler  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-import checkpoint  # noqa: E402
-import model  # noqa: E402
-import sample  # noqa: E402
-import sample_litert  # noqa: E402
-from encoder import get_encoder  # noqa: E402
-from export_litert import exported_file  # noqa: E402
-from hparams import load_hparams, weights_bytes  # noqa: E402
-from quiet_tensorflow import tf  # noqa: E402
-from race import noise_stream  # noqa: E402
+from gpt2 import model, sample  # noqa: E402
+from gpt2.checkpoints import release as checkpoint  # noqa: E402
+from gpt2.encoder import get_encoder  # noqa: E402
+from gpt2.hparams import load_hparams, weights_bytes  # noqa: E402
+from gpt2.litert import engine as sample_litert  # noqa: E402
+from gpt2.litert.export import exported_file  # noqa: E402
+from gpt2.noise import noise_stream  # noqa: E402
+from gpt2.system.tensorflow import tf  # noqa: E402
 
 SCRIPT = REPOSITORY / 'src' / 'interactive_conditional_samples.py'
 VOCABULARY = REPOSITORY / 'tests' / 'release'

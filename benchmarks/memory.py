@@ -22,7 +22,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'src'))
 
-from hparams import RELEASED_HPARAMS, save_hparams, variable_shapes, weights_bytes
+from gpt2.hparams import RELEASED_HPARAMS, save_hparams, variable_shapes, weights_bytes
 
 
 def peak_megabytes():
@@ -39,8 +39,8 @@ def status_megabytes(name):
 
 
 def write(folder, size):
-    import checkpoint
-    import model
+    from gpt2 import model
+    from gpt2.checkpoints import release as checkpoint
 
     hparams = RELEASED_HPARAMS[size]
     save_hparams(os.path.join(folder, 'hparams.json'), hparams)
@@ -48,7 +48,7 @@ def write(folder, size):
 
 
 def export(folder, size, precision):
-    from export_litert import exported_file
+    from gpt2.litert.export import exported_file
 
     start = time.perf_counter()
     path = exported_file(folder, RELEASED_HPARAMS[size], precision)
@@ -86,15 +86,15 @@ def load(folder, size, engine, precision, prompt, positions):
 
 
 def load_tf(folder, hparams, precision):
-    import checkpoint
-    import sample
+    from gpt2 import sample
+    from gpt2.checkpoints import release as checkpoint
 
     return sample.Generator(hparams, checkpoint.load_params(folder, hparams))
 
 
 def load_litert(folder, hparams, precision):
-    import sample_litert
-    from export_litert import exported_file
+    from gpt2.litert import engine as sample_litert
+    from gpt2.litert.export import exported_file
 
     return sample_litert.Generator(exported_file(folder, hparams, precision), hparams)
 

@@ -31,9 +31,9 @@ def layer_names(p):
 
 def serve_litert(folder, threads, precision):
     sys.path.insert(0, str(SRC))
-    from export_litert import exported_file
-    from hparams import load_hparams
-    from sample_litert import Generator
+    from gpt2.hparams import load_hparams
+    from gpt2.litert.engine import Generator
+    from gpt2.litert.export import exported_file
 
     hparams = load_hparams(f'{folder}/hparams.json')
     return our_sampler(Generator(exported_file(folder, hparams, precision), hparams))
@@ -41,9 +41,9 @@ def serve_litert(folder, threads, precision):
 
 def serve_tf(folder, threads):
     sys.path.insert(0, str(SRC))
-    import checkpoint
-    import sample
-    from hparams import load_hparams
+    from gpt2 import sample
+    from gpt2.checkpoints import release as checkpoint
+    from gpt2.hparams import load_hparams
 
     hparams = load_hparams(f'{folder}/hparams.json')
     return our_sampler(sample.Generator(hparams, checkpoint.load_params(folder, hparams)))

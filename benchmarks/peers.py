@@ -24,8 +24,8 @@ import numpy as np
 from peer_systems import SYSTEMS
 from tqdm import tqdm
 
-import model
-from sample_litert import usable_cores
+from gpt2 import model
+from gpt2.litert.engine import usable_cores
 
 HERE = pathlib.Path(__file__).parent
 ENVIRONMENTS = HERE.parent / '.venv-peers'

@@ -16,10 +16,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'src'))
 import numpy as np
 from tqdm import tqdm
 
-from encoder import get_encoder
-from export_litert import PRECISIONS, exported_file
-from hparams import RELEASED_HPARAMS, load_hparams, save_hparams
-from sample_litert import EVERYBODY, NOBODY, Generator
+from gpt2.encoder import get_encoder
+from gpt2.hparams import RELEASED_HPARAMS, load_hparams, save_hparams
+from gpt2.litert.engine import EVERYBODY, NOBODY, Generator
+from gpt2.litert.export import PRECISIONS, exported_file
 
 
 def window_logits(generator, tokens):
@@ -76,8 +76,8 @@ def text_windows(folder, text):
 def write_outlier_model(folder, hparams, channels=6, factor=20, seed=0):
     """A synthetic checkpoint whose activations have outliers: a few channels of every norm's
     output, and of every hidden layer before its gelu, are `factor` times as large."""
-    import checkpoint
-    import model
+    from gpt2 import model
+    from gpt2.checkpoints import release as checkpoint
 
     values = {name: value.numpy() for name, value in model.flatten(model.initial_params(hparams, seed)).items()}
     random = np.random.default_rng(seed)

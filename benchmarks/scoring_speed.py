@@ -24,10 +24,10 @@ from bench import VOCABULARY, make_checkpoint, seconds  # noqa: E402
 from memory import peak_megabytes  # noqa: E402
 from transformers_model import transformers_model  # noqa: E402
 
-import model  # noqa: E402
-import scoring  # noqa: E402
-from encoder import END_OF_TEXT, get_encoder  # noqa: E402
-from windows import batches, windows  # noqa: E402
+from gpt2 import model  # noqa: E402
+from gpt2.encoder import END_OF_TEXT, get_encoder  # noqa: E402
+from gpt2.scoring import log_probabilities as scoring  # noqa: E402
+from gpt2.scoring.windows import batches, windows  # noqa: E402
 
 
 @torch.no_grad()

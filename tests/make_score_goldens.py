@@ -19,10 +19,10 @@ import reference_numpy  # noqa: E402
 import torch  # noqa: E402
 from transformers_model import transformers_model  # noqa: E402
 
-import checkpoint  # noqa: E402
-import model  # noqa: E402
-from encoder import END_OF_TEXT, get_encoder  # noqa: E402
-from hparams import load_hparams  # noqa: E402
+from gpt2 import model  # noqa: E402
+from gpt2.checkpoints import release as checkpoint  # noqa: E402
+from gpt2.encoder import END_OF_TEXT, get_encoder  # noqa: E402
+from gpt2.hparams import load_hparams  # noqa: E402
 
 TOKENS = 1300  # of a window of 512
 

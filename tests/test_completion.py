@@ -1,15 +1,14 @@
 """Completion: ids to text as they are drawn, stop texts, the end-of-text token."""
 
 import random
-from pathlib import Path
 
 import pytest
+from example_models import RELEASE
 
-from completion import Completion, complete, overlap
-from encoder import END_OF_TEXT, get_encoder
+from gpt2.completion import Completion, complete, overlap
+from gpt2.encoder import END_OF_TEXT, get_encoder
 
 REPLACEMENT = '\ufffd'
-RELEASE = Path(__file__).parent / 'release'
 
 
 class ChunkEncoder:

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from encoder import END_OF_TEXT, LONGEST_CACHED, Encoder, VocabularyError, bytes_to_unicode, get_encoder, get_pairs
+from gpt2.encoder import END_OF_TEXT, LONGEST_CACHED, Encoder, VocabularyError, bytes_to_unicode, get_encoder, get_pairs
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RELEASE = os.path.join(HERE, 'release')

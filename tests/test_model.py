@@ -3,25 +3,17 @@ import dataclasses
 import numpy as np
 import pytest
 import reference_numpy
-from conftest import TINY, as_params, random_values
+from example_models import TINY, as_params, full_logits, random_tokens, random_values
 
-import model
-from hparams import RELEASED_HPARAMS, HParams, variable_shapes, weights_bytes
-from quiet_tensorflow import tf
+from gpt2 import model
+from gpt2.hparams import RELEASED_HPARAMS, HParams, variable_shapes, weights_bytes
+from gpt2.system.tensorflow import tf
 
 ODD_SHAPES = [
     HParams(n_vocab=17, n_ctx=9, n_embd=5, n_head=1, n_layer=1),
     HParams(n_vocab=31, n_ctx=12, n_embd=15, n_head=3, n_layer=3),
     HParams(n_vocab=11, n_ctx=7, n_embd=6, n_head=6, n_layer=2),
 ]
-
-
-def random_tokens(hparams, batch, n, seed=1):
-    return np.random.default_rng(seed).integers(hparams.n_vocab, size=(batch, n)).astype(np.int32)
-
-
-def full_logits(hparams, params, tokens):
-    return model.logits(params, model.forward(hparams, params, tf.constant(tokens))).numpy()
 
 
 @pytest.mark.parametrize('hparams', ODD_SHAPES)

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from conftest import RELEASE, random_values
+from example_models import RELEASE, random_values
 
-import checkpoint
-import model
-import scoring
-import windows
-from hparams import load_hparams, variable_shapes
-from quiet_tensorflow import tf
+from gpt2 import model
+from gpt2.checkpoints import release as checkpoint
+from gpt2.hparams import load_hparams, variable_shapes
+from gpt2.scoring import log_probabilities as scoring
+from gpt2.scoring import windows
+from gpt2.system.tensorflow import tf
 
 pytestmark = pytest.mark.slow
 

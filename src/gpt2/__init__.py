@@ -1,0 +1,1 @@
+"""GPT-2 as OpenAI released it, as a library."""

@@ -1,0 +1,1 @@
+"""Which files a model is, where models lie; readers and writers of each format; the downloader's rules."""

@@ -1,0 +1,1 @@
+"""The commands: flags made strict, and a function for each."""

@@ -1,0 +1,37 @@
+"""Export a checkpoint for the LiteRT engine."""
+
+import os
+import sys
+
+from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, find_model
+from gpt2.commands.flags import choice, reject_unknown
+from gpt2.hparams import load_hparams
+from gpt2.litert.export import PRECISIONS, exported_file
+
+HELP = f"""\
+Export a checkpoint for the LiteRT engine, as models/<name>/litert-<precision>.tflite.
+
+    python src/export_litert.py --model_name 124M --precision int8
+
+The sampling scripts do so by themselves when --engine litert is first used. A file that is there and
+belongs to the checkpoint is kept.
+
+--model_name NAME     folder of the model inside the models folder. Default: 124M if it is there, else
+                      the bundled model
+--precision P         float32, or int8: matrices as integers, one scale a row. Default: float32
+--models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
+                      else in the repository
+"""
+
+
+def export_model(*extra, model_name=None, precision='float32', models_dir=DEFAULT_MODELS_DIR, **unknown):
+    reject_unknown(extra, unknown)
+    precision = choice('precision', precision, PRECISIONS)
+    name, folder, notice = find_model(model_name, models_dir)
+    if notice:
+        print(notice, file=sys.stderr)
+    path = os.path.join(folder, name)
+    print(exported_file(path, load_hparams(os.path.join(path, 'hparams.json')), precision))
+
+
+export_model.__doc__ = HELP

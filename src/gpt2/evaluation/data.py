@@ -1,0 +1,42 @@
+"""The evaluation sets' files: which are there, and fetching those that have a stable public address."""
+
+import os
+import shutil
+import tarfile
+import zipfile
+
+from gpt2.system.download import DownloadError, digest, download
+from gpt2.system.files import whole_file
+
+
+def missing_files(task, data_dir):
+    """Names of the files that a task lacks."""
+    return [name for name in task.files if not os.path.isfile(os.path.join(data_dir, name))]
+
+
+def fetch(source, path):
+    """Make path the file that source describes. An archive is kept beside it. Raises DownloadError."""
+    if not source.member:
+        download(source.url, path, sha256=source.sha256)
+        return
+    archive = os.path.join(os.path.dirname(path), os.path.basename(source.url))
+    download(source.url, archive, sha256=source.sha256)
+    try:
+        extract(archive, source.member, path)
+    except (KeyError, AttributeError, OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise DownloadError(f'{archive} holds no readable {source.member} ({error}); delete it and try again') from None
+
+
+def extract(archive, member, path):
+    """Write one member of a .zip or a compressed tar file to path."""
+    if archive.endswith('.zip'):
+        with zipfile.ZipFile(archive) as packed, packed.open(member) as file, whole_file(path, 'wb') as out:
+            shutil.copyfileobj(file, out)
+    else:
+        with tarfile.open(archive) as packed, packed.extractfile(member) as file, whole_file(path, 'wb') as out:
+            shutil.copyfileobj(file, out)
+
+
+def digests(task, data_dir):
+    """SHA-256 of each file of a task."""
+    return {name: digest(os.path.join(data_dir, name), 'sha256').hex() for name in task.files}

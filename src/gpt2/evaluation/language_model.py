@@ -1,0 +1,77 @@
+"""A loaded model as evaluation tasks use it: it scores rows and texts, and continues token ids."""
+
+import functools
+import itertools
+
+from tqdm import tqdm
+
+from gpt2.completion import Completion, complete
+from gpt2.encoder import END_OF_TEXT, utf8
+from gpt2.errors import UsageError
+from gpt2.scoring.text_stream import READ_BYTES, Measure, encode_stream
+from gpt2.scoring.windows import batches, windows
+
+BAR = {'leave': False, 'delay': 2, 'disable': None}
+
+
+class LanguageModel:
+    """stride: tokens by which the window moves over a long text. batch_size: windows scored at once."""
+
+    def __init__(self, hparams, params, encoder, stride, batch_size):
+        self.hparams, self.params, self.encoder = hparams, params, encoder
+        self.stride, self.batch_size = stride, batch_size
+        self.start = [encoder.encoder[END_OF_TEXT]]
+
+    @functools.cached_property
+    def generator(self):
+        from gpt2 import sample
+
+        return sample.Generator(self.hparams, self.params)
+
+    def score_rows(self, rows, excluded=()):
+        """Yield (log_probabilities, ranks, likelier) of each of rows, in order; see scoring.make_score."""
+        from gpt2.scoring import log_probabilities as scoring
+
+        score = scoring.make_score(self.hparams, self.params, excluded)
+        for batch in batches(rows, self.batch_size * self.hparams.n_ctx):
+            yield from score(batch)
+
+    def score_texts(self, texts, what):
+        """(log-probability in nats, tokens) of a list of texts in all, each after the end-of-text token."""
+        measure, total, tokens = Measure(), 0.0, 0
+        streams = (itertools.chain(self.start, encode_stream(self.encoder, pieces(text), measure)) for text in texts)
+        rows = (row for ids in streams for row in windows(ids, self.hparams.n_ctx, self.stride))
+        size = sum(len(utf8(text)) for text in texts)
+        with tqdm(desc=what, total=size, unit='B', unit_scale=True, **BAR) as progress:
+            for log_probabilities, _, _ in self.score_rows(rows):
+                total += log_probabilities.sum(dtype='float64').item()
+                tokens += len(log_probabilities)
+                progress.update(measure.bytes - progress.n)
+        return total, tokens
+
+    def room(self, length):
+        """How many ids a prompt may have where `length` tokens are drawn after it. Raises UsageError if hardly any."""
+        if self.hparams.n_ctx < 2 * length:
+            raise UsageError(f'n_ctx {self.hparams.n_ctx} is too small for a task that draws {length} tokens')
+        return self.hparams.n_ctx + 1 - length
+
+    def continue_ids(self, ids, length, stop=(), top_k=0):
+        """Text of up to length tokens after ids, until one of the texts stop or the end-of-text token: the
+        likeliest token each time or, with a top_k, drawn from so many with seed 0."""
+        drawn = self.generator.generate(
+            [ids], length, numbers=[1], seed=0, temperature=1 if top_k else 0, top_k=top_k
+        )
+        completion = Completion(self.encoder, 1, stop, stop_at_end=True)
+        for _ in complete(drawn, [completion]):
+            pass
+        return completion.text
+
+
+def pieces(text):
+    """Parts of a text, small enough that what is read is soon scored."""
+    return (text[start : start + READ_BYTES] for start in range(0, len(text), READ_BYTES))
+
+
+def progress(items, what):
+    """Iterate over a list beneath a bar."""
+    return tqdm(items, what, unit='example', **BAR)

@@ -1,0 +1,73 @@
+"""Translation by example: Radford et al. 2019, section 3.7, WMT-14 English and French.
+
+Published for the 1542M model: BLEU 5 into French and 11.5 into English, from prompts of example pairs
+"english sentence = french sentence" and greedy decoding, the first generated sentence being the translation.
+How many pairs, and which, the paper does not say.
+"""
+
+
+from gpt2.evaluation.language_model import progress
+from gpt2.evaluation.tasks import published
+from gpt2.evaluation.tasks.summarisation import sentences
+from gpt2.evaluation.tasks.task import Source, Task, malformed, read_lines
+
+EXAMPLES, LENGTH = 5, 100
+NTREX = 'https://raw.githubusercontent.com/MicrosoftTranslator/NTREX/main/NTREX-128'
+
+
+def read(source_path, target_path):
+    """List of (sentence, translation)."""
+    sources, targets = read_lines(source_path), read_lines(target_path)
+    if len(sources) != len(targets) or len(sources) <= EXAMPLES:
+        expected = f'expected as many as the {len(sources)} of {source_path}, and more than {EXAMPLES}'
+        raise malformed(target_path, len(targets), f'the file has {len(targets)} lines, {expected}')
+    return list(zip(sources, targets))
+
+
+def translate(model, examples, sentence):
+    shown = ''.join(f'{source} = {target}\n' for source, target in examples)
+    ids = model.encoder.encode(f'{shown}{sentence} =')[-model.room(LENGTH) :]
+    return next(iter(sentences(model.continue_ids(ids, LENGTH, stop=['\n']))), '')
+
+
+def metrics(model, pairs):
+    import sacrebleu
+
+    examples, pairs = pairs[:EXAMPLES], pairs[EXAMPLES:]
+    translations = [translate(model, examples, source) for source, _ in progress(pairs, 'translation')]
+    bleu = sacrebleu.corpus_bleu(translations, [[target for _, target in pairs]])
+    return {'bleu': bleu.score, 'sentences': len(pairs)}
+
+
+RECIPE = (
+    f'prompt: the first {EXAMPLES} pairs of the file, a line "sentence = translation" each, and "sentence =" for '
+    f'each of the others; greedy, up to {LENGTH} tokens or the end of the line; the first sentence of that is the '
+    'translation; of a prompt too long for the window the end is kept; BLEU of sacrebleu with its defaults'
+)
+
+
+def task(name, files, figures):
+    return Task(name, files, RECIPE, read, metrics, {'bleu': figures} if figures else {}, requires=('sacrebleu',))
+
+
+def both_ways(prefix, english, english_source, french, french_source, into_french=None, into_english=None):
+    files = {english: english_source, french: french_source}
+    return [
+        task(f'{prefix}-en-fr', files, into_french),
+        task(f'{prefix}-fr-en', dict(reversed(files.items())), into_english),
+    ]
+
+
+TASKS = [
+    *both_ways(
+        'wmt14',
+        'newstest2014.en', Source(note='written by `sacrebleu -t wmt14/full -l en-fr --echo src`'),
+        'newstest2014.fr', Source(note='written by `sacrebleu -t wmt14/full -l en-fr --echo ref`'),
+        published.ENGLISH_FRENCH_BLEU, published.FRENCH_ENGLISH_BLEU,
+    ),
+    *both_ways(
+        'ntrex',
+        'ntrex.newstest2019.en.txt', Source(f'{NTREX}/newstest2019-src.eng.txt'),
+        'ntrex.newstest2019.fr.txt', Source(f'{NTREX}/newstest2019-ref.fra.txt'),
+    ),
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""The LiteRT engine: the graph, the exported file that holds it, and sampling with it."""

@@ -1,0 +1,202 @@
+"""Export a checkpoint for the LiteRT engine."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import math
+import os
+import struct
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from gpt2.checkpoints.files import find_prefix, index_digest
+from gpt2.hparams import variable_shapes
+from gpt2.system.files import WriteError, make_folder, whole_file
+
+# The exported file: LiteRT's graph, then the weights it names, then tables of our own (what is needed
+# to embed tokens), a directory of these as JSON, and the footer. LiteRT reads the first two.
+PRECISIONS = ('float32', 'int8')
+FORMAT_VERSION = 1  # another one for every change to what is exported
+MAGIC = b'GPT2LRT\0'
+FOOTER = struct.Struct('<8sQQ')  # magic, bytes of the directory, checksum of all before the footer
+ALIGNMENT = 64  # bytes; XNNPACK reads whole vectors
+CHUNK = 1 << 24  # bytes
+REMEDY = 'free space, or export it on a machine where the folder can be written'
+
+
+def exported_file(folder, hparams, precision):
+    """Path of the exported file of a model folder, which is exported if it is not there, damaged, of
+    another checkpoint or of another version of this program: to that folder, or if it cannot be
+    written in to the user's cache.
+
+    Without an export TensorFlow is not imported. Of two processes that export at once the second
+    waits for the first and takes its file. Raises CheckpointError, WriteError.
+    """
+    prefix = find_prefix(folder)
+    wanted = identity(prefix, hparams, precision)
+    paths = [os.path.join(place, f'litert-{precision}.tflite') for place in (folder, cache_folder(wanted))]
+    for path in paths:
+        if not defect(path, wanted):
+            return path
+    path = paths[0] if os.access(folder, os.W_OK) else paths[1]
+    with locked(os.path.dirname(path)):
+        if reason := defect(path, wanted):
+            print(f'{path} {reason}; exporting {prefix}', file=sys.stderr)
+            export(path, prefix, hparams, precision, wanted)
+    return path
+
+
+def cache_folder(wanted):
+    """Where a user's export lies whose model folder is not theirs to write in."""
+    caches = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    return os.path.join(caches, 'gpt-2', hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16])
+
+
+def identity(prefix, hparams, precision):
+    """What an exported file was made from: a hash of the checkpoint's index, which holds the shape,
+    place and checksum of every variable, of the hyperparameters, and of what this program makes of them."""
+    shape = dataclasses.asdict(hparams)
+    return {'version': FORMAT_VERSION, 'precision': precision, 'hparams': shape, 'index': index_digest(prefix)}
+
+
+def defect(path, wanted):
+    """Why the file at path is not the export that `wanted` identifies; None if it is.
+
+    Reads the whole file, at the speed of memory once it is cached: any cut, and any change but that
+    of the order of its 8-byte words, is found.
+    """
+    try:
+        directory, length, checksum = read_directory(path)
+    except FileNotFoundError:
+        return 'is not there'
+    except (OSError, ValueError, struct.error):
+        return 'is damaged'
+    if sum_words(path, length) != checksum:
+        return 'is damaged'
+    return None if directory['identity'] == wanted else 'is of another checkpoint or another version'
+
+
+def read_directory(path):
+    """(directory, bytes before the footer, their checksum). Raises ValueError if the end is not ours."""
+    with open(path, 'rb') as file:
+        length = file.seek(-FOOTER.size, os.SEEK_END)
+        magic, size, checksum = FOOTER.unpack(file.read())
+        if magic != MAGIC or size > length:
+            raise ValueError('no footer')
+        file.seek(length - size)
+        return json.loads(file.read(size)), length, checksum
+
+
+def sum_words(path, length):
+    """Sum modulo 2**64 of the 8-byte words in the first `length` bytes of a file."""
+    total = 0
+    chunk = np.empty(CHUNK // 8, np.uint64)
+    with open(path, 'rb', buffering=0) as file:
+        while length:
+            size = file.readinto(memoryview(chunk).cast('B')[: min(length, CHUNK)])
+            total += int(chunk[: size // 8].sum())
+            length -= size
+    return total % 2**64
+
+
+def stored_array(path, name):
+    """An array of the exported file's directory, read as it is used: [n_vocab, n_embd] model/wte, its
+    scales [n_vocab] if it is int8, and [n_ctx, n_embd] model/wpe."""
+    place = read_directory(path)[0]['arrays'][name]
+    return np.memmap(path, place['dtype'], 'r', place['offset'], tuple(place['shape']))
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Hold the folder, made if need be, for one process at a time. Raises WriteError where that cannot be."""
+    make_folder(folder, REMEDY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        raise WriteError(f'{folder} cannot be locked ({error.strerror}); {REMEDY}') from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def export(path, prefix, hparams, precision, wanted):
+    from gpt2.checkpoints import release as checkpoint
+
+    shapes = variable_shapes(hparams)
+    progress = tqdm(checkpoint.read_values(prefix, shapes), 'exporting', len(shapes), unit='variable', disable=None)
+    values = ((name, as_stored(name, value.numpy(), hparams)) for name, value in progress)
+    with whole_file(path, 'w+b', REMEDY) as file:
+        directory = write_model(file, values, hparams, np.dtype(precision))
+        write_end(file, {'identity': wanted, 'arrays': directory})
+
+
+def as_stored(name, value, hparams):
+    """A variable as the graph takes it: matrices [outputs, inputs], queries scaled."""
+    if '/c_attn/' in name:
+        queries = np.arange(3 * hparams.n_embd) < hparams.n_embd
+        value = np.where(queries, value / np.float32(math.sqrt(hparams.n_embd // hparams.n_head)), value)
+    return np.ascontiguousarray(value[0].T) if value.ndim == 3 else value
+
+
+def quantise(matrix):
+    """int8 values and float32 scales [rows] whose product is nearest to matrix, float32 [rows, columns]."""
+    scales = np.abs(matrix).max(axis=1) / 127
+    scales[scales == 0] = 1
+    return np.rint(matrix / scales[:, np.newaxis]).astype(np.int8), scales
+
+
+def write_model(file, values, hparams, dtype):
+    """Write graph, weights and tables; returns where the tables are. values yields (name, array)."""
+    from gpt2.litert import graph as litert_graph
+
+    graph = litert_graph.gpt2(hparams, dtype)
+    size = len(graph.serialise())  # as many bytes as later, when places and scales are known
+    file.write(bytes(size))
+    directory = {}
+
+    def append(array):
+        offset = align(file)
+        file.write(array)
+        return {'offset': offset, 'dtype': array.dtype.name, 'shape': array.shape}
+
+    for name, value in values:
+        if name == 'model/wpe':
+            directory[name] = append(value)
+            continue
+        tensor, buffer = graph.weights[name]
+        if tensor.quantization:
+            value, tensor.quantization.scale = quantise(value)
+        place = append(value)
+        buffer.offset, buffer.size = place['offset'], value.nbytes
+        if name == 'model/wte':
+            directory[name] = place
+            if tensor.quantization:
+                directory['model/wte/scales'] = append(tensor.quantization.scale)
+    align(file)
+    file.seek(0)
+    file.write(graph.serialise())
+    if file.tell() != size:
+        raise RuntimeError(f'the graph took {file.tell()} bytes, foreseen were {size}')
+    return directory
+
+
+def align(file):
+    """Pad the end of file with zeros; returns the offset there."""
+    end = file.seek(0, os.SEEK_END)
+    file.write(bytes(-end % ALIGNMENT))
+    return file.tell()
+
+
+def write_end(file, directory):
+    """Append directory and footer."""
+    text = json.dumps(directory).encode()
+    text += b' ' * (-len(text) % 8)
+    length = file.seek(0, os.SEEK_END) + file.write(text)
+    file.flush()
+    file.write(FOOTER.pack(MAGIC, len(text), sum_words(file.name, length)))

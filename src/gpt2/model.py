@@ -1,0 +1,214 @@
+"""GPT-2 as a pure function of its parameters (Radford et al. 2019, sections 2.2 and 2.3).
+
+Parameters are a nested dict of tf.Variable; the path to each is its name in the checkpoint, so
+`params['model']['h0']['attn']['c_attn']['w']` is the variable `model/h0/attn/c_attn/w`.
+
+Shapes are written [batch, sequence, features]; n is the number of new positions, m the number of
+positions attended to.
+"""
+
+import math
+
+from gpt2.hparams import variable_shapes
+from gpt2.system.tensorflow import tf
+
+
+def nest(values):
+    """Turn {'model/h0/ln_1/g': value} into {'model': {'h0': {'ln_1': {'g': value}}}}."""
+    tree = {}
+    for name, value in values.items():
+        *path, leaf = name.split('/')
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[leaf] = value
+    return tree
+
+
+def flatten(tree, prefix=''):
+    """The inverse of nest: a dict from checkpoint name to value."""
+    values = {}
+    for key, value in tree.items():
+        name = prefix + key
+        values.update(flatten(value, name + '/') if isinstance(value, dict) else {name: value})
+    return values
+
+
+def initial_params(hparams, seed):
+    """Fresh parameters: wte and every w N(0, 0.02), wpe N(0, 0.01), g = 1, b = 0."""
+
+    def initial_value(index, name, shape):
+        kind = name.rsplit('/', 1)[-1]
+        if kind in ('g', 'b'):
+            return tf.fill(shape, 1.0 if kind == 'g' else 0.0)
+        stddev = 0.01 if kind == 'wpe' else 0.02
+        return tf.random.stateless_normal(shape, seed=[seed, index], stddev=stddev)
+
+    shapes = variable_shapes(hparams)
+    return nest({
+        name: tf.Variable(initial_value(index, name, shape), name=name)
+        for index, (name, shape) in enumerate(shapes.items())
+    })
+
+
+def norm(x, p):
+    """Layer normalisation over features: epsilon 1e-5, biased variance."""
+    centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+    return centred * tf.math.rsqrt(variance + 1e-5) * p['g'] + p['b']
+
+
+def length(x):
+    """Of axis 1: an int where the trace knows it, which saves a token some hundred operations."""
+    return tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
+
+
+def linear(x, p):
+    """Affine map [batch, n, inputs] -> [batch, n, outputs]; w is stored as [1, inputs, outputs]."""
+    inputs, outputs = p['w'].shape[1:]
+    flat = tf.reshape(x, [-1, inputs])  # one matrix product for the batch, not one a row
+    product = tf.matmul(flat, tf.reshape(p['w'], [inputs, outputs]))
+    # The reshape between product and bias keeps oneDNN from fusing the two, which is slower for one token.
+    return tf.reshape(product, [-1, length(x), outputs]) + p['b']
+
+
+def split_heads(x, n_head):
+    """[batch, n, features] -> [batch, heads, n, features / heads]"""
+    return tf.transpose(tf.reshape(x, [-1, length(x), n_head, x.shape[-1] // n_head]), [0, 2, 1, 3])
+
+
+def merge_heads(x):
+    """[batch, heads, n, features / heads] -> [batch, n, features]"""
+    x = tf.transpose(x, [0, 2, 1, 3])
+    return tf.reshape(x, [-1, length(x), x.shape[2] * x.shape[3]])
+
+
+def small_products(x, y, transpose_b=False):
+    """tf.matmul of stacks of small matrices, by the operation that oneDNN does not replace: its own
+    takes 40 microseconds longer a call, which is much for a token and nothing for a batch of text."""
+    return tf.raw_ops.BatchMatMulV3(x=x, y=y, Tout=tf.float32, adj_y=transpose_b)
+
+
+def small_softmax(x):
+    """tf.nn.softmax for few numbers: by hand, for the same reason."""
+    e = tf.exp(x - tf.reduce_max(x, axis=-1, keepdims=True))
+    return e / tf.reduce_sum(e, axis=-1, keepdims=True)
+
+
+def new_cache(hparams):
+    """An empty key/value cache: one {'k': variable, 'v': variable} a layer.
+
+    Each variable is float32 [batch * heads * capacity, features / heads]: the positions of one
+    head of one sample lie together, so attention reads them without a copy, and a new position
+    is a few whole rows, which TensorFlow can overwrite where they are. Batch and capacity are
+    left open in the variables' shape: no graph is traced again when they change.
+    """
+    features = hparams.n_embd // hparams.n_head
+
+    def empty():
+        return tf.Variable(tf.zeros([0, features]), shape=[None, features], trainable=False)
+
+    return [{'k': empty(), 'v': empty()} for _ in range(hparams.n_layer)]
+
+
+def cache_capacity(hparams, cache, batch):
+    return tf.shape(cache[0]['k'].read_value())[0] // (batch * hparams.n_head)
+
+
+def clear_cache(hparams, cache, batch, capacity):
+    """Empty a cache and give it room for [batch, capacity]."""
+    shape = [batch * hparams.n_head * capacity, hparams.n_embd // hparams.n_head]
+    for layer in cache:
+        for variable in layer.values():
+            variable.assign(tf.zeros(shape))  # zeros of its own: a shared buffer would be written by all
+
+
+def resize_cache(hparams, cache, batch, capacity, new_batch, new_capacity):
+    """Keep what a cache of [batch, capacity] holds in one of [new_batch, new_capacity].
+
+    A single sample is repeated for all of the new batch; otherwise the batch must stay as it is.
+    """
+    features = hparams.n_embd // hparams.n_head
+    for layer in cache:
+        for variable in layer.values():
+            rows = tf.reshape(variable, [batch, hparams.n_head, capacity, features])
+            rows = tf.repeat(rows, new_batch // batch, axis=0)
+            rows = tf.pad(rows, [[0, 0], [0, 0], [0, new_capacity - capacity], [0, 0]])
+            variable.assign(tf.reshape(rows, [-1, features]))
+
+
+def cache_places(hparams, batch, n, capacity, position):
+    """Where n new positions go in every variable of a cache: (rows, shape).
+
+    rows: int32 [batch * heads * n], those that the positions take; shape: of the whole variable as
+    [batch, heads, capacity, features / heads].
+    """
+    heads = batch * hparams.n_head
+    rows = tf.range(heads)[:, tf.newaxis] * capacity + position + tf.range(n)
+    shape = tf.stack([batch, hparams.n_head, capacity, hparams.n_embd // hparams.n_head])
+    return tf.reshape(rows, [-1]), shape
+
+
+def write_cache(variable, x, places):
+    """Overwrite rows of a cache variable in place with x, [batch, heads, n, features]; returns all of it.
+
+    tf.Variable's own sliced assignment would make every later read of it copy the whole cache.
+    """
+    rows, shape = places
+    values = tf.reshape(x, [-1, x.shape[3]])
+    return tf.reshape(tf.raw_ops.InplaceUpdate(x=variable.read_value(), i=rows, v=values), shape)
+
+
+def attention_mask(n, m, position):
+    """[n, m]: 0 where the query at position + row may see the key at column, -1e10 elsewhere."""
+    return tf.where(tf.range(m) <= position + tf.range(n)[:, tf.newaxis], 0.0, -1e10)
+
+
+def attention(x, p, n_head, mask, cache, places):
+    q, k, v = (split_heads(part, n_head) for part in tf.split(linear(x, p['c_attn']), 3, axis=-1))
+    matmul, softmax = tf.matmul, tf.nn.softmax
+    if cache is not None:
+        k, v = write_cache(cache['k'], k, places), write_cache(cache['v'], v, places)
+        matmul, softmax = small_products, small_softmax
+    scores = matmul(q / math.sqrt(q.shape[-1]), k, transpose_b=True)  # -> [batch, heads, n, m]
+    return linear(merge_heads(matmul(softmax(scores + mask), v)), p['c_proj'])
+
+
+def mlp(x, p):
+    # The tanh form of gelu (Hendrycks & Gimpel 2016, section 2).
+    return linear(tf.nn.gelu(linear(x, p['c_fc']), approximate=True), p['c_proj'])
+
+
+def forward(hparams, params, tokens, cache=None, position=0):
+    """Final features float32 [batch, n, n_embd] of tokens int32 [batch, n].
+
+    With a cache, the tokens stand at `position` and after; earlier positions are read from the
+    cache, to which these are added. It must have room for position + n.
+    """
+    p = params['model']
+    batch, n = tf.shape(tokens)[0], tf.shape(tokens)[1]
+    positions = position + tf.range(n)
+    x = tf.gather(p['wte'], tokens) + tf.gather(p['wpe'], positions)
+    m = n if cache is None else cache_capacity(hparams, cache, batch)
+    mask = attention_mask(n, m, position)
+    # Once for all layers: so many small operations would cost a token a millisecond in each.
+    places = None if cache is None else cache_places(hparams, batch, n, m, position)
+    for layer in range(hparams.n_layer):
+        block = p[f'h{layer}']
+        layer_cache = None if cache is None else cache[layer]
+        x += attention(norm(x, block['ln_1']), block['attn'], hparams.n_head, mask, layer_cache, places)
+        x += mlp(norm(x, block['ln_2']), block['mlp'])
+    return norm(x, p['ln_f'])
+
+
+def logits(params, features):
+    """Logits float32 [..., n_vocab] of final features [..., n_embd]."""
+    wte = params['model']['wte']
+    flat = tf.matmul(tf.reshape(features, [-1, wte.shape[1]]), wte, transpose_b=True)
+    return tf.reshape(flat, tf.concat([tf.shape(features)[:-1], [wte.shape[0]]], axis=0))
+
+
+def loss(hparams, params, tokens):
+    """Mean next-token loss in nats, a scalar, of tokens int32 [batch, n]; n is at least 2."""
+    predicted = logits(params, forward(hparams, params, tokens[:, :-1]))
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tokens[:, 1:], logits=predicted))

@@ -1,0 +1,1 @@
+"""The probability of texts: streams of text, windows, log-probabilities."""

@@ -1,0 +1,70 @@
+"""Log-probabilities and ranks of token ids, in rows as windows.py makes them. Knows nothing of text or tasks."""
+
+import numpy as np
+
+from gpt2 import model
+from gpt2.system.tensorflow import interrupts_held_back, tf
+
+LOGIT_ROWS = 128  # positions whose logits exist at once: 26 MB with the released vocabulary
+
+
+def flat_targets(batch):
+    """A batch of rows as arrays int32: tokens [batch, n], padded at the end, which no earlier
+    position sees; and for each scored id the flat position [count] it is predicted at and itself [count]."""
+    n = max(len(ids) for ids, _ in batch) - 1
+    tokens = np.zeros([len(batch), n], np.int32)
+    positions, targets = [], []
+    for index, (ids, count) in enumerate(batch):
+        tokens[index, : len(ids) - 1] = ids[:-1]
+        end = index * n + len(ids) - 1
+        positions.extend(range(end - count, end))
+        targets.extend(ids[-count:])
+    return tokens, np.array(positions, np.int32), np.array(targets, np.int32)
+
+
+def make_score(hparams, params, excluded=()):
+    """A function that scores a batch of rows: a list of (log_probabilities, ranks, likelier), one a row.
+
+    Each is an array [count], in the order of the ids: natural logarithms of the probabilities,
+    float32; ranks, int32, 1 for the likeliest token; and of the token ids `excluded`, how many are
+    likelier, int32. Memory is bounded by the batch: logits exist for LOGIT_ROWS positions at a time.
+    The graph is traced once for all shapes.
+    """
+    integers = tf.TensorSpec([None], tf.int32)
+    excluded = np.array(excluded, np.int32)
+
+    def score_chunk(features, targets):
+        logits = model.logits(params, features)  # [chunk, n_vocab]
+        target = tf.gather(logits, targets[:, tf.newaxis], batch_dims=1)
+        log_probabilities = target[:, 0] - tf.reduce_logsumexp(logits, axis=-1)
+        ranks = 1 + tf.math.count_nonzero(logits > target, axis=-1, dtype=tf.int32)
+        likelier = tf.math.count_nonzero(tf.gather(logits, excluded, axis=1) > target, axis=-1, dtype=tf.int32)
+        return log_probabilities, ranks, likelier
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), integers, integers])
+    def score_flat(tokens, positions, targets):
+        features = tf.reshape(model.forward(hparams, params, tokens), [-1, hparams.n_embd])
+        features = tf.gather(features, positions)
+        count = tf.shape(targets)[0]
+        steps = (count + LOGIT_ROWS - 1) // LOGIT_ROWS
+
+        def body(step, *results):
+            part = slice(step * LOGIT_ROWS, (step + 1) * LOGIT_ROWS)
+            found = score_chunk(features[part], targets[part])
+            return (step + 1, *(array.write(step, value) for array, value in zip(results, found)))
+
+        results = [
+            tf.TensorArray(dtype, steps, infer_shape=False, element_shape=[None])
+            for dtype in (tf.float32, tf.int32, tf.int32)
+        ]
+        # One step at a time, or the logits of several would be there at once.
+        found = tf.while_loop(lambda step, *_: step < steps, body, (0, *results), parallel_iterations=1)
+        return [array.concat() for array in found[1:]]
+
+    def score(batch):
+        with interrupts_held_back():
+            found = [array.numpy() for array in score_flat(*flat_targets(batch))]
+        ends = np.cumsum([count for _, count in batch])[:-1]
+        return list(zip(*(np.split(array, ends) for array in found)))
+
+    return score

@@ -1,0 +1,1 @@
+"""Files written whole, downloads, signals, and TensorFlow without its chatter."""

@@ -1,0 +1,228 @@
+"""Fetch one file over HTTP: whole and checked under its own name, or not at all.
+
+What has come so far lies beside it in `<path>.part`, and a later call goes on from there. The part
+is locked while it is written to, so of two processes that want one file the second waits.
+"""
+
+import base64
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+from http import HTTPStatus
+
+from tqdm import tqdm
+
+from gpt2.errors import Error
+
+PART_SUFFIX = '.part'
+TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of data
+ATTEMPTS = 5  # in a row that bring nothing new
+PAUSE = 1  # seconds before the second attempt, twice as long before each that follows
+WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
+CHUNK = 1 << 14  # bytes; what has come of a chunk when the connection breaks is lost
+AGAIN = 'what has come is kept: run the same command again to go on'
+
+
+class DownloadError(Error):
+    """A file that could not be fetched, or was not what it should be."""
+
+
+class BrokenTransferError(Exception):
+    """A request that failed in a way in which the next may not."""
+
+
+def download(url, path, size=None, sha256=None, check=None):
+    """Make path the file at url; returns False if it was there and whole, so that nothing was fetched.
+
+    size: its length in bytes where that is known; sha256 and check: see problem(). The MD5 that the
+    server gives, if any, is compared too. Raises DownloadError; path is then as it was before.
+    """
+    def find_problem(path):
+        return problem(path, size, sha256, check)
+
+    if is_whole(path, find_problem):
+        return False
+    try:
+        with open_part(path + PART_SUFFIX) as part:
+            if is_whole(path, find_problem):  # by now: another process had the part
+                os.remove(part.name)
+                return False
+            fetch_and_check(url, part, size, find_problem)
+            os.fsync(part.fileno())
+            os.replace(part.name, path)
+            return True
+    except OSError as error:
+        raise DownloadError(f'{path} cannot be written ({error.strerror or error}); {AGAIN}') from None
+
+
+def is_whole(path, find_problem):
+    if not os.path.exists(path):
+        return False
+    if wrong := find_problem(path):
+        note(f'{path} {wrong}; fetching it again')
+    return not wrong
+
+
+def problem(path, size=None, sha256=None, check=None):
+    """What is wrong with a file, in words, or None. check: does the same for the file's path."""
+    found = os.path.getsize(path)
+    if size is not None and found != size:
+        return f'is {found} bytes long, expected {size}'
+    if sha256 and (found := digest(path, 'sha256').hex()) != sha256:
+        return f'has SHA-256 {found}, expected {sha256}'
+    return check and check(path)
+
+
+def digest(path, algorithm):
+    """The hash of a file, bytes."""
+    result, size = hashlib.new(algorithm), os.path.getsize(path)
+    with open(path, 'rb') as file, progress('verifying', size, leave=False, delay=1) as bar:
+        while chunk := file.read(CHUNK):
+            result.update(chunk)
+            bar.update(len(chunk))
+    return result.digest()
+
+
+def progress(what, total, **settings):
+    return tqdm(desc=what, total=total, unit='B', unit_scale=True, disable=None, **settings)
+
+
+def note(text):
+    tqdm.write(text, file=sys.stderr)
+
+
+def open_part(path):
+    """Open a part to append to, alone: waits while another process has it."""
+    while True:
+        part = open(path, 'ab')
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note(f'another process is fetching {os.path.basename(path)}; waiting for it')
+            fcntl.flock(part, fcntl.LOCK_EX)
+        if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(part.fileno())):
+            return part
+        part.close()  # the other process has finished, and renamed or removed what was opened here
+
+
+def start_over(part, why):
+    note(f'{os.path.basename(part.name)}: {why}; starting over')
+    part.truncate(0)
+    part.seek(0)
+
+
+def fetch_and_check(url, part, size, find_problem):
+    """Fetch into part. A part that an earlier call left may not fit the rest: then once more, from the start."""
+    resumed = part.tell() > 0
+    while wrong := wrong_md5(part.name, fetch(url, part, size)) or find_problem(part.name):
+        if not resumed:
+            os.remove(part.name)
+            raise DownloadError(f'{url} {wrong}; it was not kept: try again later or elsewhere')
+        start_over(part, 'what came now does not fit what an earlier call left')
+        resumed = False
+
+
+def wrong_md5(path, expected):
+    if expected and (found := base64.b64encode(digest(path, 'md5')).decode()) != expected:
+        return f'has MD5 {found}, the server says {expected}'
+    return None
+
+
+def fetch(url, part, size):
+    """Append to part until it is whole, in as many requests as that takes; returns the server's MD5 or None."""
+    failures = 0
+    while True:
+        before = part.tell()
+        try:
+            return receive(url, part, size)
+        except BrokenTransferError as error:
+            failures = 1 if part.tell() > before else failures + 1
+            if failures == ATTEMPTS:
+                raise DownloadError(f'{url}: {error}, {ATTEMPTS} times in a row; {AGAIN}') from None
+            pause = PAUSE * 2 ** (failures - 1)
+            note(f'{os.path.basename(url)}: {error}; trying again in {pause} s')
+            time.sleep(pause)
+
+
+def receive(url, part, size):
+    """One request for what part lacks; returns the server's MD5 of the whole file or None."""
+    import requests
+
+    offset = part.tell()
+    headers = {'Accept-Encoding': 'identity'}  # lengths and offsets are those of the file itself
+    if offset:
+        headers['Range'] = f'bytes={offset}-'
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+            refuse_other_answers(response, url)
+            total = total_bytes(response)
+            if size is not None and total not in (size, None):
+                raise DownloadError(f'{url} is {total} bytes long, expected {size}; try elsewhere')
+            if response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or total != offset:
+                restart_unless_continued(response, part)
+                append(response, url, part, total)
+            whole = response.status_code == HTTPStatus.OK
+            return response.headers.get('Content-MD5' if whole else 'x-ms-blob-content-md5')
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        raise BrokenTransferError(reason(error)) from None
+    except requests.RequestException as error:
+        raise DownloadError(f'{url}: {reason(error)}; check the address') from None
+
+
+def refuse_other_answers(response, url):
+    """Let pass a file, the rest of one, and word that no rest is there; raise for all else."""
+    status, answer = response.status_code, f'the server answers {response.status_code} {response.reason}'
+    if status in WORTH_ANOTHER_TRY:
+        raise BrokenTransferError(answer)
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return
+    if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+        raise DownloadError(f'{url}: {answer}; check the address')
+    if response.headers.get('Content-Type', '').startswith('text/html'):
+        raise DownloadError(f'{url} is a web page, not a file; is a proxy or a login page in between?')
+
+
+def total_bytes(response):
+    """Length of the whole file, or None where the server does not say."""
+    header = 'Content-Length' if response.status_code == HTTPStatus.OK else 'Content-Range'
+    found = re.search(r'\d+$', response.headers.get(header, ''))
+    return int(found.group()) if found else None
+
+
+def restart_unless_continued(response, part):
+    """Empty part unless response starts where it ends. Raises BrokenTransferError if it has no start either."""
+    offset = part.tell()
+    if response.status_code == HTTPStatus.PARTIAL_CONTENT:
+        if response.headers.get('Content-Range', '').startswith(f'bytes {offset}-'):
+            return
+    elif response.status_code == HTTPStatus.OK:
+        if offset:
+            start_over(part, 'the server cannot send the rest of a file')
+        return
+    start_over(part, f'the server has nothing at byte {offset}')
+    raise BrokenTransferError('the file has changed')
+
+
+def append(response, url, part, total):
+    missing, free = (total or 0) - part.tell(), shutil.disk_usage(os.path.dirname(part.name) or '.').free
+    if missing > free:
+        raise DownloadError(f'{part.name}: {missing} bytes are missing and the disk has {free} free; {AGAIN}')
+    with progress(os.path.basename(url), total, initial=part.tell()) as bar:
+        for chunk in response.iter_content(CHUNK):
+            part.write(chunk)
+            bar.update(len(chunk))
+    part.flush()
+    if total is not None and part.tell() < total:
+        raise BrokenTransferError(f'the connection ended after {part.tell()} of {total} bytes')
+
+
+def reason(error):
+    """What went wrong, without the names of the library's classes and objects around it."""
+    cause = error.args[0] if error.args else error
+    cause = getattr(cause, 'reason', cause)
+    text = next((argument for argument in getattr(cause, 'args', ()) if isinstance(argument, str)), str(cause))
+    return re.sub(r'^\w+\(.*?\): |^<.*?>: |\(\d+ bytes.*', '', text)

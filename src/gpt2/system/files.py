@@ -1,0 +1,39 @@
+"""Files that are written whole or not at all, and the folders they lie in."""
+
+import contextlib
+import os
+
+from gpt2.errors import Error
+
+
+class WriteError(Error):
+    """A file that cannot be written, or a folder that cannot be made."""
+
+
+def make_folder(path, remedy):
+    """Make a folder and those above it, unless it is there. Raises WriteError, which names the remedy."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f'{path} cannot be made ({error.strerror}); {remedy}') from None
+
+
+@contextlib.contextmanager
+def whole_file(path, mode='w', remedy='free space, or choose another folder'):
+    """A file open for writing, which gets its name, path, when the context ends.
+
+    Until then it is <path>.part, of which an error leaves nothing. mode: 'w', UTF-8 text, or a binary
+    one. Raises WriteError, which names the remedy.
+    """
+    part = f'{path}.part'
+    try:
+        with open(part, mode, encoding=None if 'b' in mode else 'utf-8') as file:
+            yield file
+        os.replace(part, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.remove(part)
+        # An OSError without a number is of a library that reads in the context, not of the system.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise WriteError(f'{path} cannot be written ({error.strerror}); {remedy}') from None
+        raise

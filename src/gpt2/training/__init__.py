@@ -1,0 +1,1 @@
+"""Data, optimizer and loop of training, and the folder of a model in training."""

@@ -1,0 +1,74 @@
+"""The folder of a model in training: what it starts from, and what an interrupted run left in it."""
+
+import json
+import os
+import shutil
+
+from gpt2.checkpoints.files import OPTIMIZER_SUFFIX, STATE_FILE, find_prefix
+from gpt2.checkpoints.folders import find_model
+from gpt2.encoder import get_encoder
+from gpt2.errors import Error, UsageError
+from gpt2.hparams import HParams, load_hparams, save_hparams, variable_shapes
+from gpt2.system.files import make_folder, whole_file
+from gpt2.training.optimizer import optimizer_shapes
+
+RECORD = 'training.json'
+
+
+def holds_run(folder):
+    """Whether folder holds a run to go on with. Raises Error if it holds another model."""
+    if not os.path.exists(os.path.join(folder, 'checkpoint')):
+        return False
+    if not os.path.exists(os.path.join(folder, RECORD)):
+        raise Error(f'{folder} holds a model that was not trained here; choose another --model_name')
+    return True
+
+
+
+
+def prepare_folder(folder, init_from, vocabulary, shape, models_dir):
+    """Make a new model's folder: hparams.json, encoder.json, vocab.bpe. Returns where it starts from."""
+    source_name, source_dir, _ = find_model(init_from or vocabulary, models_dir)
+    source = os.path.join(source_dir, source_name)
+    if init_from:
+        hparams = load_hparams(os.path.join(source, 'hparams.json'))
+    else:
+        hparams = HParams(n_vocab=len(get_encoder(source_name, source_dir).encoder), **shape)
+    make_folder(folder, 'choose another --models_dir')
+    for name in ('encoder.json', 'vocab.bpe'):
+        with open(os.path.join(source, name), 'rb') as file, whole_file(os.path.join(folder, name), 'wb') as copy:
+            shutil.copyfileobj(file, copy)
+    save_hparams(os.path.join(folder, 'hparams.json'), hparams)
+    return source if init_from else None
+
+
+def check_record(folder, record, resumed):
+    """Write what a run depends on; for a resumed run raise UsageError if it depended on something else."""
+    path = os.path.join(folder, RECORD)
+    if not resumed:
+        with whole_file(path) as file:
+            json.dump(record, file, indent=1)
+        return
+    with open(path, encoding='utf-8') as file:
+        before = json.load(file)
+    for name, value in record.items():
+        if before.get(name) != value:
+            raise UsageError(
+                f'{folder} was trained with {name} {before.get(name)}, now it is {value}; '
+                'give the same again, or another --model_name'
+            )
+
+
+def starting_point(folder, source, hparams, seed):
+    """(params, optimizer): those saved in folder, or fresh ones with the weights of source, if any."""
+    from gpt2 import model
+    from gpt2.checkpoints import release as checkpoint
+    from gpt2.system.tensorflow import tf
+
+    shapes = optimizer_shapes(variable_shapes(hparams))
+    if os.path.exists(os.path.join(folder, STATE_FILE)):
+        prefix = find_prefix(folder) + OPTIMIZER_SUFFIX
+        optimizer = {name: tf.Variable(value) for name, value in checkpoint.read_values(prefix, shapes)}
+        return checkpoint.load_params(folder, hparams), optimizer
+    params = checkpoint.load_params(source, hparams) if source else model.initial_params(hparams, seed)
+    return params, {name: tf.Variable(tf.zeros(shape)) for name, shape in shapes.items()}

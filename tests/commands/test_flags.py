@@ -1,0 +1,369 @@
+"""The command line: flags to a function call, its result to messages and an exit status."""
+
+import inspect
+import io
+import signal
+import subprocess
+import sys
+
+import pytest
+from example_models import REPOSITORY
+
+from gpt2.commands.flags import (
+    boolean,
+    canonical_arguments,
+    integer,
+    number,
+    open_standard_streams,
+    reject_unknown,
+    run,
+    texts,
+)
+from gpt2.errors import Error, UsageError
+
+SRC = REPOSITORY / 'src'
+
+
+def example(
+    name=None, top_k=0, text='none', last: list = None, loud: bool = False, stream: bool = None, *extra, **unknown
+):
+    """Do nothing, well.
+
+    --name NAME   whose
+    """
+    reject_unknown(extra, unknown)
+    example.called = {'name': name, 'top_k': top_k, 'text': text, 'last': last, 'loud': loud, 'stream': stream}
+
+
+DEFAULTS = {'name': None, 'top_k': 0, 'text': 'none', 'last': None, 'loud': False, 'stream': None}
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Runs a function as `program.py ARGUMENTS`."""
+
+    def run_with(*arguments, function=example):
+        example.called = None
+        monkeypatch.setattr(sys, 'argv', ['/some/where/program.py', *arguments])
+        monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'')))
+        run(function)
+        return example.called
+
+    return run_with
+
+
+@pytest.fixture
+def failing(command, capsys):
+    """As command, for a run that has to fail: (status, its only line on standard error)."""
+
+    def run_with(*arguments, **options):
+        with pytest.raises(SystemExit) as exit:
+            command(*arguments, **options)
+        captured = capsys.readouterr()
+        assert captured.out == ''
+        assert captured.err.endswith('\n')
+        assert len(captured.err.splitlines()) == 1, captured.err
+        return exit.value.code, captured.err.rstrip('\n')
+
+    return run_with
+
+
+# canonical_arguments
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        pytest.param([], [], id='nothing'),
+        pytest.param(['--name', 'x'], ['--name=x'], id='two words'),
+        pytest.param(['--name=x'], ['--name=x'], id='one word'),
+        pytest.param(['--name=a=b'], ['--name=a=b'], id='value with an equals sign'),
+        pytest.param(['--name', '--a=b'], ['--name=--a=b'], id='value that looks like another flag'),
+        pytest.param(['--name='], ['--name='], id='empty value, one word'),
+        pytest.param(['--name', ''], ['--name='], id='empty value, two words'),
+        pytest.param(['--name', '-'], ['--name=-'], id='lone dash'),
+        pytest.param(['--name', '-1.5'], ['--name=-1.5'], id='negative number'),
+        pytest.param(['--name', '-x'], ['--name=-x'], id='value with one dash'),
+        pytest.param(['--name', '--unheard'], ['--name=--unheard'], id='value with two dashes'),
+        pytest.param(['--name', '-- He said'], ['--name=-- He said'], id='value that begins with a spaced dash'),
+        pytest.param(['--name', 'a\nb\x00c'], ['--name=a\nb\x00c'], id='newline and NUL'),
+        pytest.param(['--name', '\udcff'], ['--name=\udcff'], id='undecodable byte'),
+        pytest.param(['--top-k', '40'], ['--top_k=40'], id='hyphen for underscore'),
+        pytest.param(['--top-k=-4-0'], ['--top_k=-4-0'], id='hyphens of a value stay'),
+        pytest.param(['--loud'], ['--loud=True'], id='switch'),
+        pytest.param(['--loud', '--name', 'x'], ['--loud=True', '--name=x'], id='switch before a flag'),
+        pytest.param(['--loud=False'], ['--loud=False'], id='switch with a value'),
+        pytest.param(['--noloud'], ['--loud=False'], id='switch turned off'),
+        pytest.param(['--nostream', '--loud'], ['--stream=False', '--loud=True'], id='two switches'),
+        pytest.param(['--name', 'x', '--name', 'y'], ['--name=x', '--name=y'], id='single flag given twice'),
+        pytest.param(['word'], ['word'], id='word without a flag'),
+        pytest.param(['-x'], ['-x'], id='short flag'),
+    ],
+)
+def test_canonical_arguments(arguments, words):
+    assert canonical_arguments(arguments, example) == (words, {})
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'values'),
+    [
+        (['--last', 'a'], ['a']),
+        (['--last', 'a', '--last', 'b', '--last', 'a'], ['a', 'b', 'a']),
+        (['--last=a', '--last', '-', '--last='], ['a', '-', '']),
+        (['--last=--', '--last', '\n\n'], ['--', '\n\n']),
+    ],
+)
+def test_canonical_arguments_collects_a_repeated_flag(arguments, values):
+    assert canonical_arguments(arguments, example) == ([], {'last': values})
+
+
+@pytest.mark.parametrize(
+    'arguments', [['--name'], ['--last'], ['--name', '--loud'], ['--name', '--top_k=3'], ['--loud', '--name']]
+)
+def test_a_flag_without_its_value_is_refused(arguments):
+    with pytest.raises(UsageError, match=r'--(name|last) needs a value'):
+        canonical_arguments(arguments, example)
+
+
+def test_a_flag_with_a_hyphen_is_no_value_of_the_flag_before_it():
+    with pytest.raises(UsageError, match='--name needs a value'):
+        canonical_arguments(['--name', '--top-k', '40'], example)
+
+
+@pytest.mark.parametrize(
+    ('flag', 'message'),
+    [
+        ('--nmae', 'unknown flag --nmae, did you mean --name?'),
+        ('--top_q=3', 'unknown flag --top_q, did you mean --top_k?'),
+        ('--load', 'unknown flag --load, did you mean --loud?'),
+        ('--xyzzy', 'unknown flag --xyzzy;'),
+        ('--noname', 'unknown flag --noname'),
+        ('--extra', 'unknown flag --extra'),
+        ('--unknown', 'unknown flag --unknown'),
+    ],
+)
+def test_an_unknown_flag_is_refused_with_the_nearest_one(flag, message):
+    with pytest.raises(UsageError) as error:
+        canonical_arguments([flag], example)
+    assert str(error.value).startswith(message)
+    assert '--help' in str(error.value)
+
+
+def test_two_dashes_can_be_a_value():
+    assert canonical_arguments(['--name', '--', '--loud'], example) == (['--name=--', '--loud=True'], {})
+
+
+def test_two_dashes_between_arguments_mean_nothing():
+    assert canonical_arguments(['--', '--loud', '--'], example) == (['--loud=True'], {})
+
+
+# run: the call
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'given'),
+    [
+        pytest.param([], {}, id='defaults'),
+        pytest.param(['--name', '40'], {'name': '40'}, id='numbers stay text'),
+        pytest.param(['--name', '[1, 2]'], {'name': '[1, 2]'}, id='lists stay text'),
+        pytest.param(['--name', 'None'], {'name': 'None'}, id='None stays text'),
+        pytest.param(['--name', '"quoted"'], {'name': '"quoted"'}, id='quotes stay'),
+        pytest.param(['--name='], {'name': ''}, id='empty'),
+        pytest.param(['--name', '-'], {'name': '-'}, id='lone dash'),
+        pytest.param(['--name', '-1', '--top-k', '-2'], {'name': '-1', 'top_k': '-2'}, id='negative numbers'),
+        pytest.param(['--name', '--unheard of'], {'name': '--unheard of'}, id='two dashes'),
+        pytest.param(['--name=--loud'], {'name': '--loud'}, id='the name of a flag'),
+        pytest.param(['--name=--help'], {'name': '--help'}, id='help as a value'),
+        pytest.param(['--name', ' a\tb\n'], {'name': ' a\tb\n'}, id='white space'),
+        pytest.param(['--name', 'naïve 漢 😀'], {'name': 'naïve 漢 😀'}, id='any script'),
+        pytest.param(['--name', 'x', '--name', 'y'], {'name': 'y'}, id='the last of two'),
+        pytest.param(['--last', 'a', '--last', '-'], {'last': ['a', '-']}, id='repeated'),
+        pytest.param(['--last', ''], {'last': ['']}, id='repeated, empty'),
+        pytest.param(['--last', 'a', '--name', 'x'], {'last': ['a'], 'name': 'x'}, id='repeated and single'),
+        pytest.param(['--noloud', '--stream'], {'loud': 'False', 'stream': 'True'}, id='switches'),
+    ],
+)
+def test_run_hands_every_value_over_as_it_stands(command, arguments, given):
+    assert command(*arguments) == DEFAULTS | given
+
+
+def test_run_returns_when_the_function_does(command, capsys):
+    command('--name', 'x')
+    assert capsys.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize('arguments', [['--help'], ['-h'], ['--name', 'x', '--help'], ['--nmae', '--help']])
+def test_help_goes_to_standard_output_and_runs_nothing(command, capsys, arguments):
+    assert command(*arguments) is None
+    out, err = capsys.readouterr()
+    assert out == inspect.getdoc(example) + '\n'
+    assert err == ''
+
+
+# run: failures
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--nmae', 'x'], 'unknown flag --nmae, did you mean --name?'),
+        (['--name'], '--name needs a value'),
+        (['-x'], 'unknown flag'),
+        (['-x', '3'], 'unknown flag'),
+        (['--nmae=a\nb'], 'unknown flag --nmae'),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_status_2(failing, arguments, message):
+    status, line = failing(*arguments)
+    assert status == 2
+    assert line.startswith(f'program.py: {message}')
+    assert example.called is None
+
+
+def test_a_word_that_belongs_to_no_flag_is_refused_by_name(failing):
+    def function(*extra, **unknown):
+        reject_unknown(extra, unknown)
+
+    status, line = failing('upon', 'a', 'time', function=function)
+    assert status == 2
+    assert line.startswith("program.py: 'upon' belongs to no flag")
+
+
+@pytest.mark.parametrize(('error', 'status'), [(Error, 1), (UsageError, 2)])
+def test_an_error_is_one_line_with_its_status(failing, error, status):
+    def function():
+        raise error('first line\n  second\tline ')
+
+    assert failing(function=function) == (status, 'program.py: first line second line')
+
+
+def test_ctrl_c_ends_with_130_and_no_message(command, capsys):
+    def function():
+        raise KeyboardInterrupt
+
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as exit:
+            command(function=function)
+        assert exit.value.code == 130
+        assert capsys.readouterr() == ('', '')
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a second one does not break off the end
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def test_a_bug_is_not_swallowed(command):
+    def function():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        command(function=function)
+
+
+def program(body, **options):
+    """Start a Python program that runs body as its command."""
+    indented = '\n'.join(f'    {line}' for line in body.splitlines())
+    source = f'import sys; sys.path.insert(0, {str(SRC)!r})\nfrom gpt2.commands.flags import run\ndef f():\n{indented}\nrun(f)'
+    pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    return subprocess.Popen([sys.executable, '-c', source], **(pipes | options))
+
+
+@pytest.mark.parametrize('count', [1000, 1_000_000], ids=['less than a buffer', 'more than a pipe holds'])
+def test_a_reader_that_goes_away_is_no_failure(count):
+    with program(f'for number in range({count}):\n    print(number, flush=number < 2)') as process:
+        assert process.stdout.readline() == '0\n'
+        process.stdout.close()
+        assert process.stderr.read() == ''
+        assert process.wait() == 0
+
+
+def test_output_a_terminal_cannot_show_is_replaced():
+    body = 'print("naïve 漢 😀 \\udcff")\nprint("漢 \\udcff", file=sys.stderr)'
+    with program(body, env={'PYTHONIOENCODING': 'ascii', 'LC_ALL': 'C'}) as process:
+        assert process.communicate() == ('na?ve ? ? ?\n', '? ?\n')
+        assert process.returncode == 0
+
+
+def test_undecodable_input_reaches_the_program_as_surrogates():
+    with program('print(ascii(sys.stdin.read()))', stdin=subprocess.PIPE, text=False) as process:
+        assert process.communicate('é\xff'.encode('latin-1'))[0] == rb"'\udce9\udcff'" + b'\n'
+
+
+@pytest.mark.parametrize('name', ['stdin', 'stdout', 'stderr'])
+def test_streams_that_were_closed_are_there_all_the_same(monkeypatch, name):
+    monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'')))
+    monkeypatch.setattr(sys, name, None)
+    open_standard_streams()
+    assert sys.stdin.read() == ''
+    print('gone')
+    print('gone', file=sys.stderr)
+    assert getattr(sys, name) is not None
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ('value', 'result'),
+    [('0', 0), ('40', 40), (40, 40), (' 7 ', 7), ('+3', 3), (None, None), ('None', None), (2.0, 2)],
+)
+def test_integer(value, result):
+    assert integer('seed', value, 0) == result
+
+
+@pytest.mark.parametrize('value', [2**53 + 1, 2**64 - 1, 10**30 + 1])
+def test_integer_takes_any_size_exactly(value):
+    assert integer('seed', str(value), 0) == value
+
+
+@pytest.mark.parametrize(
+    'value', ['', 'x', '1.5', '4.0', '1e3', 'nan', 'inf', '0x10', '1,000', 'True', '--', 1.5, float('inf'), '９.']
+)
+def test_what_is_no_integer_is_refused(value):
+    with pytest.raises(UsageError) as error:
+        integer('seed', value, 0)
+    assert str(error.value) == f'--seed is {value!r}, expected an integer of at least 0'
+
+
+@pytest.mark.parametrize(('value', 'minimum'), [('-1', 0), ('0', 1), (-5, 1)])
+def test_an_integer_below_the_minimum_is_refused_with_both(value, minimum):
+    with pytest.raises(UsageError) as error:
+        integer('length', value, minimum)
+    assert str(error.value) == f'--length is {value}, expected at least {minimum}'
+
+
+@pytest.mark.parametrize(('value', 'result'), [('0', 0.0), ('1', 1.0), ('.5', 0.5), ('1e-3', 0.001), (2, 2.0)])
+def test_number(value, result):
+    found = number('temperature', value, lambda value: value >= 0, 'of at least 0')
+    assert (found, type(found)) == (result, float)
+
+
+@pytest.mark.parametrize('value', ['', 'x', 'nan', 'inf', '-inf', '-0.1', '1e999', 'None', None, float('nan'), '1,5'])
+def test_what_is_no_allowed_number_is_refused(value):
+    with pytest.raises(UsageError, match=r'^--temperature is .*, expected a number of at least 0$'):
+        number('temperature', value, lambda value: value >= 0, 'of at least 0')
+
+
+@pytest.mark.parametrize(
+    ('value', 'result'),
+    [
+        ('True', True), ('true', True), ('1', True), ('yes', True), (True, True),
+        ('False', False), ('FALSE', False), ('0', False), ('no', False), (False, False), (None, None), ('None', None),
+    ],
+)  # fmt: skip
+def test_boolean(value, result):
+    assert boolean('json', value) is result
+
+
+@pytest.mark.parametrize('value', ['', 'maybe', '2', 'tru'])
+def test_what_is_no_boolean_is_refused(value):
+    with pytest.raises(UsageError) as error:
+        boolean('json', value)
+    assert str(error.value) == f'--json is {value!r}, expected true or false'
+
+
+@pytest.mark.parametrize(
+    ('value', 'result'), [(None, ()), ('ab', ('ab',)), ('', ('',)), (['a', 'b'], ('a', 'b')), ((), ()), ([], ())]
+)
+def test_texts(value, result):
+    assert texts(value) == result

@@ -1,0 +1,81 @@
+import itertools
+import random
+
+import pytest
+from example_models import MODELS
+
+from gpt2.encoder import PRETOKEN, get_encoder
+from gpt2.errors import UsageError
+from gpt2.scoring import text_stream
+
+CHARACTERS = "ab1'sretvlmd !,.\n\t\r\u00a0\u3000é\u0301中２ⅷ\x1c\x85😀"
+
+
+@pytest.fixture(scope='module')
+def encoder():
+    return get_encoder('7M', str(MODELS))
+
+
+def random_texts(count, longest):
+    chosen = random.Random(0)
+    return [''.join(chosen.choices(CHARACTERS, k=chosen.randint(1, longest))) for _ in range(count)]
+
+
+def test_no_pretoken_reaches_across_a_cut():
+    cuts = 0
+    for text in random_texts(20_000, 12):
+        whole = PRETOKEN.findall(text)
+        for start in range(len(text)):
+            if found := text_stream.CUT.search(text[: start + 2]):
+                cuts += 1
+                parts = text[: found.end()], text[found.end() :]
+                assert [*PRETOKEN.findall(parts[0]), *PRETOKEN.findall(parts[1])] == whole
+    assert cuts > 20_000
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 7])
+def test_pieces_give_the_ids_and_the_measure_of_the_whole_text(encoder, size):
+    for text in [*random_texts(300, 60), 'a' * 50, ' ' * 50, 'x\n' * 20, "it's 3rd, isn't it?  \n\n Yes.  "]:
+        measure = text_stream.Measure()
+        pieces = [text[start : start + size] for start in range(0, len(text), size)]
+        assert list(text_stream.encode_stream(encoder, pieces, measure)) == encoder.encode(text)
+        assert (measure.bytes, measure.words) == (len(text.encode()), len(text.split()))
+
+
+def test_pieces_stay_small_however_long_the_text():
+    endless = itertools.cycle(['It was the best of times, it was the wor', 'st of times.\n'])
+    sizes = [len(piece) for piece in itertools.islice(text_stream.whole_pretokens(endless), 10_000)]
+    assert max(sizes) < 100
+
+
+@pytest.mark.parametrize('size', [1, 2, 5, 4096])
+def test_characters_cut_by_reading_are_whole(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(text_stream, 'READ_BYTES', size)
+    (tmp_path / 'text').write_text('aé中😀' * 50, encoding='utf-8')
+    assert ''.join(text_stream.decoded(tmp_path / 'text', 'strict')) == 'aé中😀' * 50
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 4096])
+@pytest.mark.parametrize(
+    ('content', 'offset'),
+    [
+        (b'\xff', 0),
+        (b'ab\x80', 2),
+        ('é中'.encode() + b'\xe4\xb8', 5),
+        ('中中'.encode() + b'\xe4a', 6),
+        (b'a\xf0\x9f\x98', 1),
+    ],
+)
+def test_bytes_that_are_not_utf8_are_refused_with_their_offset(tmp_path, monkeypatch, size, content, offset):
+    monkeypatch.setattr(text_stream, 'READ_BYTES', size)
+    (tmp_path / 'text').write_bytes(content)
+    with pytest.raises(UsageError, match=f'is not UTF-8 at byte {offset};'):
+        list(text_stream.decoded(tmp_path / 'text', 'strict'))
+    replaced = ''.join(text_stream.decoded(tmp_path / 'text', 'replace'))
+    assert replaced == content.decode('utf-8', 'replace')
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    for path in (tmp_path / 'missing', tmp_path):
+        with pytest.raises(UsageError, match=f'{path} cannot be read'):
+            list(text_stream.decoded(path, 'strict'))

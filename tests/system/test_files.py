@@ -1,0 +1,43 @@
+"""Files that are written whole or not at all."""
+
+import os
+
+import pytest
+
+from gpt2.system.files import WriteError, make_folder, whole_file
+
+
+def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / 'file'
+    path.write_text('before')
+    with whole_file(str(path)) as file:
+        file.write('après')
+        file.flush()
+        assert path.read_text() == 'before'
+    assert path.read_bytes() == 'après'.encode()
+    assert os.listdir(tmp_path) == ['file']
+
+
+def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path):
+    path = tmp_path / 'file'
+    path.write_text('before')
+    with pytest.raises(ZeroDivisionError), whole_file(str(path), 'wb') as file:
+        file.write(b'half')
+        1 / 0  # noqa: B018
+    assert path.read_text() == 'before'
+    assert os.listdir(tmp_path) == ['file']
+
+
+def test_what_cannot_be_written_is_said_with_the_remedy(tmp_path):
+    (tmp_path / 'file').touch()
+    path = str(tmp_path / 'file' / 'below')
+    message = r'file/below cannot be written \(Not a directory\); go elsewhere$'
+    with pytest.raises(WriteError, match=message), whole_file(path, remedy='go elsewhere'):
+        pass
+    with pytest.raises(WriteError, match=r'below cannot be made \(Not a directory\); go elsewhere$'):
+        make_folder(path, 'go elsewhere')
+
+
+def test_a_readers_error_in_the_context_is_not_taken_for_one_of_writing(tmp_path):
+    with pytest.raises(OSError, match='CRC'), whole_file(str(tmp_path / 'file')):
+        raise OSError('CRC check failed')  # as gzip raises it: without an error number
