@@ -285,7 +285,7 @@ def test_no_surrogate_is_refused(gpt2):
 
 
 def test_cache_stays_bounded(fresh_gpt2, monkeypatch):
-    monkeypatch.setattr('encoder.CACHE_ENTRIES', 8)
+    monkeypatch.setattr('gpt2.encoder.CACHE_ENTRIES', 8)
     sizes = set()
     for number in range(100):
         fresh_gpt2.encode(f' word {number}')
@@ -295,7 +295,7 @@ def test_cache_stays_bounded(fresh_gpt2, monkeypatch):
 
 
 def test_cache_stays_bounded_within_one_text(fresh_gpt2, gpt2, monkeypatch):
-    monkeypatch.setattr('encoder.CACHE_ENTRIES', 8)
+    monkeypatch.setattr('gpt2.encoder.CACHE_ENTRIES', 8)
     text = ' '.join(map(str, range(1000)))
     assert fresh_gpt2.encode(text) == gpt2.encode(text)
     assert 1 <= len(fresh_gpt2.cache) <= 8

@@ -263,7 +263,8 @@ def test_a_bug_is_not_swallowed(command):
 def program(body, **options):
     """Start a Python program that runs body as its command."""
     indented = '\n'.join(f'    {line}' for line in body.splitlines())
-    source = f'import sys; sys.path.insert(0, {str(SRC)!r})\nfrom gpt2.commands.flags import run\ndef f():\n{indented}\nrun(f)'
+    imports = f'import sys; sys.path.insert(0, {str(SRC)!r})\nfrom gpt2.commands.flags import run'
+    source = f'{imports}\ndef f():\n{indented}\nrun(f)'
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     return subprocess.Popen([sys.executable, '-c', source], **(pipes | options))
 
