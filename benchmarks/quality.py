@@ -18,20 +18,13 @@ from tqdm import tqdm
 
 from gpt2.encoder import get_encoder
 from gpt2.hparams import RELEASED_HPARAMS, load_hparams, save_hparams
-from gpt2.litert.engine import EVERYBODY, NOBODY, Generator
+from gpt2.litert.engine import Generator
 from gpt2.litert.export import PRECISIONS, exported_file
 
 
 def window_logits(generator, tokens):
-    """Logits [n, n_vocab] at every position of token ids [n]."""
-    rows = np.arange(len(tokens))
-    if generator.rows != len(rows) or generator.used:
-        generator.clear()
-        generator.resize(len(rows), len(rows), rows)
-    logits = generator.step(np.asarray(tokens), rows, np.full(len(rows), EVERYBODY), np.tri(len(rows), dtype=bool))
-    generator.used = 0  # the next window begins anew
-    generator.owners[:] = NOBODY
-    return logits
+    """Logits float32 [n, n_vocab] of LiteRT's generator after each of n tokens."""
+    return np.concatenate(generator.map_logits(np.copy, tokens))
 
 
 def log_softmax(logits):

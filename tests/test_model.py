@@ -39,8 +39,7 @@ def test_loss_equals_the_numpy_reference():
 def test_cached_decoding_equals_the_uncached_forward(tiny_params, batch, prompt):
     tokens = random_tokens(TINY, batch, TINY.n_ctx)
     expected = full_logits(TINY, tiny_params, tokens)
-    cache = model.new_cache(TINY)
-    model.clear_cache(TINY, cache, batch, TINY.n_ctx)
+    cache = model.new_cache(TINY, batch, TINY.n_ctx)
     features = model.forward(TINY, tiny_params, tf.constant(tokens[:, :prompt]), cache, 0)
     found = [model.logits(tiny_params, features).numpy()]
     for position in range(prompt, TINY.n_ctx):
@@ -51,25 +50,23 @@ def test_cached_decoding_equals_the_uncached_forward(tiny_params, batch, prompt)
 
 def test_a_resized_cache_keeps_what_it_holds(tiny_params):
     tokens = random_tokens(TINY, 1, 12)
-    cache = model.new_cache(TINY)
-    model.clear_cache(TINY, cache, 1, 6)
+    cache = model.new_cache(TINY, 1, 6)
     model.forward(TINY, tiny_params, tf.constant(tokens[:, :5]), cache, 0)
-    model.resize_cache(TINY, cache, batch=1, capacity=6, new_batch=3, new_capacity=12)
+    cache = model.resized_cache(TINY, cache, 6, [0, 0, 0], 12)
     features = model.forward(TINY, tiny_params, tf.constant(np.repeat(tokens[:, 5:], 3, axis=0)), cache, 5)
     expected = full_logits(TINY, tiny_params, tokens)[:, 5:]
     np.testing.assert_allclose(model.logits(tiny_params, features), np.repeat(expected, 3, axis=0), atol=1e-4)
 
 
 def test_the_cache_is_updated_in_place(tiny_params):
-    cache = model.new_cache(TINY)
-    model.clear_cache(TINY, cache, 1, TINY.n_ctx)
+    cache = model.new_cache(TINY, 1, TINY.n_ctx)
 
     def addresses():
-        return [np.asarray(memoryview(layer['k'].read_value())).ctypes.data for layer in cache]
+        return [np.asarray(memoryview(layer['k'])).ctypes.data for layer in cache]
 
     before = addresses()
-    step = tf.function(lambda tokens: model.forward(TINY, tiny_params, tokens, cache, 0))
-    step(tf.constant([[1, 2, 3]]))
+    step = tf.function(lambda tokens, cache: model.forward(TINY, tiny_params, tokens, cache, 0))
+    step(tf.constant([[1, 2, 3]]), cache)
     assert addresses() == before
     rows = cache[0]['k'].numpy().reshape(TINY.n_head, TINY.n_ctx, -1)
     assert rows[:, :3].any(axis=-1).all()
@@ -77,8 +74,7 @@ def test_the_cache_is_updated_in_place(tiny_params):
 
 
 def test_layers_do_not_share_cache_memory(tiny_params):
-    cache = model.new_cache(TINY)
-    model.clear_cache(TINY, cache, 2, TINY.n_ctx)
+    cache = model.new_cache(TINY, 2, TINY.n_ctx)
     model.forward(TINY, tiny_params, tf.constant(random_tokens(TINY, 2, 4)), cache, 0)
     contents = [variable.numpy() for layer in cache for variable in layer.values()]
     assert len({content.tobytes() for content in contents}) == 2 * TINY.n_layer

@@ -58,16 +58,15 @@ def test_loss_equals_the_released_graph(released, loaded, tokens):
 def test_cached_decoding_equals_the_released_graph(released, loaded, tokens):
     """Prompt, then one token at a time across a growth of the cache, at 124M's real size."""
     hparams, params = loaded
-    cache = model.new_cache(hparams)
-    model.clear_cache(hparams, cache, 1, 1024)
+    cache = model.new_cache(hparams, 1, 1024)
 
     @tf.function(reduce_retracing=True)
-    def step(tokens, position):
+    def step(tokens, position, cache):
         return model.logits(params, model.forward(hparams, params, tokens, cache, position))
 
-    found = [step(tf.constant(tokens[:, :1000]), tf.constant(0))[0].numpy()]
+    found = [step(tf.constant(tokens[:, :1000]), tf.constant(0), cache)[0].numpy()]
     for position in range(1000, 1024):
-        found.append(step(tf.constant(tokens[:, position : position + 1]), tf.constant(position))[0].numpy())
+        found.append(step(tf.constant(tokens[:, position : position + 1]), tf.constant(position), cache)[0].numpy())
     np.testing.assert_allclose(np.concatenate(found), released[0], atol=1e-4)
 
 

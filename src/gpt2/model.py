@@ -95,73 +95,64 @@ def small_softmax(x):
     return e / tf.reduce_sum(e, axis=-1, keepdims=True)
 
 
-def new_cache(hparams):
-    """An empty key/value cache: one {'k': variable, 'v': variable} a layer.
+def new_cache(hparams, batch, capacity):
+    """An empty key/value cache with room for [batch, capacity]: one {'k': tensor, 'v': tensor} a layer.
 
-    Each variable is float32 [batch * heads * capacity, features / heads]: the positions of one
-    head of one sample lie together, so attention reads them without a copy, and a new position
-    is a few whole rows, which TensorFlow can overwrite where they are. Batch and capacity are
-    left open in the variables' shape: no graph is traced again when they change.
+    Each tensor is float32 [batch * heads * capacity, features / heads]: the positions of one head
+    of one sample lie together, so attention reads them without a copy, and a new position is a few
+    whole rows, which forward() overwrites where they are. So a cache belongs to one caller.
     """
-    features = hparams.n_embd // hparams.n_head
-
-    def empty():
-        return tf.Variable(tf.zeros([0, features]), shape=[None, features], trainable=False)
-
-    return [{'k': empty(), 'v': empty()} for _ in range(hparams.n_layer)]
+    shape = [batch * hparams.n_head * capacity, hparams.n_embd // hparams.n_head]
+    # Zeros of its own for each: a shared buffer would be written by all.
+    return [{'k': tf.zeros(shape), 'v': tf.zeros(shape)} for _ in range(hparams.n_layer)]
 
 
 def cache_capacity(hparams, cache, batch):
-    return tf.shape(cache[0]['k'].read_value())[0] // (batch * hparams.n_head)
+    return tf.shape(cache[0]['k'])[0] // (batch * hparams.n_head)
 
 
-def clear_cache(hparams, cache, batch, capacity):
-    """Empty a cache and give it room for [batch, capacity]."""
-    shape = [batch * hparams.n_head * capacity, hparams.n_embd // hparams.n_head]
-    for layer in cache:
-        for variable in layer.values():
-            variable.assign(tf.zeros(shape))  # zeros of its own: a shared buffer would be written by all
+def resized_cache(hparams, cache, capacity, rows, new_capacity):
+    """A cache of [len(rows), new_capacity] that holds what those rows of one of any batch and of capacity hold.
 
-
-def resize_cache(hparams, cache, batch, capacity, new_batch, new_capacity):
-    """Keep what a cache of [batch, capacity] holds in one of [new_batch, new_capacity].
-
-    A single sample is repeated for all of the new batch; otherwise the batch must stay as it is.
+    rows: int32 [new batch], each a row of the old cache; one may come several times. What lies beyond
+    new_capacity is lost.
     """
     features = hparams.n_embd // hparams.n_head
-    for layer in cache:
-        for variable in layer.values():
-            rows = tf.reshape(variable, [batch, hparams.n_head, capacity, features])
-            rows = tf.repeat(rows, new_batch // batch, axis=0)
-            rows = tf.pad(rows, [[0, 0], [0, 0], [0, new_capacity - capacity], [0, 0]])
-            variable.assign(tf.reshape(rows, [-1, features]))
+
+    def resized(x):
+        kept = tf.gather(tf.reshape(x, [-1, hparams.n_head, capacity, features])[:, :, :new_capacity], rows)
+        kept = tf.pad(kept, [[0, 0], [0, 0], [0, max(new_capacity - capacity, 0)], [0, 0]])
+        return tf.reshape(kept, [-1, features])
+
+    return [{kind: resized(x) for kind, x in layer.items()} for layer in cache]
 
 
-def cache_places(hparams, batch, n, capacity, position):
-    """Where n new positions go in every variable of a cache: (rows, shape).
+def cache_places(hparams, positions, capacity, batch):
+    """Where new positions, int32 [batch or 1, n], go in every tensor of a cache: (rows, shape).
 
-    rows: int32 [batch * heads * n], those that the positions take; shape: of the whole variable as
+    rows: int32 [batch * heads * n], those that the positions take; shape: of the whole tensor as
     [batch, heads, capacity, features / heads].
     """
-    heads = batch * hparams.n_head
-    rows = tf.range(heads)[:, tf.newaxis] * capacity + position + tf.range(n)
+    heads = tf.reshape(tf.range(batch * hparams.n_head), [batch, hparams.n_head, 1])
+    rows = heads * capacity + positions[:, tf.newaxis]  # -> [batch, heads, n]
     shape = tf.stack([batch, hparams.n_head, capacity, hparams.n_embd // hparams.n_head])
     return tf.reshape(rows, [-1]), shape
 
 
-def write_cache(variable, x, places):
-    """Overwrite rows of a cache variable in place with x, [batch, heads, n, features]; returns all of it.
+def write_cache(cached, x, places):
+    """Overwrite rows of a cache's tensor in place with x, [batch, heads, n, features]; returns all of it.
 
-    tf.Variable's own sliced assignment would make every later read of it copy the whole cache.
+    A tf.Variable's own sliced assignment would make every later read of it copy the whole cache.
     """
     rows, shape = places
     values = tf.reshape(x, [-1, x.shape[3]])
-    return tf.reshape(tf.raw_ops.InplaceUpdate(x=variable.read_value(), i=rows, v=values), shape)
+    return tf.reshape(tf.raw_ops.InplaceUpdate(x=cached, i=rows, v=values), shape)
 
 
-def attention_mask(n, m, position):
-    """[n, m]: 0 where the query at position + row may see the key at column, -1e10 elsewhere."""
-    return tf.where(tf.range(m) <= position + tf.range(n)[:, tf.newaxis], 0.0, -1e10)
+def attention_mask(positions, m):
+    """[batch or 1, 1, n, m]: 0 where the query at one of positions, int32 [batch or 1, n], may see the key at
+    column, -1e10 elsewhere."""
+    return tf.where(tf.range(m) <= positions[:, tf.newaxis, :, tf.newaxis], 0.0, -1e10)
 
 
 def attention(x, p, n_head, mask, cache, places):
@@ -182,17 +173,17 @@ def mlp(x, p):
 def forward(hparams, params, tokens, cache=None, position=0):
     """Final features float32 [batch, n, n_embd] of tokens int32 [batch, n].
 
-    With a cache, the tokens stand at `position` and after; earlier positions are read from the
-    cache, to which these are added. It must have room for position + n.
+    With a cache, the tokens stand at `position` and after, an int32 scalar or [batch]; earlier
+    positions are read from the cache, in which these are written. It must have room for position + n.
     """
     p = params['model']
     batch, n = tf.shape(tokens)[0], tf.shape(tokens)[1]
-    positions = position + tf.range(n)
+    positions = tf.reshape(position, [-1, 1]) + tf.range(n)  # -> [batch or 1, n]
     x = tf.gather(p['wte'], tokens) + tf.gather(p['wpe'], positions)
     m = n if cache is None else cache_capacity(hparams, cache, batch)
-    mask = attention_mask(n, m, position)
+    mask = attention_mask(positions, m)
     # Once for all layers: so many small operations would cost a token a millisecond in each.
-    places = None if cache is None else cache_places(hparams, batch, n, m, position)
+    places = None if cache is None else cache_places(hparams, positions, m, batch)
     for layer in range(hparams.n_layer):
         block = p[f'h{layer}']
         layer_cache = None if cache is None else cache[layer]

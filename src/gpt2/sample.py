@@ -1,6 +1,6 @@
 """Sampling: from logits to token ids, in TensorFlow. Knows nothing of text.
 
-Tokens are drawn as an exponential race (see race.py).
+Tokens are drawn as an exponential race (see noise.py).
 """
 
 import math
@@ -9,7 +9,7 @@ import secrets
 import numpy as np
 
 from gpt2 import model
-from gpt2.noise import check_window, distinct_prompts, is_greedy, noise_streams
+from gpt2.engine import Engine, Rows, check_window, distinct_prompts
 from gpt2.system.tensorflow import interrupts_held_back, tf
 
 CAPACITY_STEP = 128  # positions by which the key/value cache grows
@@ -66,68 +66,107 @@ def draw(logits, noise, temperature, top_k, top_p):
     return tf.argmax(logits - tf.math.log(noise), axis=-1, output_type=tf.int32)
 
 
-class Generator:
-    """Takes token ids, yields token ids. Holds the key/value cache and two traces of the model:
-    one for prompts, one for a single token; neither is traced again for another batch, length,
-    cache capacity or sampling setting. The parameters are used as they are now."""
+class Generator(Engine):
+    """The engine on TensorFlow. Holds two traces of the model: one for prompts, one for a single token;
+    neither is traced again for another batch, length, cache capacity or sampling setting. The
+    parameters are used as they are now."""
 
     def __init__(self, hparams, params):
-        self.hparams = hparams
-        self.cache = model.new_cache(hparams)
+        super().__init__(hparams)
         # The values themselves, not copies: a step need not read 148 variables first.
         with interrupts_held_back():
             values = {name: variable.read_value() for name, variable in model.flatten(params).items()}
         params = model.nest(values)
 
-        def step(tokens, position, noise, temperature, top_k, top_p):
-            features = model.forward(hparams, params, tokens, self.cache, position)
-            return draw(model.logits(params, features[:, -1]), noise, temperature, top_k, top_p)
+        def prompt_step(tokens, last, rows, noise, temperature, top_k, top_p, cache):
+            features = tf.gather(model.forward(hparams, params, tokens, cache), last, batch_dims=1)
+            logits = tf.gather(model.logits(params, features), rows)
+            return draw(logits, noise, temperature, top_k, top_p)
 
-        scalars = [tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32)]
-        inputs = [tf.TensorSpec([], tf.int32), tf.TensorSpec([None, hparams.n_vocab]), *scalars]
-        self.prompt_step = tf.function(step, input_signature=[tf.TensorSpec([None, None], tf.int32), *inputs])
-        self.token_step = tf.function(step, input_signature=[tf.TensorSpec([None, 1], tf.int32), *inputs])
+        def token_step(tokens, positions, noise, temperature, top_k, top_p, cache):
+            features = model.forward(hparams, params, tokens, cache, positions)
+            return draw(model.logits(params, features[:, 0]), noise, temperature, top_k, top_p)
 
-    def generate(self, context, length, *, numbers, seed, temperature=1, top_k=0, top_p=1):
-        """Yield int32 [batch], the next token of each row, `length` times.
+        integers = tf.TensorSpec([None], tf.int32)
+        settings = [tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32)]
+        cached = tf.TensorSpec([None, hparams.n_embd // hparams.n_head])
+        others = [tf.TensorSpec([None, hparams.n_vocab]), *settings, [{'k': cached, 'v': cached}] * hparams.n_layer]
+        prompt, token = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, 1], tf.int32)
+        self.prompt_step = tf.function(prompt_step, input_signature=[prompt, integers, integers, *others])
+        self.token_step = tf.function(token_step, input_signature=[token, integers, *others])
 
-        context: token ids, int [batch, n], n at least 1. numbers: the sample number of each row.
-        temperature: at least 0; 0 takes the likeliest token. top_k: at least 0; 0 is off.
-        top_p: in (0, 1]; 1 is off. Raises ValueError when n + length exceeds n_ctx + 1: the last
-        token drawn is never fed back.
-        """
-        context = np.asarray(context, np.int32)
-        batch, n = context.shape
-        n_vocab = self.hparams.n_vocab
-        check_window(self.hparams, n, length)
-        greedy = is_greedy(temperature)
-        settings = (1.0, 0, 1.0) if greedy else (temperature, min(top_k, n_vocab), top_p)
-        streams = noise_streams(seed, context, numbers)
-
-        def noise():
-            if greedy:  # no race: the largest logit wins
-                return np.ones([batch, n_vocab], np.float32)
-            return np.stack([stream.standard_exponential(n_vocab) for stream in streams]).astype(np.float32)
-
-        prompt = distinct_prompts(context)
-        rows, capacity = len(prompt), self.capacity(n)
-        with interrupts_held_back():
-            settings = [tf.constant(value, dtype) for value, dtype in zip(settings, (tf.float32, tf.int32, tf.float32))]
-            model.clear_cache(self.hparams, self.cache, rows, capacity)
-            tokens = self.prompt_step(prompt, 0, noise(), *settings).numpy()
-        yield tokens
-        for position in range(n, n + length - 1):
-            with interrupts_held_back():
-                if rows < batch or position == capacity:
-                    new_capacity = self.capacity(position + 1)
-                    model.resize_cache(self.hparams, self.cache, rows, capacity, batch, new_capacity)
-                    rows, capacity = batch, new_capacity
-                tokens = self.token_step(tokens[:, np.newaxis], position, noise(), *settings).numpy()
-            yield tokens
+    def open_rows(self, prompts, streams, sampling):
+        return TensorFlowRows(self, prompts, streams, sampling)
 
     def capacity(self, positions):
         """The cache capacity to hold so many positions: a multiple of a step, at most n_ctx."""
         return min(-(-positions // CAPACITY_STEP) * CAPACITY_STEP, self.hparams.n_ctx)
+
+    def close(self):
+        super().close()
+        del self.prompt_step, self.token_step
+
+
+class TensorFlowRows(Rows):
+    """Rows with a key/value cache of their own."""
+
+    def __init__(self, generator, prompts, streams, sampling):
+        self.generator, self.hparams = generator, generator.hparams
+        self.prompts, self.streams, self.greedy = prompts, streams, sampling.greedy
+        types = tf.float32, tf.int32, tf.float32
+        with interrupts_held_back():
+            self.settings = [tf.constant(*pair) for pair in zip(sampling.bounded(self.hparams.n_vocab), types)]
+        self.positions = np.array([len(prompt) for prompt in prompts], np.int32)  # that each row has taken
+        self.tokens = np.empty([0], np.int32)  # drawn last
+        self.cache, self.capacity = None, 0
+        self.cached = None  # which of the cache's rows are these, unless each is its own
+
+    def step(self):
+        self.generator.check_usable()
+        with interrupts_held_back():
+            self.tokens = (self.process_prompts() if self.cache is None else self.process_tokens()).numpy()
+        return self.tokens
+
+    def process_prompts(self):
+        prompts, rows = distinct_prompts(self.prompts)
+        last = np.array([len(prompt) - 1 for prompt in prompts], np.int32)
+        tokens = np.zeros([len(prompts), max(last) + 1], np.int32)  # what follows a prompt no position of it sees
+        for row, prompt in zip(tokens, prompts):
+            row[: len(prompt)] = prompt
+        self.capacity = self.generator.capacity(tokens.shape[1])
+        self.cache = model.new_cache(self.hparams, len(prompts), self.capacity)
+        self.cached = None if len(rows) == len(prompts) else rows
+        rows = np.array(rows, np.int32)
+        return self.generator.prompt_step(tokens, last, rows, self.noise(), *self.settings, self.cache)
+
+    def process_tokens(self):
+        longest = int(self.positions.max())
+        check_window(self.hparams, longest + 1, 1)
+        if self.cached is not None or longest == self.capacity:
+            rows = np.arange(len(self.positions)) if self.cached is None else self.cached
+            capacity = self.generator.capacity(longest + 1)
+            self.cache = model.resized_cache(self.hparams, self.cache, self.capacity, rows, capacity)
+            self.capacity, self.cached = capacity, None
+        tokens = self.tokens[:, np.newaxis]
+        drawn = self.generator.token_step(tokens, self.positions, self.noise(), *self.settings, self.cache)
+        self.positions = self.positions + 1
+        return drawn
+
+    def noise(self):
+        """float32 [rows, n_vocab]"""
+        shape = [len(self.streams), self.hparams.n_vocab]
+        if self.greedy:  # no race: the largest logit wins
+            return np.ones(shape, np.float32)
+        return np.stack([stream.standard_exponential(shape[1]) for stream in self.streams]).astype(np.float32)
+
+    def keep(self, rows):
+        rows = np.array(rows, int)
+        if self.cache is not None:
+            cached = np.arange(len(self.positions)) if self.cached is None else self.cached
+            self.cached, self.tokens = np.array(cached)[rows], self.tokens[rows]
+            self.cache = self.cache if len(rows) else None
+        self.positions = self.positions[rows]
+        self.prompts, self.streams = ([some[row] for row in rows] for some in (self.prompts, self.streams))
 
 
 def sample_sequence(*, hparams, params, length, start_token=None, batch_size=None, context=None,

@@ -4,19 +4,24 @@ The same rules as in sample.py, on NumPy arrays, one row at a time; the same see
 sample where the logits agree.
 """
 
+import collections
 import concurrent.futures
+import contextlib
 import ctypes
+import functools
+import itertools
 import math
 import mmap
 import os
 import sys
+import threading
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from gpt2.engine import Engine, Rows, check_prompt, check_window, distinct_prompts
 from gpt2.litert.export import stored_array
-from gpt2.noise import check_window, distinct_prompts, is_greedy, noise_streams
-from gpt2.system.signals import standard_error_held_back
+from gpt2.system.signals import interrupts_held_back, standard_error_held_back
 
 # Prompt tokens processed at once: more of them share the reading of a matrix, fewer stay in the processor's caches.
 BLOCK = {'float32': 512, 'int8': 256}
@@ -25,7 +30,7 @@ BLOCK = {'float32': 512, 'int8': 256}
 CACHE_STEP = 64
 TOKENS_PER_STEP = 4  # of each row, at least
 SUM_BLOCK = 256  # numbers summed at once
-NOBODY, EVERYBODY = -2, -1  # who sees a slot of the cache, other than one row of the batch
+NOBODY = -1  # owner of a free slot of the cache
 NOTHING = np.empty([1, 1, 0, 1], np.float32)  # no keys and values, of any layer, head or feature
 
 
@@ -66,9 +71,9 @@ def log_noise(stream, n_vocab):
 def draw(logits, noise, temperature, top_k, top_p):
     """Draw one token: temperature, then top_k, then top_p, then the race.
 
-    logits: float32 [n_vocab]. noise: what log_noise returns; greedy needs none. Returns an int.
+    logits: float32 [n_vocab]. noise: what log_noise returns; a temperature of 0 needs none. Returns an int.
     """
-    if is_greedy(temperature):
+    if temperature == 0:
         return int(logits.argmax())
     # Softmax is blind to a shift; without it a temperature near 0 would overflow.
     with np.errstate(over='ignore'):
@@ -94,13 +99,13 @@ def draw_batch(logits, noise, *settings):
     return np.array([draw(row, e, *settings) for row, e in zip(rows, noise)], np.int32)
 
 
-class Generator:
-    """Takes token ids, yields token ids, as sample.Generator does. Holds LiteRT's interpreter, among
-    whose inputs is the key/value cache: slots, of which `owners` says what row of the batch sees them."""
+class Generator(Engine):
+    """The engine on LiteRT. Holds LiteRT's interpreter, among whose inputs is the key/value cache: slots for all
+    rows there are, of which `owners` says who may look there. One step runs at a time; others wait."""
 
     def __init__(self, path, hparams):
-        """path: a file that export_litert.exported_file returned."""
-        self.hparams = hparams
+        """path: a file that export.exported_file returned."""
+        super().__init__(hparams)
         self.wte, self.wpe = stored_array(path, 'model/wte'), stored_array(path, 'model/wpe')
         self.scales = stored_array(path, 'model/wte/scales') if self.wte.dtype == np.int8 else None
         with standard_error_held_back():  # LiteRT says what it computes with
@@ -112,71 +117,93 @@ class Generator:
         self.x, self.mask, self.new_mask, self.pick, *self.cache = inputs
         self.logits, *self.additions = outputs
         self.threads = concurrent.futures.ThreadPoolExecutor(usable_cores())
-        self.rows = self.slots = 0
-        self.clear()
+        self.lock = threading.Lock()
+        self.new_owner = itertools.count(NOBODY + 1).__next__
+        self.ended = collections.deque()  # owners that are gone, whose slots are to be freed
+        self.rows = self.chosen = 0  # of the graph as it is: tokens taken, and rows of logits given
+        self.owners = np.empty([0], int)  # of each slot
+        self.waiting, self.waiting_owners = NOTHING, self.owners  # what the cache had no room for
 
-    def generate(self, context, length, *, numbers, seed, temperature=1, top_k=0, top_p=1):
-        """Yield int32 [batch], the next token of each row, `length` times; see sample.Generator.generate."""
-        context = np.asarray(context, np.int32)
-        batch, n = context.shape
-        check_window(self.hparams, n, length)
-        streams = noise_streams(seed, context, numbers)
+    def open_rows(self, prompts, streams, sampling):
+        return LiteRTRows(self, prompts, streams, sampling)
 
-        def next_noise():
-            """Noise for the next tokens; it is being made when this returns."""
-            if is_greedy(temperature):
-                return [None] * batch
-            return self.threads.map(log_noise, streams, [self.hparams.n_vocab] * batch)
+    def close(self):
+        with self.alone():
+            super().close()
+            self.threads.shutdown()
+            del self.interpreter
 
-        noise = next_noise()
-        logits = self.process_prompts(distinct_prompts(context))
-        tokens = draw_batch(logits, noise, temperature, top_k, top_p)
-        yield tokens
-        rows, alone = np.arange(batch), np.eye(batch, dtype=bool)
-        for position in range(n, n + length - 1):
-            if self.rows != batch or self.used + batch > self.slots:
-                left = n + length - 1 - position
-                self.resize(batch, self.used + min(max(CACHE_STEP, TOKENS_PER_STEP * batch), left * batch), rows)
-            # Beside the graph only for one row of int8: many rows, or four times the bytes, need both
-            # cores for themselves.
-            noise = next_noise() if batch == 1 and self.scales is not None else None
-            logits = self.step(tokens, np.full(batch, position), rows, alone)
-            noise = noise or next_noise()
-            tokens = draw_batch(logits, noise, temperature, top_k, top_p)
-            yield tokens
+    @contextlib.contextmanager
+    def alone(self):
+        """Context in which no other step runs, and Ctrl-C waits: it must not come between two states of the cache."""
+        with self.lock, interrupts_held_back():
+            self.check_usable()
+            self.free_slots()
+            yield
 
-    def process_prompts(self, prompts):
-        """Logits [rows, n_vocab] after prompts int32 [rows, n], which are all that the cache then holds."""
-        rows, n = prompts.shape
-        self.clear()
-        logits, size = [], BLOCK[self.wte.dtype.name]
-        for row, prompt in enumerate(prompts):
-            for start in range(0, n, size):
-                block = prompt[start : start + size]
-                # No more slots than are filled: attention takes its time for all.
-                self.resize(len(block), max(self.used, 1), [len(block) - 1])
-                owners = np.full(len(block), EVERYBODY if rows == 1 else row)
-                positions = start + np.arange(len(block))
-                last = self.step(block, positions, owners, np.tri(len(block), dtype=bool))
-            logits.append(last)
-        return np.concatenate(logits)
+    def free_slots(self):
+        gone = [self.ended.popleft() for _ in range(len(self.ended))]
+        if gone:
+            self.owners[np.isin(self.owners, gone)] = NOBODY
+            stay = ~np.isin(self.waiting_owners, gone)
+            self.waiting, self.waiting_owners = self.waiting[:, :, stay], self.waiting_owners[stay]
 
-    def clear(self):
-        """Empty the cache."""
-        self.used, self.waiting = 0, NOTHING
-        self.owners = np.full(self.slots, NOBODY)
+    def process_prompt(self, prompt, owner, first):
+        """Yield logits [rows, n_vocab] of the positions of a prompt, token ids, from number first on, block by block.
 
-    def resize(self, rows, slots, chosen):
-        """Make the graph take so many rows and give the logits of those chosen, with a cache of so many
-        slots, which keeps what it holds and takes what waits for room. LiteRT keeps its packed weights."""
+        What the prompt leaves in the cache is owner's.
+        """
+        size = BLOCK[self.wte.dtype.name]
+        tokens, owners = np.array(prompt, np.int32), np.array([owner])
+        for start in range(0, len(prompt), size):
+            block = tokens[start : start + size]
+            chosen = range(max(first - start, 0), len(block)) or [len(block) - 1]
+            # No more slots than are filled: attention takes its time for all.
+            self.resize(len(block), 0, chosen)
+            places = np.arange(len(block))
+            logits = self.step(block, start + places, [owners], places <= places[:, np.newaxis], owners[0 * places])
+            if start + len(block) > first:
+                yield logits
+
+    def map_logits(self, function, ids, first=0):
+        """The results of function for logits, float32 [rows, n_vocab], after ids number first and on, block by block.
+
+        ids: token ids, at most n_ctx.
+        """
+        check_prompt(self.hparams, ids)
+        owner = self.new_owner()
+        try:
+            with self.alone():
+                return [function(logits) for logits in self.process_prompt(ids, owner, first)]
+        finally:
+            self.ended.append(owner)
+
+    def process_tokens(self, tokens, positions, owners, prompt_owners):
+        """Logits [rows, n_vocab] of the next token of each row, int32 [rows].
+
+        positions: int [rows]. owners, prompt_owners: int [rows], whose slots a row sees, and adds to the first.
+        """
+        count = len(tokens)
+        full = np.count_nonzero(self.owners == NOBODY) < count or len(self.waiting_owners) > 0
+        if full or (self.rows, self.chosen) != (count, count):
+            left = int((self.hparams.n_ctx - positions).sum())
+            self.resize(count, min(max(CACHE_STEP, TOKENS_PER_STEP * count), left), range(count))
+        return self.step(tokens, positions, [owners, prompt_owners], np.eye(count, dtype=bool), owners)
+
+    def resize(self, rows, free, chosen):
+        """Make the graph take so many rows and give the logits of those chosen, with a cache of as many slots as
+        are in use, which now takes what waits for room, and so many free ones. LiteRT keeps its packed weights."""
         n_head, features = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
+        used = np.flatnonzero(self.owners != NOBODY)
+        owners = np.concatenate([self.owners[used], self.waiting_owners])
         # One array: memory of that size goes back to the system, that of many small ones may not.
-        kept = np.empty([len(self.cache), n_head, self.used, features], np.float32)
-        held = self.used - self.waiting.shape[2]
+        kept = np.empty([len(self.cache), n_head, len(owners), features], np.float32)
         for index, values in zip(self.cache, kept):
-            values[:, :held] = self.view(index)[:, :held]
-        kept[:, :, held:] = self.waiting
-        if slots > self.slots:  # LiteRT is about to copy its memory, of which the cache need not be
+            if len(used):
+                values[:, : len(used)] = self.view(index)[:, as_slice(used)]
+        kept[:, :, len(used) :] = self.waiting
+        slots = max(len(owners) + free, 1)
+        if slots > len(self.owners) > 0:  # LiteRT is about to copy its memory, of which the cache need not be
             for index in self.cache:
                 view = self.view(index)
                 give_back(view.ctypes.data, view.nbytes)
@@ -186,33 +213,34 @@ class Generator:
         for index, shape in shapes.items():
             self.interpreter.resize_tensor_input(index, shape)
         self.interpreter.allocate_tensors()
-        for index in self.cache:
-            self.view(index)[:, self.used :] = 0  # what is masked must still be finite
         for index, values in zip(self.cache, kept):
-            self.view(index)[:, : self.used] = values
+            self.view(index)[:, : len(owners)] = values
+            self.view(index)[:, len(owners) :] = 0  # what is masked must still be finite
         self.view(self.pick)[:] = np.arange(rows) == np.reshape(chosen, [-1, 1])
-        self.rows, self.slots, self.waiting = rows, slots, NOTHING
-        self.owners = np.append(self.owners[: self.used], np.full(slots - self.used, NOBODY))
+        self.rows, self.chosen = rows, len(chosen)
+        self.owners = np.concatenate([owners, np.full(slots - len(owners), NOBODY)])
+        self.waiting, self.waiting_owners = NOTHING, owners[:0]
 
-    def step(self, tokens, positions, owners, sees):
+    def step(self, tokens, positions, looks, sees, owners):
         """Logits [chosen, n_vocab] of new tokens [rows], whose keys and values are added to the cache, or, where
         it has no room for them, wait for the next resize.
 
-        owners: whose each new token is. sees: bool [rows, rows], which of the new ones see which.
+        looks: arrays int [rows or 1] of owners whose slots a token sees. sees: bool [rows, rows], which of the
+        new ones see which. owners: whose each new one is.
         """
-        visible = (self.owners == owners[:, np.newaxis]) | (self.owners == EVERYBODY)
+        visible = functools.reduce(np.logical_or, (self.owners == look[:, np.newaxis] for look in looks))
         self.view(self.x)[:] = self.embed(tokens) + self.wpe[positions]
         for mask, allowed in ((self.mask, visible), (self.new_mask, sees)):
             self.view(mask)[:] = np.where(allowed, np.float32(0), np.float32(-1e10))
         self.interpreter.invoke()
-        end = self.used + len(tokens)
-        if end > self.slots:
+        free = np.flatnonzero(self.owners == NOBODY)[: len(tokens)]
+        if len(free) < len(tokens):
             self.waiting = np.stack([self.view(index) for index in self.additions])
+            self.waiting_owners = owners
         else:
             for index, addition in zip(self.cache, self.additions):
-                self.view(index)[:, self.used : end] = self.view(addition)
-        self.owners = np.concatenate([self.owners[: self.used], owners, self.owners[end:]])
-        self.used = end
+                self.view(index)[:, as_slice(free)] = self.view(addition)
+            self.owners[free] = owners
         return self.interpreter.get_tensor(self.logits)
 
     def embed(self, tokens):
@@ -223,6 +251,69 @@ class Generator:
     def view(self, index):
         """LiteRT's own memory of a tensor. To be dropped at once: LiteRT runs only when nobody holds one."""
         return self.interpreter.tensor(index)()
+
+
+class LiteRTRows(Rows):
+    """Rows whose keys and values lie in the engine's cache, under owners of their own."""
+
+    def __init__(self, generator, prompts, streams, sampling):
+        self.generator, self.hparams = generator, generator.hparams
+        self.prompts, self.streams, self.greedy = prompts, streams, sampling.greedy
+        temperature, top_k, top_p = sampling.bounded(self.hparams.n_vocab)
+        self.settings = (0 if sampling.greedy else temperature), top_k, top_p
+        self.positions = np.array([len(prompt) for prompt in prompts])  # that each row has taken
+        self.owners = np.array([generator.new_owner() for _ in prompts])
+        self.prompt_owners = None  # of each row, the owner of its prompt
+        self.tokens = np.empty([0], np.int32)  # drawn last
+
+    def step(self):
+        self.generator.check_usable()
+        # Beside the graph only for one row of int8: many rows, or four times the bytes, need both cores.
+        early = len(self.owners) == 1 and self.generator.scales is not None
+        noise = self.next_noise() if early or self.prompt_owners is None else None
+        with self.generator.alone():
+            logits = self.process_prompts() if self.prompt_owners is None else self.process_tokens()
+        self.tokens = draw_batch(logits, noise or self.next_noise(), *self.settings)
+        return self.tokens
+
+    def next_noise(self):
+        """Noise for the next tokens; it is being made when this returns."""
+        if self.greedy:
+            return [None] * len(self.streams)
+        return self.generator.threads.map(log_noise, self.streams, [self.hparams.n_vocab] * len(self.streams))
+
+    def process_prompts(self):
+        prompts, rows = distinct_prompts(self.prompts)
+        owners = np.array([self.generator.new_owner() for _ in prompts])
+        self.prompt_owners = owners[rows]
+        logits = [
+            list(self.generator.process_prompt(prompt, owner, len(prompt) - 1))[-1]
+            for prompt, owner in zip(prompts, owners.tolist())
+        ]
+        return np.concatenate(logits)[rows]
+
+    def process_tokens(self):
+        check_window(self.hparams, int(self.positions.max()) + 1, 1)
+        logits = self.generator.process_tokens(self.tokens, self.positions, self.owners, self.prompt_owners)
+        self.positions = self.positions + 1
+        return logits
+
+    def keep(self, rows):
+        rows = np.array(rows, int)
+        gone = np.delete(self.owners, rows).tolist()
+        if self.prompt_owners is not None:
+            gone += np.setdiff1d(self.prompt_owners, self.prompt_owners[rows]).tolist()
+            self.prompt_owners, self.tokens = self.prompt_owners[rows], self.tokens[rows]
+        # Without the lock: an abandoned sample may be collected while this thread is in a step.
+        self.generator.ended.extend(gone)
+        self.owners, self.positions = self.owners[rows], self.positions[rows]
+        self.prompts, self.streams = ([some[row] for row in rows] for some in (self.prompts, self.streams))
+
+
+def as_slice(places):
+    """Ascending places, int [n], n at least 1, as a slice if they follow one another: copying is then faster."""
+    first, last = int(places[0]), int(places[-1])
+    return slice(first, last + 1) if last - first + 1 == len(places) else places
 
 
 def usable_cores():
