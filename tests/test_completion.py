@@ -46,10 +46,21 @@ def grow(chunks, finish='length', **settings):
     return completion, pieces
 
 
-def counted(steps, taken):
-    for step in steps:
-        taken.append(step)
-        yield step
+class ScriptedRows:
+    """Rows that draw what they are told: steps is a list of the tokens of all rows, step by step."""
+
+    def __init__(self, steps):
+        self.steps, self.taken, self.left, self.closed = steps, 0, list(range(len(steps[0]))), False
+
+    def step(self):
+        self.taken += 1
+        return [self.steps[self.taken - 1][row] for row in self.left]
+
+    def keep(self, rows):
+        self.left = [self.left[row] for row in rows]
+
+    def close(self):
+        self.closed = True
 
 
 # Characters cut between tokens
@@ -209,8 +220,8 @@ def test_finish_reason_is_none_while_the_sample_grows():
 
 def test_complete_gives_every_row_its_own_ids_and_ends_with_length():
     encoder = ChunkEncoder([b'a', b'b', b'c'])
-    rows = [Completion(encoder, 1), Completion(encoder, 2)]
-    for _ in complete(iter([[1, 2], [2, 3]]), rows):
+    rows = [Completion(encoder, 1, length=2), Completion(encoder, 2, length=2)]
+    for _ in complete(ScriptedRows([[1, 2], [2, 3]]), rows):
         pass
     assert [(row.text, row.ids) for row in rows] == [('ab', [1, 2]), ('bc', [2, 3])]
     assert [row.finish_reason for row in rows] == ['length', 'length']
@@ -228,26 +239,44 @@ def test_complete_gives_every_row_its_own_ids_and_ends_with_length():
 )
 def test_complete_takes_no_step_that_no_row_needs(steps, needed):
     encoder = ChunkEncoder([b'a', b'b', b'END'])
-    taken = []
-    rows = [Completion(encoder, number, ['END'], stop_at_end=True) for number in range(len(steps[0]))]
-    for _ in complete(counted(steps, taken), rows):
+    scripted = ScriptedRows(steps)
+    rows = [Completion(encoder, number, ['END'], stop_at_end=True, length=len(steps)) for number in (1, 2)]
+    rows = rows[: len(steps[0])]
+    for _ in complete(scripted, rows):
         pass
-    assert len(taken) == needed
+    assert scripted.taken == needed
     assert all(row.finish_reason for row in rows)
+    assert scripted.closed
 
 
 def test_complete_lets_a_caller_print_after_every_step():
     encoder = ChunkEncoder([b'one', b' two', '€'.encode()[:2]])
-    row = Completion(encoder, 1)
-    assert [row.new_text() for _ in complete(iter([[1], [2], [3]]), [row])] == ['one', ' two', '', REPLACEMENT]
+    row = Completion(encoder, 1, length=3)
+    assert [row.new_text() for _ in complete(ScriptedRows([[1], [2], [3]]), [row])] == ['one', ' two', REPLACEMENT]
 
 
 def test_complete_passes_over_what_a_row_gets_after_its_end():
     encoder = ChunkEncoder([b'a', b'END'])
-    early, late = rows = [Completion(encoder, 1, ['END']), Completion(encoder, 2, ['END'])]
-    for _ in complete(iter([[2, 1], [1, 1], [1, 2]]), rows):
+    early, late = rows = [Completion(encoder, number, ['END']) for number in (1, 2)]
+    for _ in complete(ScriptedRows([[2, 1], [1, 1], [1, 2]]), rows):
         pass
     assert (early.text, early.ids, late.text, late.ids) == ('', [2], 'aa', [1, 1, 2])
+
+
+def test_completions_end_each_at_its_own_length():
+    encoder = ChunkEncoder([b'a'])
+    rows = [Completion(encoder, 1, length=length) for length in (3, 1, 2)]
+    for _ in complete(ScriptedRows([[1, 1, 1]] * 9), rows):
+        pass
+    assert [(row.text, row.finish_reason) for row in rows] == [('aaa', 'length'), ('a', 'length'), ('aa', 'length')]
+
+
+def test_an_abandoned_completion_closes_its_rows():
+    scripted = ScriptedRows([[1]] * 9)
+    steps = complete(scripted, [Completion(ChunkEncoder([b'a']), 1, length=5)])
+    next(steps)
+    steps.close()
+    assert scripted.closed
 
 
 # Against the obvious definition

@@ -1,40 +1,58 @@
 """From token ids, as they are drawn, to the text of a sample."""
 
 import codecs
+import contextlib
+from collections.abc import Iterator, Sequence
 
-from gpt2.encoder import END_OF_TEXT
+from gpt2.encoder import END_OF_TEXT, Encoder
+from gpt2.engine import Rows
 
 
 class Completion:
-    """One sample: its ids, its text so far, and why it ended.
+    """One sample: its text so far, and why it ended.
 
-    finish_reason is None while it grows, then 'length', 'stop' (a stop text came) or
-    'end_of_text'. ids are all that were drawn; text ends before the stop or end-of-text.
+    text: str, which ends before what ended it. ids: list of int, all that were drawn. finish_reason: None while
+    it grows, then 'length', 'stop' (a stop text came) or 'end_of_text'. prompt: the text it continues, or None for
+    one from nothing. number: which sample of its prompt it is, from 1. seed: int, with which it is drawn again.
     """
 
-    def __init__(self, encoder, number, stop=(), stop_at_end=False):
-        self.number = number
-        self.ids = []
+    def __init__(
+        self,
+        encoder: Encoder,
+        number: int,
+        stop: Sequence[str] = (),
+        stop_at_end: bool = False,
+        length: int | None = None,
+        prompt: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """length: tokens after which it ends; None never ends it so."""
+        self.prompt, self.number, self.seed = prompt, number, seed
+        self.ids: list[int] = []
         self.text = ''
-        self.finish_reason = None
-        self.encoder = encoder
-        self.stop = stop
+        self.finish_reason: str | None = None
+        self.encoder, self.stop, self.length = encoder, stop, length
         self.end_id = encoder.encoder[END_OF_TEXT] if stop_at_end else None
         # A character may be cut between two tokens: its first bytes wait for the others.
         self.decoder = codecs.getincrementaldecoder('utf-8')(encoder.errors)
         self.released = 0
 
-    def add(self, token):
+    def __repr__(self) -> str:
+        return f'Completion(text={self.text!r}, finish_reason={self.finish_reason!r})'
+
+    def add(self, token: int) -> None:
         """Take the next id; one that comes after the sample has ended is passed over."""
         if self.finish_reason:
             return
         self.ids.append(int(token))
         if token == self.end_id:
             self.finish('end_of_text')
-        else:
-            self.extend(self.decoder.decode(self.encoder.decode_bytes([int(token)])))
+            return
+        self.extend(self.decoder.decode(self.encoder.decode_bytes([int(token)])))
+        if len(self.ids) == self.length:
+            self.finish('length')
 
-    def extend(self, new_text):
+    def extend(self, new_text: str) -> None:
         """Append new_text; end before the first stop text, should the whole now hold one."""
         longest = max(map(len, self.stop), default=0)
         start = max(0, len(self.text) - longest + 1)
@@ -44,13 +62,13 @@ class Completion:
             self.text = self.text[: min(found)]
             self.finish_reason = 'stop'
 
-    def finish(self, reason):
+    def finish(self, reason: str) -> None:
         """End the sample unless it has ended; bytes of a character that was cut become U+FFFD."""
         if not self.finish_reason:
             self.extend(self.decoder.decode(b'', final=True))
             self.finish_reason = self.finish_reason or reason
 
-    def new_text(self):
+    def new_text(self) -> str:
         """Text that can be printed now and was not before: all but what may begin a stop text."""
         end = len(self.text)
         if not self.finish_reason:
@@ -60,24 +78,21 @@ class Completion:
         return text
 
 
-def overlap(text, stop):
+def overlap(text: str, stop: str) -> int:
     """Length of the longest end of text that is a beginning of stop, but not all of it."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
-def complete(steps, completions):
-    """Feed steps, an iterator of one id a row, to the completions until all have ended.
-
-    Yields after every step, so that a caller can print what is new. Stops asking for steps as
-    soon as no row needs more.
-    """
-    for tokens in steps:
-        for completion, token in zip(completions, tokens):
-            completion.add(token)
-        done = all(completion.finish_reason for completion in completions)
-        if done:
-            break
-        yield
-    for completion in completions:
-        completion.finish('length')
-    yield
+def complete(rows: Rows, completions: Sequence[Completion]) -> Iterator[None]:
+    """Step rows until their completions, one a row, have ended. Yields after every step, so that a caller can print
+    what is new. A row is dropped as soon as its completion has ended."""
+    growing = list(completions)
+    with contextlib.closing(rows):
+        while growing:
+            for completion, token in zip(growing, rows.step(), strict=True):
+                completion.add(token)
+            left = [place for place, completion in enumerate(growing) if not completion.finish_reason]
+            if len(left) < len(growing):
+                rows.keep(left)
+                growing = [growing[place] for place in left]
+            yield

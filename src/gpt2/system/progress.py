@@ -1,0 +1,41 @@
+"""What is said of work that takes its time, on standard error. Silent until a command shows it: a library
+prints nothing by itself."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+shown = False
+
+
+def show() -> None:
+    """Let bars, notes and words of progress be seen from now on."""
+    global shown
+    shown = True
+
+
+def bar(*arguments: Any, **settings: Any) -> tqdm:
+    """A tqdm, which is seen at a terminal only. It goes when it is done, unless settings say otherwise."""
+    return tqdm(*arguments, **{'leave': False, 'disable': None if shown else True} | settings)
+
+
+def note(text: str) -> None:
+    """Print a line, beside whatever bar there is."""
+    if shown:
+        tqdm.write(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Context in which a terminal says what is being done."""
+    if not (shown and sys.stderr.isatty()):
+        yield
+        return
+    print(f'{what} ...', end='', file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print('\r\x1b[K', end='', file=sys.stderr, flush=True)
