@@ -38,6 +38,13 @@ class Source:
     notices: tuple[str, ...] = ()
 
     @property
+    def vocabulary(self) -> Encoder:
+        """encoder, where it is there. Raises CheckpointError where it is not."""
+        if self.encoder is None:
+            raise CheckpointError(f'{self.path} has no vocabulary; put encoder.json and vocab.bpe beside it')
+        return self.encoder
+
+    @property
     def shapes(self) -> dict[str, list[int]]:
         """The release's variables and their shapes; a matrix is [1, inputs, outputs]."""
         return variable_shapes(self.hparams)
