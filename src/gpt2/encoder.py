@@ -13,12 +13,14 @@ from itertools import chain, pairwise
 import regex
 
 from gpt2.errors import Error
+from gpt2.system.files import whole_file
 
 # Contractions, letters, digits, other marks (each with at most one space before), white space.
 PRETOKEN = regex.compile(
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
 END_OF_TEXT = '<|endoftext|>'
+GENERATION_CONFIG = 'generation_config.json'
 CACHE_ENTRIES = 2**17  # of English, 26 MB when full
 LONGEST_CACHED = 64  # characters; longer pre-tokens hardly ever come twice
 
@@ -116,19 +118,34 @@ class Encoder:
     encoder: dict from token (in the characters of bytes_to_unicode) to id.
     bpe_merges: pairs of tokens in rank order.
     errors: how decode treats bytes that are not UTF-8; a codec error handler's name.
+    added: dict from text to id of tokens that no merge makes, such as `<|endoftext|>`; None means those
+    that encoder lists last, as find_added has it.
+    end_of_text: id of the token that ends a text; None means that of `<|endoftext|>`.
     Raises VocabularyError when encoder and merges do not belong together.
     """
 
-    def __init__(self, encoder, bpe_merges, errors='replace'):
+    def __init__(self, encoder, bpe_merges, errors='replace', added=None, end_of_text=None):
         bpe_merges = [tuple(pair) for pair in bpe_merges]
-        check_vocabulary(encoder, bpe_merges)
         self.encoder = encoder
+        self.bpe_ranks = {pair: rank for rank, pair in enumerate(bpe_merges)}
+        self.added = find_added(encoder, bpe_merges) if added is None else added
         self.decoder = {index: token for token, index in encoder.items()}
+        self.decoder |= {index: spelt(text) for text, index in self.added.items()}
+        check_vocabulary(self, bpe_merges)
+        self.end_of_text = encoder[END_OF_TEXT] if end_of_text is None else end_of_text
+        if self.end_of_text not in self.decoder:
+            raise VocabularyError(f'the end of text is {end_of_text!r}, which is the id of no token')
         self.errors = errors
         self.byte_encoder = bytes_to_unicode()
         self.byte_decoder = {character: byte for byte, character in self.byte_encoder.items()}
-        self.bpe_ranks = {pair: rank for rank, pair in enumerate(bpe_merges)}
         self.cache = PretokenCache(self.encode_pretoken)
+        # Of several that begin at one place the longest counts.
+        longest_first = sorted(self.added, key=len, reverse=True)
+        self.added_pattern = regex.compile(f'({"|".join(map(regex.escape, longest_first)) or "(?!)"})')
+
+    def __len__(self):
+        """The number of tokens; ids are all below it."""
+        return len(self.decoder)
 
     def bpe(self, token):
         """Tokens of one pre-token, both in the characters of bytes_to_unicode, joined by spaces."""
@@ -138,9 +155,18 @@ class Encoder:
         word = [self.byte_encoder[byte] for byte in utf8(pretoken)]
         return [self.encoder[token] for token in merge(word, self.bpe_ranks)]
 
-    def encode(self, text):
-        """Token ids, a list of int, of any string; the end-of-text id is never among them."""
-        return list(chain.from_iterable(map(self.cache.__getitem__, PRETOKEN.findall(text))))
+    def encode(self, text, special=False):
+        """Token ids, a list of int, of any string.
+
+        special: take added tokens that stand in the text, `<|endoftext|>` among them, for what they are.
+        Otherwise their ids never come, so that a text from a stranger is nothing but text.
+        """
+        if not special:
+            return list(chain.from_iterable(map(self.cache.__getitem__, PRETOKEN.findall(text))))
+        ids = []
+        for place, part in enumerate(self.added_pattern.split(text)):  # every second one is an added token
+            ids += [self.added[part]] if place % 2 else self.encode(part)
+        return ids
 
     def decode_bytes(self, tokens):
         """The bytes that token ids stand for. Raises ValueError for an id outside the vocabulary."""
@@ -155,20 +181,61 @@ class Encoder:
         return self.decode_bytes(tokens).decode('utf-8', errors=self.errors)
 
 
-def check_vocabulary(encoder, bpe_merges):
-    """Raise VocabularyError unless the tokens are just those that bytes, merges and the end of text make."""
-    if sorted(encoder.values()) != list(range(len(encoder))):
-        raise VocabularyError(f'encoder.json: ids are not each of 0 to {len(encoder) - 1} once')
+def spelt(text):
+    """A text in the characters of bytes_to_unicode."""
+    return ''.join(bytes_to_unicode()[byte] for byte in utf8(text))
+
+
+def unspelt(token):
+    """The inverse of spelt, for a token that is whole characters; any other raises ValueError."""
+    bytes_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    try:
+        return bytes(bytes_of[character] for character in token).decode('utf-8')
+    except KeyError:
+        raise ValueError(token) from None
+
+
+def made_tokens(bpe_merges):
+    """The tokens that bytes and merges make, as the keys of a dict."""
+    return dict.fromkeys([*bytes_to_unicode().values(), *(first + second for first, second in bpe_merges)])
+
+
+def find_added(encoder, bpe_merges):
+    """The added tokens of an encoder.json, {text: id}: `<|endoftext|>` and, where it comes after all that
+    bytes and merges make, what the file lists after it.
+
+    A token that nothing makes and that stands elsewhere is left out: it is the mark of a file that was
+    cut. An `<|endoftext|>` that shares its id with another token is but a second name for it.
+    """
+    tokens = list(encoder)
+    if END_OF_TEXT not in encoder:
+        return {}
+    place, made = tokens.index(END_OF_TEXT), made_tokens(bpe_merges)
+    last = [] if any(token in made for token in tokens[place:]) else tokens[place + 1 :]
+    try:
+        added = {unspelt(token): encoder[token] for token in last}
+    except ValueError as error:
+        raise VocabularyError(f'encoder.json has the token {error.args[0]!r}, which is no text') from None
+    return added if encoder[END_OF_TEXT] in added.values() else {END_OF_TEXT: encoder[END_OF_TEXT]} | added
+
+
+def check_vocabulary(vocabulary, bpe_merges):
+    """Raise VocabularyError unless the tokens are just those that bytes and merges make, and the added ones."""
+    encoder, added = vocabulary.encoder, vocabulary.added
+    named_twice = [END_OF_TEXT] if END_OF_TEXT not in added else []
+    ids = {token: index for token, index in encoder.items() if token not in named_twice}
+    ids |= {('added', text): index for text, index in added.items() if ids.get(spelt(text)) != index}
+    if sorted(ids.values()) != list(range(len(ids))):
+        raise VocabularyError(f'encoder.json: ids are not each of 0 to {len(ids) - 1} once')
     if len(set(bpe_merges)) < len(bpe_merges):
         raise VocabularyError('vocab.bpe: a merge comes twice')
-    merged = (first + second for first, second in bpe_merges)
-    made = dict.fromkeys([*bytes_to_unicode().values(), *merged, END_OF_TEXT])
+    made, known = made_tokens(bpe_merges), {spelt(text) for text in added}
     remedy = 'one of the two files is damaged or of another model'
-    for token in made:
+    for token in [*made, END_OF_TEXT]:
         if token not in encoder:
             raise VocabularyError(f'encoder.json has no id for {token!r}, which vocab.bpe makes: {remedy}')
     for token in encoder:
-        if token not in made:
+        if token not in made and token not in known and token != END_OF_TEXT:
             raise VocabularyError(f'encoder.json has the token {token!r}, which vocab.bpe does not make: {remedy}')
 
 
@@ -199,15 +266,65 @@ def parse_ids(file):
     return encoder
 
 
-def get_encoder(model_name, models_dir):
-    """The Encoder of the model in models_dir/model_name.
+def parse_end_of_text(file):
+    """The id of the end token in a generation_config.json, or None."""
+    config = json.load(file)
+    found = config.get('eos_token_id') if isinstance(config, dict) else config
+    found = found[0] if isinstance(found, list) and found else found
+    if found is not None and type(found) is not int:
+        raise ValueError(f'eos_token_id is {found!r}')
+    return found
 
-    Raises VocabularyError, in one line naming the file and the remedy.
+
+def read_encoder(folder):
+    """The Encoder of a folder in the release's layout.
+
+    A generation_config.json beside it, which the release has not, names an end token of the model's
+    own. Raises VocabularyError, in one line naming the file and the remedy.
     """
-    folder = os.path.join(models_dir, model_name)
     encoder = read_vocabulary_file(os.path.join(folder, 'encoder.json'), parse_ids)
     merges = read_vocabulary_file(os.path.join(folder, 'vocab.bpe'), parse_merges)
+    generation = os.path.join(folder, GENERATION_CONFIG)
+    end = read_vocabulary_file(generation, parse_end_of_text) if os.path.exists(generation) else None
     try:
-        return Encoder(encoder, merges)
+        return Encoder(encoder, merges, end_of_text=end)
     except VocabularyError as error:
         raise VocabularyError(f'{folder}: {error}; download the model again') from None
+
+
+def get_encoder(model_name, models_dir):
+    """The Encoder of the model in models_dir/model_name. Raises VocabularyError, as read_encoder does."""
+    return read_encoder(os.path.join(models_dir, model_name))
+
+
+def write_encoder(folder, vocabulary):
+    """Write encoder.json and vocab.bpe, and generation_config.json where the release's files would not
+    name the end token. Raises VocabularyError for a vocabulary that they cannot hold.
+    """
+    files = {
+        'encoder.json': json.dumps(listed_ids(vocabulary)),
+        'vocab.bpe': '\n'.join(['#version: 0.2', *map(' '.join, vocabulary.bpe_ranks), '']),
+    }
+    if vocabulary.end_of_text != vocabulary.encoder[END_OF_TEXT]:
+        files[GENERATION_CONFIG] = json.dumps({'eos_token_id': vocabulary.end_of_text}) + '\n'
+    for name, text in files.items():
+        with whole_file(os.path.join(folder, name)) as file:
+            file.write(text)
+
+
+def listed_ids(vocabulary):
+    """The content of encoder.json: first the tokens that bytes and merges make, then `<|endoftext|>`, then
+    the added tokens, spelt as the others are, which the release's own reader needs to decode them."""
+    made = made_tokens(vocabulary.bpe_ranks)
+    added = {spelt(text): index for text, index in vocabulary.added.items()}
+    for token, index in added.items():
+        if vocabulary.encoder.get(token, index) != index:
+            raise VocabularyError(
+                f'the added token {unspelt(token)!r} is spelt in encoder.json as token {vocabulary.encoder[token]} is; '
+                "the release's layout cannot hold both"
+            )
+    plain = {token: index for token, index in vocabulary.encoder.items() if token in made}
+    by_id = dict(sorted(plain.items(), key=lambda item: item[1]))
+    return by_id | {END_OF_TEXT: vocabulary.encoder[END_OF_TEXT]} | {
+        token: index for token, index in added.items() if token not in made
+    }

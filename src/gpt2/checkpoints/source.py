@@ -1,0 +1,129 @@
+"""A model to read, whatever its format: shape, vocabulary, weights under the release's names. Imports no TensorFlow.
+
+Each format's module has one function `read(path) -> Source`, imported when such a model is met.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from gpt2.checkpoints.files import CheckpointError
+from gpt2.encoder import Encoder
+from gpt2.hparams import HParams, variable_shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A model that can be read, one tensor at a time.
+
+    path: as it was given. format: release, huggingface, gguf or nanogpt. encoder: its vocabulary, or
+    None where the model has none beside it; encoder.end_of_text is the id of the model's own end token.
+    read: from a name of variable_shapes(hparams) to its value, in any order and as often as asked.
+    identity: changes whenever a file of the model does; known without reading the weights.
+    dtype: in which the weights lie, the widest if there are several. notices: what a user should know,
+    a sentence each.
+    """
+
+    path: str
+    format: str
+    hparams: HParams
+    encoder: Encoder | None
+    read: Callable[[str], np.ndarray]
+    identity: str
+    dtype: str = 'float32'
+    notices: tuple[str, ...] = ()
+
+    @property
+    def vocabulary(self) -> Encoder:
+        """encoder, where it is there. Raises CheckpointError where it is not."""
+        if self.encoder is None:
+            raise CheckpointError(f'{self.path} has no vocabulary; put encoder.json and vocab.bpe beside it')
+        return self.encoder
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """The release's variables and their shapes; a matrix is [1, inputs, outputs]."""
+        return variable_shapes(self.hparams)
+
+    def value(self, name: str) -> np.ndarray:
+        """A variable, float32, C-contiguous, of the release's shape. Raises CheckpointError if it is damaged."""
+        value = np.ascontiguousarray(self.read(name), np.float32)
+        if list(value.shape) != self.shapes[name]:
+            raise CheckpointError(f'{self.path}: {name} is {list(value.shape)}, expected {self.shapes[name]}')
+        return value
+
+    def values(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, value) of each variable, in the order of names, or of variable_shapes; one in memory at a time."""
+        for name in self.shapes if names is None else names:
+            yield name, self.value(name)
+
+    def digest(self) -> str:
+        """SHA-256 of all weights, in hexadecimal: the same in every format that holds the same values."""
+        return combined_digest({name: value_digest(value) for name, value in self.values()})
+
+
+def value_digest(value: np.ndarray) -> str:
+    """SHA-256 of a variable's shape and little-endian float32 values."""
+    result = hashlib.sha256(f'{list(value.shape)}\n'.encode())
+    result.update(np.ascontiguousarray(value, '<f4').reshape(-1).view(np.uint8))
+    return result.hexdigest()
+
+
+def combined_digest(digests: dict[str, str]) -> str:
+    """SHA-256 of the digests of all variables, whatever their order."""
+    return hashlib.sha256(''.join(f'{name} {digests[name]}\n' for name in sorted(digests)).encode()).hexdigest()
+
+
+def open_source(path: str) -> Source:
+    """The model at path: a folder of the release or one of its checkpoints' prefix, a Hugging Face
+    folder, a GGUF file, or nanoGPT's ckpt.pt. What is there decides. Raises Error in one line.
+    """
+    path = str(path)
+    return importlib.import_module(f'gpt2.checkpoints.{reader(path)}').read(path)
+
+
+def reader(path: str) -> str:
+    """The module that reads what lies at path. Raises CheckpointError."""
+    if os.path.isdir(path):
+        names = os.listdir(path)
+        if 'hparams.json' in names and any(name.endswith('.index') for name in names):
+            return 'bundle'
+        if 'config.json' in names:
+            return 'huggingface'
+        if 'ckpt.pt' in names:
+            return 'nanogpt'
+        if 'hparams.json' in names or 'checkpoint' in names:
+            return 'bundle'  # which says what is missing
+    elif os.path.isfile(path):
+        with open(path, 'rb') as file:
+            start = file.read(4)
+        if start == b'GGUF':
+            return 'gguf'
+        if path.endswith('.pt'):
+            return 'nanogpt'
+    elif os.path.exists(f'{path}.index'):
+        return 'bundle'
+    else:
+        raise CheckpointError(f'{path} is not there; name the folder or the file of a model')
+    raise CheckpointError(
+        f"{path} is no model that can be read: neither a folder of the release's (hparams.json) nor of "
+        "Hugging Face's (config.json), nor a GGUF file, nor nanoGPT's ckpt.pt"
+    )
+
+
+def load_params(source: Source) -> dict:
+    """Parameters of a source, as model.forward takes them: TensorFlow variables, made one at a time,
+    so that no second copy of the weights is ever in memory."""
+    from tqdm import tqdm
+
+    from gpt2 import model
+    from gpt2.system.signals import interrupts_held_back
+    from gpt2.system.tensorflow import tf
+
+    new_variable = interrupts_held_back()(tf.Variable)
+    progress = tqdm(source.values(), 'loading', len(source.shapes), unit='variable', leave=False, delay=2, disable=None)
+    return model.nest({name: new_variable(value, name=name) for name, value in progress})
