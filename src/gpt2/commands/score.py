@@ -13,8 +13,9 @@ from gpt2.commands.flags import boolean, choice, integer, reject_unknown
 from gpt2.commands.sampling import open_model
 from gpt2.encoder import END_OF_TEXT
 from gpt2.errors import UsageError
-from gpt2.scoring.text_stream import Measure, decoded, encode_stream
+from gpt2.scoring.text_stream import Measure, encode_stream
 from gpt2.scoring.windows import batches, windows
+from gpt2.system.text import CONVERT_OR_REPLACE, pieces
 
 HELP = f"""\
 Print the log-probability that a GPT-2 gives to texts, and what follows from it: perplexity a token
@@ -107,7 +108,7 @@ def check_files(files, encoder, errors, start):
         if not regular and files.count(file) > 1:
             raise UsageError(f'{file} can be read only once; give it once, or a regular file')
         if regular:
-            for _ in decoded(file, errors):
+            for _ in pieces(file, errors, CONVERT_OR_REPLACE):
                 pass
         text = open_text(file, encoder, errors, start)
         if not regular:
@@ -120,7 +121,7 @@ def open_text(file, encoder, errors, start):
     which grows with them, of what is scored: all but the first id. Raises UsageError for less than two tokens.
     """
     measure = Measure()
-    ids = itertools.chain(start, encode_stream(encoder, decoded(file, errors), measure))
+    ids = itertools.chain(start, encode_stream(encoder, pieces(file, errors, CONVERT_OR_REPLACE), measure))
     first = list(itertools.islice(ids, len(start) + 2))
     if len(first) < len(start) + 2:
         found = 'no text' if first == start else 'a text of one token'
