@@ -45,3 +45,26 @@ def test_pieces_stay_small_however_long_the_text():
     endless = itertools.cycle(['It was the best of times, it was the wor', 'st of times.\n'])
     sizes = [len(piece) for piece in itertools.islice(text_stream.whole_pretokens(endless), 10_000)]
     assert max(sizes) < 100
+
+
+NOT_MEASURED = [
+    ('The king', 1),  # " king" is left
+    ('king The', 1),
+    ('unicorns', 1),  # a part of a word is left, which counts
+    (' \n\n x', 1),
+    ('a', 0),
+    ('a  ', 0),
+    ('\u3000', 0),  # a space whose three bytes are several tokens
+    ('😀', 1),
+    ('\u3000x y', 2),
+]
+
+
+@pytest.mark.parametrize(('text', 'words'), NOT_MEASURED)
+@pytest.mark.parametrize('size', [1, 100])
+def test_the_first_token_may_be_left_out_of_the_measure(encoder, text, words, size):
+    measure = text_stream.Measure()
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    ids = list(text_stream.encode_stream(encoder, pieces, measure, all_measured=False))
+    assert ids == encoder.encode(text)
+    assert (measure.bytes, measure.words) == (len(encoder.decode_bytes(ids[1:])), words)

@@ -6,10 +6,11 @@ the whole text at once: a text is cut only where no pre-token (see encoder.PRETO
 
 import contextlib
 import dataclasses
+from collections.abc import Iterable, Iterator
 
 import regex
 
-from gpt2.encoder import utf8
+from gpt2.encoder import Encoder, utf8
 
 # No pre-token goes on from a letter to what is no letter, from a digit to what is no digit, or from
 # any other mark to white space. The text before such a place ends in no white space, whose division
@@ -26,13 +27,17 @@ class Measure:
     words: int = 0
     within_word: bool = False
 
-    def add(self, text):
-        self.bytes += len(utf8(text))
-        self.words += len(text.split()) - (self.within_word and not text[0].isspace())
-        self.within_word = not text[-1].isspace()
+    def add(self, text: str, skipped: int = 0):
+        """Count text but for its first `skipped` bytes. A word or character that they end within counts as a word."""
+        encoded = utf8(text)
+        self.bytes += len(encoded) - skipped
+        text = text[len(encoded[:skipped].decode('utf-8', 'ignore')) :]
+        if text:
+            self.words += len(text.split()) - (self.within_word and not text[0].isspace())
+            self.within_word = not text[-1].isspace()
 
 
-def whole_pretokens(texts):
+def whole_pretokens(texts: Iterable[str]) -> Iterator[str]:
     """Regroup an iterable of texts, without changing what they are together, so that none but the
     last ends within a pre-token."""
     rest = ''
@@ -46,9 +51,16 @@ def whole_pretokens(texts):
         yield rest
 
 
-def encode_stream(encoder, texts, measure):
-    """Yield the token ids of texts, an iterable of pieces of one text; measure grows with what was read."""
+def encode_stream(
+    encoder: Encoder, texts: Iterable[str], measure: Measure, all_measured: bool = True
+) -> Iterator[int]:
+    """Yield the token ids of texts, an iterable of pieces of one text; measure grows with what was read.
+
+    all_measured: whether the first token counts, or the text after it alone.
+    """
     with contextlib.closing(whole_pretokens(texts)) as pieces:
         for piece in pieces:
-            measure.add(piece)
-            yield from encoder.encode(piece)
+            ids = encoder.encode(piece)
+            measure.add(piece, 0 if all_measured else len(encoder.decode_bytes(ids[:1])))
+            all_measured = True
+            yield from ids
