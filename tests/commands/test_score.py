@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from example_models import HERE, MODELS, REPOSITORY
@@ -37,6 +39,8 @@ MISTAKES = [
     pytest.param(['.'], '. cannot be read', id='folder'),
     pytest.param(['short', 'empty'], 'empty holds no text, expected two tokens', id='empty text'),
     pytest.param(['-'], '- holds no text', id='empty standard input'),
+    pytest.param(['--lines', 'empty'], 'empty holds no text', id='no line'),
+    pytest.param(['--lines', 'short', 'latin1'], 'latin1 is not UTF-8 at byte 3', id='UTF-8, lines'),
     pytest.param(['-', '-'], '- can be read only once', id='standard input twice'),
     pytest.param(['short', 'one'], 'one holds a text of one token, expected two tokens or more', id='one token'),
     pytest.param(['one', '--noend_of_text'], 'one holds a text of one token', id='one token, only context'),
@@ -123,6 +127,96 @@ def test_ctrl_c_ends_with_130_after_what_was_printed(files):
     assert first.split(b'\t')[1] == b'down' and len(rest) < 8 * len(GOLDENS['log_probabilities'])
 
 
-def test_figures_that_are_no_number_are_none():
-    assert score.summary(-10.0, 2, 0, 8)['perplexity_per_word'] is None
-    assert score.summary(-1e6, 10**4, 1, 8)['perplexity_per_word'] is None
+# Lines, and texts as other systems write them
+
+
+@pytest.fixture(scope='module')
+def odd_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('odd')
+    contents = {
+        'unix': b'The king\nsaid so\n', 'windows': b'\xef\xbb\xbfThe king\r\nsaid so\r\n',
+        'lines': 'The king\n\nThe\r\n  \nthe café was so'.encode(), 'words': b'The king',
+        b'caf\xe9'.decode('utf-8', 'surrogateescape'): b'The king', 'café 中': b'The king',
+    }  # fmt: skip
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_line_ends_and_a_byte_order_mark_make_no_difference(odd_files):
+    windows = (odd_files / 'windows').read_bytes()
+    out, err, status = run(SCRIPT, *BUNDLED, '--json', 'unix', 'windows', '-', cwd=odd_files, given=windows)
+    first, *others = objects(out)
+    assert (err, status) == ('', 0) and first['bytes'] == 17
+    assert [{**other, 'file': 'unix'} for other in others] == [first] * 2
+
+
+def test_words_and_bytes_are_those_of_what_is_scored(odd_files):
+    out, _, status = run(SCRIPT, *BUNDLED, '--json', '--noend_of_text', 'words', cwd=odd_files)
+    [found] = objects(out)
+    assert (status, found['tokens'], found['words'], found['bytes']) == (0, 1, 1, len(' king'))
+    assert found['perplexity_per_word'] == found['perplexity_per_token']
+    out, _, _ = run(SCRIPT, *BUNDLED, '--noend_of_text', 'words', cwd=odd_files)
+    assert out.startswith('words: 1 token, 1 word, 5 bytes\n')
+
+
+@pytest.mark.parametrize('flag', ['--end_of_text', '--noend_of_text'])
+def test_lines_have_a_result_each(odd_files, encoder, flag):
+    out, err, status = run(SCRIPT, *BUNDLED, '--json', '--per_token', '--lines', flag, 'lines', cwd=odd_files)
+    assert (err, status) == ('', 0)
+    found = objects(out)
+    totals = [entry for entry in found if 'tokens' in entry]
+    assert [entry['line'] for entry in totals] == [1, 2, 3, 4, 5]
+    for entry, line in zip(totals, ['The king', '', 'The', '  ', 'the café was so']):
+        ids = encoder.encode(line)[flag == '--noend_of_text' :]
+        tokens = [token for token in found if token['line'] == entry['line'] and 'id' in token]
+        assert [token['id'] for token in tokens] == ids and entry['tokens'] == len(ids)
+        assert entry['bytes'] == sum(len(token['bytes']) for token in tokens)
+        assert entry['log_probability'] == pytest.approx(sum(token['log_probability'] for token in tokens))
+        assert (entry['perplexity_per_token'] is None) == (not ids)
+    (odd_files / 'last').write_text('the café was so')
+    alone = objects(run(SCRIPT, *BUNDLED, '--json', flag, 'last', cwd=odd_files)[0])[0]
+    assert {**alone, 'file': 'lines', 'line': 5} == {
+        **totals[4],
+        **{name: pytest.approx(value, rel=1e-5) for name, value in totals[4].items() if isinstance(value, float)},
+    }
+
+
+def test_lines_are_printed_on_a_line_each(odd_files):
+    out, err, status = run(SCRIPT, *BUNDLED, '--lines', 'lines', '-', cwd=odd_files, given=b'a\n')
+    lines = out.splitlines()
+    assert (err, status, len(lines)) == ('', 0, 6)
+    assert lines[0].startswith('lines:1: 2 tokens, 2 words, 8 bytes; log-probability -')
+    assert lines[1] == (
+        'lines:2: 0 tokens, 0 words, 0 bytes; log-probability 0.0000 nats, 0.0000 bits; '
+        'perplexity none a token, none a word; none bits a byte'
+    )
+    assert lines[5].startswith('-:1: 1 token, 1 word, 1 byte; ')
+
+
+def test_json_is_utf8_whatever_the_terminal_and_the_file_are_called(odd_files):
+    name = b'caf\xe9'.decode('utf-8', 'surrogateescape')
+    out, err, status = run(SCRIPT, *BUNDLED, '--json', 'café 中', name, cwd=odd_files, PYTHONIOENCODING='ascii')
+    assert (err, status) == ('', 0)
+    assert '"file": "café 中"' in out
+    assert [entry['file'] for entry in objects(out)] == ['café 中', 'caf\ufffd']
+
+
+def test_one_pipe_by_two_names_is_refused(odd_files, without_tensorflow):
+    fails_in_one_line(
+        SCRIPT, [*BUNDLED, '-', '/dev/stdin'], 'can be read only once', odd_files, without_tensorflow
+    )
+
+
+def test_a_file_called_like_standard_input_is_not_it(odd_files, tmp_path):
+    (tmp_path / '-').write_text('not this')
+    out, err, status = run(SCRIPT, *BUNDLED, '--json', '-', './-', cwd=tmp_path, given=b'The king')
+    assert (err, status) == ('', 0) and [entry['bytes'] for entry in objects(out)] == [8, 8]
+
+
+def test_a_named_pipe_is_read_once(odd_files, tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    writer = threading.Thread(target=(tmp_path / 'pipe').write_bytes, args=[b'The king\r\n'], daemon=True)
+    writer.start()
+    out, err, status = run(SCRIPT, *BUNDLED, '--json', '--lines', 'pipe', cwd=tmp_path)
+    assert (err, status) == ('', 0) and [entry['bytes'] for entry in objects(out)] == [8]

@@ -10,9 +10,10 @@ from example_models import BUNDLED, HERE, TINY, as_params, random_values
 
 from gpt2.checkpoints import release as checkpoint
 from gpt2.encoder import END_OF_TEXT, get_encoder
-from gpt2.errors import UsageError
+from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams, load_hparams
 from gpt2.scoring import log_probabilities as scoring
+from gpt2.scoring.logits import score_logits
 from gpt2.scoring.windows import batches, conditional, windows
 
 SMALL = HParams(n_vocab=23, n_ctx=8, n_embd=6, n_head=2, n_layer=1)
@@ -126,3 +127,47 @@ def test_scores_equal_those_of_transformers(bundled, goldens, count):
     assert len(found) == count
     np.testing.assert_allclose(found, goldens['log_probabilities'][:count], atol=1e-3)
     assert all(rank == 1 for rank, value in zip(ranks, found) if value > math.log(0.5))
+
+
+# The likeliest tokens, and the same from logits without TensorFlow
+
+
+def test_the_likeliest_tokens_come_with_their_log_probabilities(tiny_params, monkeypatch):
+    monkeypatch.setattr(scoring, 'LOGIT_ROWS', 7)
+    ids = random_ids(TINY, 30)
+    logits = reference_numpy.logits(random_values(TINY), TINY.n_head, TINY.n_layer, ids[:-1])
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    rows = [(ids, 29), (ids[:3], 1)]
+    for count, kept in ((1, 1), (5, 5), (1000, TINY.n_vocab)):
+        whole, short = scoring.make_score(TINY, tiny_params, likeliest=count)(rows)
+        assert whole[3].shape == whole[4].shape == (29, kept) and short[3].shape == (1, kept)
+        np.testing.assert_array_equal(whole[3], np.argsort(-logits, axis=1)[:, :kept])
+        np.testing.assert_allclose(whole[4], -np.sort(-logits, axis=1)[:, :kept], atol=1e-5)
+        np.testing.assert_allclose(short[4], whole[4][1:2], atol=1e-5)
+
+
+@pytest.mark.parametrize('likeliest', [0, 1, 5, 1000])
+def test_logits_are_scored_alike_without_tensorflow(tiny_params, likeliest):
+    ids, excluded = random_ids(TINY, 30), [3, 17, 44]
+    expected = scoring.make_score(TINY, tiny_params, excluded, likeliest)([(ids, 29)])[0]
+    logits = reference_numpy.logits(random_values(TINY), TINY.n_head, TINY.n_layer, ids[:-1])
+    found = score_logits(logits, np.array(ids[1:]), excluded, likeliest)
+    assert [array.dtype for array in found] == [array.dtype for array in expected] and len(found) == len(expected)
+    for ours, theirs in zip(found, expected):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_of_equal_logits_the_lower_id_is_the_likelier():
+    logits = np.array([[0, 2, 1, 2, 1, 1], [3, 3, 3, 3, 3, 3], [-1e30, 1e30, 0, 0, 0, 0]], np.float32)
+    log_probabilities, ranks, likelier, ids, theirs = score_logits(logits, [4, 5, 0], [1, 3], 4)
+    assert ids.tolist() == [[1, 3, 2, 4], [0, 1, 2, 3], [1, 2, 3, 4]]
+    assert (ranks.tolist(), likelier.tolist()) == ([3, 1, 6], [2, 0, 2])
+    assert log_probabilities[1] == pytest.approx(-math.log(6)) and theirs[2].tolist()[:1] == [0.0]
+
+
+def test_a_batch_without_memory_is_one_line(tiny_params, monkeypatch):
+    error = scoring.tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor')
+    score = scoring.make_score(TINY, tiny_params)
+    monkeypatch.setattr(scoring, 'flat_targets', lambda batch: (_ for _ in ()).throw(error))
+    with pytest.raises(Error, match='no memory to score 2 windows at once; lower batch_size'):
+        score([([1, 2], 1)] * 2)

@@ -5,7 +5,6 @@ import pytest
 from example_models import MODELS
 
 from gpt2.encoder import PRETOKEN, get_encoder
-from gpt2.errors import UsageError
 from gpt2.scoring import text_stream
 
 CHARACTERS = "ab1'sretvlmd !,.\n\t\r\u00a0\u3000é\u0301中２ⅷ\x1c\x85😀"
@@ -48,34 +47,24 @@ def test_pieces_stay_small_however_long_the_text():
     assert max(sizes) < 100
 
 
-@pytest.mark.parametrize('size', [1, 2, 5, 4096])
-def test_characters_cut_by_reading_are_whole(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(text_stream, 'READ_BYTES', size)
-    (tmp_path / 'text').write_text('aé中😀' * 50, encoding='utf-8')
-    assert ''.join(text_stream.decoded(tmp_path / 'text', 'strict')) == 'aé中😀' * 50
+NOT_MEASURED = [
+    ('The king', 1),  # " king" is left
+    ('king The', 1),
+    ('unicorns', 1),  # a part of a word is left, which counts
+    (' \n\n x', 1),
+    ('a', 0),
+    ('a  ', 0),
+    ('\u3000', 0),  # a space whose three bytes are several tokens
+    ('😀', 1),
+    ('\u3000x y', 2),
+]
 
 
-@pytest.mark.parametrize('size', [1, 2, 3, 4096])
-@pytest.mark.parametrize(
-    ('content', 'offset'),
-    [
-        (b'\xff', 0),
-        (b'ab\x80', 2),
-        ('é中'.encode() + b'\xe4\xb8', 5),
-        ('中中'.encode() + b'\xe4a', 6),
-        (b'a\xf0\x9f\x98', 1),
-    ],
-)
-def test_bytes_that_are_not_utf8_are_refused_with_their_offset(tmp_path, monkeypatch, size, content, offset):
-    monkeypatch.setattr(text_stream, 'READ_BYTES', size)
-    (tmp_path / 'text').write_bytes(content)
-    with pytest.raises(UsageError, match=f'is not UTF-8 at byte {offset};'):
-        list(text_stream.decoded(tmp_path / 'text', 'strict'))
-    replaced = ''.join(text_stream.decoded(tmp_path / 'text', 'replace'))
-    assert replaced == content.decode('utf-8', 'replace')
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    for path in (tmp_path / 'missing', tmp_path):
-        with pytest.raises(UsageError, match=f'{path} cannot be read'):
-            list(text_stream.decoded(path, 'strict'))
+@pytest.mark.parametrize(('text', 'words'), NOT_MEASURED)
+@pytest.mark.parametrize('size', [1, 100])
+def test_the_first_token_may_be_left_out_of_the_measure(encoder, text, words, size):
+    measure = text_stream.Measure()
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    ids = list(text_stream.encode_stream(encoder, pieces, measure, all_measured=False))
+    assert ids == encoder.encode(text)
+    assert (measure.bytes, measure.words) == (len(encoder.decode_bytes(ids[1:])), words)

@@ -47,6 +47,12 @@ def test_text_that_is_not_utf8_is_refused_with_the_offset(tmp_path, encoder):
         encode_documents([str(tmp_path / 'bad.txt')], encoder, str(tmp_path))
 
 
+def test_line_ends_and_a_byte_order_mark_are_those_of_the_shared_rule(tmp_path, encoder):
+    (tmp_path / 'a.txt').write_bytes(b'\xef\xbb\xbfThe king\r\nsaid\ra\n')
+    tokens = encode_documents([str(tmp_path / 'a.txt')], encoder, str(tmp_path))
+    assert tokens.tolist() == [*encoder.encode('The king\nsaid\ra\n'), END]
+
+
 def test_every_document_ends_with_the_end_of_text_id(folder, encoder):
     paths = find_files([str(folder)])
     tokens = encode_documents(paths, encoder, str(folder))

@@ -13,11 +13,11 @@ from gpt2.checkpoints.files import find_prefix, index_digest
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, expand
 from gpt2.commands.flags import boolean, integer, reject_unknown
 from gpt2.commands.sampling import open_model
-from gpt2.commands.score import check_stride
 from gpt2.errors import Error, UsageError
 from gpt2.evaluation.data import digests, fetch, missing_files
 from gpt2.evaluation.report import draw, report
 from gpt2.evaluation.tasks import TASKS
+from gpt2.scoring.windows import check_stride
 from gpt2.system.files import make_folder, whole_file
 
 HELP = f"""\
@@ -58,7 +58,7 @@ def evaluate_model(
     batch_size = integer('batch_size', batch_size, 1) or 4
     chosen = choose_tasks(tasks)
     path, hparams, encoder, notice = open_model(model_name, models_dir)
-    stride = check_stride(stride, hparams.n_ctx)
+    stride = check_stride('--stride', stride, hparams.n_ctx)
     data_dir, output_dir = check_data_dir(data_dir), expand(output_dir)
     present = present_tasks(chosen, data_dir, download)
     index = index_digest(find_prefix(path))

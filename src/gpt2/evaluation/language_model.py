@@ -8,8 +8,9 @@ from tqdm import tqdm
 from gpt2.completion import Completion, complete
 from gpt2.encoder import END_OF_TEXT, utf8
 from gpt2.errors import UsageError
-from gpt2.scoring.text_stream import READ_BYTES, Measure, encode_stream
+from gpt2.scoring.text_stream import Measure, encode_stream
 from gpt2.scoring.windows import batches, windows
+from gpt2.system.text import READ_BYTES
 
 BAR = {'leave': False, 'delay': 2, 'disable': None}
 

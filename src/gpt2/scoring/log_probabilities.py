@@ -1,11 +1,19 @@
 """Log-probabilities and ranks of token ids, in rows as windows.py makes them. Knows nothing of text or tasks."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from gpt2 import model
+from gpt2.errors import Error
+from gpt2.hparams import HParams
 from gpt2.system.tensorflow import interrupts_held_back, tf
 
 LOGIT_ROWS = 128  # positions whose logits exist at once: 26 MB with the released vocabulary
+
+
+class OutOfMemory(Error):
+    """A batch of windows needs more memory than there is."""
 
 
 def flat_targets(batch):
@@ -22,24 +30,35 @@ def flat_targets(batch):
     return tokens, np.array(positions, np.int32), np.array(targets, np.int32)
 
 
-def make_score(hparams, params, excluded=()):
+def make_score(
+    hparams: HParams, params: dict, excluded: Sequence[int] = (), likeliest: int = 0
+) -> Callable[[Sequence[tuple[list[int], int]]], list[tuple[np.ndarray, ...]]]:
     """A function that scores a batch of rows: a list of (log_probabilities, ranks, likelier), one a row.
 
     Each is an array [count], in the order of the ids: natural logarithms of the probabilities,
     float32; ranks, int32, 1 for the likeliest token; and of the token ids `excluded`, how many are
-    likelier, int32. Memory is bounded by the batch: logits exist for LOGIT_ROWS positions at a time.
-    The graph is traced once for all shapes.
+    likelier, int32. Where likeliest is above 0 two more follow, [count, likeliest] each: ids, int32, and
+    log-probabilities, float32, of so many likeliest tokens in the place of each id, likeliest first.
+    Memory is bounded by the batch: logits exist for LOGIT_ROWS positions at a time. The graph is traced
+    once for all shapes. Raises OutOfMemory where a batch is too large all the same.
     """
     integers = tf.TensorSpec([None], tf.int32)
-    excluded = np.array(excluded, np.int32)
+    excluded, likeliest = np.array(excluded, np.int32), min(likeliest, hparams.n_vocab)
+    outputs = [(tf.float32, [None]), (tf.int32, [None]), (tf.int32, [None])]
+    if likeliest:
+        outputs += [(tf.int32, [None, likeliest]), (tf.float32, [None, likeliest])]
 
     def score_chunk(features, targets):
         logits = model.logits(params, features)  # [chunk, n_vocab]
         target = tf.gather(logits, targets[:, tf.newaxis], batch_dims=1)
-        log_probabilities = target[:, 0] - tf.reduce_logsumexp(logits, axis=-1)
+        normaliser = tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
         ranks = 1 + tf.math.count_nonzero(logits > target, axis=-1, dtype=tf.int32)
         likelier = tf.math.count_nonzero(tf.gather(logits, excluded, axis=1) > target, axis=-1, dtype=tf.int32)
-        return log_probabilities, ranks, likelier
+        found = (target - normaliser)[:, 0], ranks, likelier
+        if not likeliest:
+            return found
+        highest, ids = tf.math.top_k(logits, likeliest)
+        return *found, ids, highest - normaliser
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), integers, integers])
     def score_flat(tokens, positions, targets):
@@ -54,16 +73,18 @@ def make_score(hparams, params, excluded=()):
             return (step + 1, *(array.write(step, value) for array, value in zip(results, found)))
 
         results = [
-            tf.TensorArray(dtype, steps, infer_shape=False, element_shape=[None])
-            for dtype in (tf.float32, tf.int32, tf.int32)
+            tf.TensorArray(dtype, steps, infer_shape=False, element_shape=shape) for dtype, shape in outputs
         ]
         # One step at a time, or the logits of several would be there at once.
         found = tf.while_loop(lambda step, *_: step < steps, body, (0, *results), parallel_iterations=1)
         return [array.concat() for array in found[1:]]
 
     def score(batch):
-        with interrupts_held_back():
-            found = [array.numpy() for array in score_flat(*flat_targets(batch))]
+        try:
+            with interrupts_held_back():
+                found = [array.numpy() for array in score_flat(*flat_targets(batch))]
+        except (MemoryError, tf.errors.ResourceExhaustedError):
+            raise OutOfMemory(f'no memory to score {len(batch)} windows at once; lower batch_size') from None
         ends = np.cumsum([count for _, count in batch])[:-1]
         return list(zip(*(np.split(array, ends) for array in found)))
 

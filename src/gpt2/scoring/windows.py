@@ -4,10 +4,27 @@ A row is (ids, count): ids that the model sees together, at most n_ctx + 1 becau
 predicted, of which the last `count` are scored; at least the first is context.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from gpt2.checks import integer
 from gpt2.errors import UsageError
 
+Row = tuple[list[int], int]
 
-def windows(ids, n_ctx, stride):
+
+def check_stride(name: str, stride: Any, n_ctx: int) -> int:
+    """Tokens by which the window moves: stride, or when it is None half the window. Raises UsageError, which calls
+    it by name."""
+    stride = integer(name, stride, 1)
+    if stride is None:
+        return max(1, n_ctx // 2)
+    if stride > n_ctx:
+        raise UsageError(f'{name} is {stride}, expected at most n_ctx {n_ctx}')
+    return stride
+
+
+def windows(ids: Iterable[int], n_ctx: int, stride: int) -> Iterator[Row]:
     """Yield rows that score each of ids, an iterable, but the first exactly once.
 
     The first row holds up to n_ctx + 1 ids. Each later one starts `stride` ids further and scores
@@ -25,7 +42,7 @@ def windows(ids, n_ctx, stride):
         yield row, count
 
 
-def conditional(context, ids, n_ctx):
+def conditional(context: Sequence[int], ids: Sequence[int], n_ctx: int) -> Row:
     """The row that scores ids after context; of a context too long for the window the end is kept.
 
     There must be a context. Raises UsageError for more ids than the window holds.
@@ -35,7 +52,7 @@ def conditional(context, ids, n_ctx):
     return [*context, *ids][-n_ctx - 1 :], len(ids)
 
 
-def batches(rows, size):
+def batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
     """Group consecutive rows such that a batch, padded to its longest row, has at most size inputs;
     a row that is longer by itself is a batch of its own."""
     batch, longest = [], 0

@@ -8,7 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from gpt2.encoder import END_OF_TEXT
-from gpt2.errors import Error
+from gpt2.errors import Error, UsageError
+from gpt2.system import text
 from gpt2.system.files import whole_file
 
 
@@ -34,14 +35,12 @@ def find_files(patterns):
     return sorted(found)
 
 
-def read_text(path):
+def read_text(path: str) -> str:
+    """The text of a file, as system/text.py has it. Raises DatasetError."""
     try:
-        with open(path, encoding='utf-8') as file:
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise DatasetError(f'{path} is not UTF-8 at byte {error.start}; convert it first') from None
-    except OSError as error:
-        raise DatasetError(f'{path} cannot be read: {error.strerror}') from None
+        return text.read_text(path)
+    except UsageError as error:
+        raise DatasetError(str(error)) from None
 
 
 def hold_out(documents, fraction, seed):
@@ -63,13 +62,13 @@ def encode_documents(paths, encoder, cache_folder):
     """
     texts = [read_text(path) for path in paths]
     digest = hashlib.sha256(repr(list(encoder.encoder.items())).encode('utf-8', 'surrogatepass'))
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode('utf-8')).digest())
+    for document in texts:
+        digest.update(hashlib.sha256(document.encode('utf-8')).digest())
     cached = os.path.join(cache_folder, f'tokens-{digest.hexdigest()[:16]}.npy')
     if os.path.exists(cached):
         return np.load(cached)
     end = [encoder.encoder[END_OF_TEXT]]
-    parts = [encoder.encode(text) + end for text in tqdm(texts, 'encoding', unit='file', disable=None)]
+    parts = [encoder.encode(document) + end for document in tqdm(texts, 'encoding', unit='file', disable=None)]
     tokens = np.array([token for part in parts for token in part], np.int32)
     with whole_file(cached, 'wb') as file:
         np.save(file, tokens)

@@ -1,0 +1,37 @@
+"""Log-probabilities and ranks from logits, in NumPy: for engines that have no TensorFlow."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def score_logits(
+    logits: np.ndarray, targets: np.ndarray, excluded: Sequence[int] = (), likeliest: int = 0
+) -> tuple[np.ndarray, ...]:
+    """What logits, float32 [n, n_vocab], say of targets, int [n]: the ids that came.
+
+    Returns arrays as log_probabilities.make_score does for a row: (log_probabilities float32 [n], ranks int32 [n],
+    likelier int32 [n]) and, where likeliest is above 0, (ids int32, log-probabilities float32) of so many likeliest
+    tokens (of all, where the vocabulary has fewer), [n, likeliest] each, likeliest first and of equals the lower id.
+    """
+    logits = np.asarray(logits, np.float32)
+    target = np.take_along_axis(logits, np.asarray(targets)[:, np.newaxis], axis=1)  # [n, 1]
+    highest = logits.max(axis=1, keepdims=True)
+    normaliser = highest + np.log(np.exp(logits - highest).sum(axis=1, keepdims=True))  # [n, 1]
+    ranks = 1 + np.count_nonzero(logits > target, axis=1)
+    likelier = np.count_nonzero(logits[:, np.array(excluded, np.int32)] > target, axis=1)
+    found = (target - normaliser)[:, 0], ranks.astype(np.int32), likelier.astype(np.int32)
+    if not likeliest:
+        return found
+    ids = likeliest_ids(logits, min(likeliest, logits.shape[1]))
+    return *found, ids, np.take_along_axis(logits, ids, axis=1) - normaliser
+
+
+def likeliest_ids(logits: np.ndarray, count: int) -> np.ndarray:
+    """Ids of the `count` highest of logits [n, n_vocab] as int32 [n, count], in order; a lower id before its equal."""
+    limits = np.partition(logits, -count, axis=1)[:, -count]  # the least that is among them; sorting all takes longer
+    rows = []
+    for row, limit in zip(logits, limits):
+        ids = np.flatnonzero(row >= limit)
+        rows.append(ids[np.argsort(-row[ids], kind='stable')][:count])
+    return np.array(rows, np.int32).reshape(len(logits), count)
