@@ -32,6 +32,7 @@ from tqdm import tqdm  # noqa: E402
 
 from gpt2 import model, sample  # noqa: E402
 from gpt2.checkpoints import release as checkpoint  # noqa: E402
+from gpt2.checkpoints.source import open_source
 from gpt2.encoder import get_encoder  # noqa: E402
 from gpt2.hparams import load_hparams, weights_bytes  # noqa: E402
 from gpt2.litert import engine as sample_litert  # noqa: E402
@@ -169,7 +170,7 @@ def measure(text_path, repeats):
     with tempfile.TemporaryDirectory() as folder:
         hparams, params = make_checkpoint(folder)
         runs = [first_token(folder) for _ in range(repeats)]
-        litert = sample_litert.Generator(exported_file(f'{folder}/124M', hparams, 'float32'), hparams)
+        litert = sample_litert.Generator(exported_file(open_source(f'{folder}/124M'), 'float32'), hparams)
     results['sampling'] = sampling_milliseconds(hparams.n_vocab)
     results['first_token'] = {'seconds': statistics.median(runs)}
     results['memory'] = memory.measure('124M')

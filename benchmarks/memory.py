@@ -48,10 +48,11 @@ def write(folder, size):
 
 
 def export(folder, size, precision):
+    from gpt2.checkpoints.source import open_source
     from gpt2.litert.export import exported_file
 
     start = time.perf_counter()
-    path = exported_file(folder, RELEASED_HPARAMS[size], precision)
+    path = exported_file(open_source(folder), precision)
     return {
         'export_seconds': round(time.perf_counter() - start, 1),
         'peak_exporting_megabytes': round(peak_megabytes()),
@@ -96,7 +97,7 @@ def load_litert(folder, hparams, precision):
     from gpt2.litert import engine as sample_litert
     from gpt2.litert.export import exported_file
 
-    return sample_litert.Generator(exported_file(folder, hparams, precision), hparams)
+    return sample_litert.Generator(exported_file(open_source(folder), precision), hparams)
 
 
 def measure(size, engine='tf', precision='float32', prompt=16, positions=56):

@@ -31,12 +31,13 @@ def layer_names(p):
 
 def serve_litert(folder, threads, precision):
     sys.path.insert(0, str(SRC))
+    from gpt2.checkpoints.source import open_source
     from gpt2.hparams import load_hparams
     from gpt2.litert.engine import Generator
     from gpt2.litert.export import exported_file
 
     hparams = load_hparams(f'{folder}/hparams.json')
-    return our_sampler(Generator(exported_file(folder, hparams, precision), hparams))
+    return our_sampler(Generator(exported_file(open_source(folder), precision), hparams))
 
 
 def serve_tf(folder, threads):

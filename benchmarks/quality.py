@@ -16,6 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'src'))
 import numpy as np
 from tqdm import tqdm
 
+from gpt2.checkpoints.source import open_source
 from gpt2.encoder import get_encoder
 from gpt2.hparams import RELEASED_HPARAMS, load_hparams, save_hparams
 from gpt2.litert.engine import Generator
@@ -35,7 +36,7 @@ def log_softmax(logits):
 def compare(folder, windows):
     """Figures over windows, int [count, n + 1], without overlap: the first n predict the last n."""
     hparams = load_hparams(f'{folder}/hparams.json')
-    exact, quantised = (Generator(exported_file(folder, hparams, precision), hparams) for precision in PRECISIONS)
+    exact, quantised = (Generator(exported_file(open_source(folder), precision), hparams) for precision in PRECISIONS)
     sums = np.zeros(4)
     for window in tqdm(windows, 'comparing', unit='window', disable=None):
         p, q = (log_softmax(window_logits(generator, window[:-1])) for generator in (exact, quantised))

@@ -11,6 +11,7 @@ from example_models import TINY, as_params, random_values, save
 from samples import draw_samples
 
 from gpt2 import sample
+from gpt2.checkpoints.source import open_source
 from gpt2.engine import Sampling, distinct_prompts
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams
@@ -29,7 +30,8 @@ def wide(request, tmp_path_factory):
     if request.param == 'tf':
         return sample.Generator(WIDE, params)
     folder = save(tmp_path_factory.mktemp('wide'), WIDE, params)
-    return litert.Generator(exported_file(folder, WIDE, 'int8' if 'int8' in request.param else 'float32'), WIDE)
+    precision = 'int8' if 'int8' in request.param else 'float32'
+    return litert.Generator(exported_file(open_source(folder), precision), WIDE)
 
 
 def prompts_of_all_lengths():
@@ -57,7 +59,7 @@ def test_rows_that_are_dropped_leave_the_others_as_they_were(wide):
     expected = alone(wide, prompts, 30)
     found = [[] for _ in prompts]
     left = list(range(len(prompts)))
-    with contextlib.closing(wide.start(prompts, numbers=[1] * len(prompts), seed=5)) as rows:
+    with contextlib.closing(wide.start(prompts, numbers=[1] * len(prompts), seed=5, sampling=Sampling())) as rows:
         for step in range(30):
             for row, token in zip(left, rows.step()):
                 found[row].append(int(token))
@@ -71,7 +73,7 @@ def test_rows_that_are_dropped_leave_the_others_as_they_were(wide):
 
 def test_rows_may_be_dropped_before_the_first_step(wide):
     prompts = prompts_of_all_lengths()
-    rows = wide.start(prompts, numbers=[1] * len(prompts), seed=5)
+    rows = wide.start(prompts, numbers=[1] * len(prompts), seed=5, sampling=Sampling())
     rows.keep([2, 5])
     found = [rows.step().tolist() for _ in range(4)]
     rows.close()
@@ -143,7 +145,7 @@ def test_a_forked_process_is_told_to_load_for_itself(wide):
 
 
 def test_the_last_token_of_the_window_is_drawn_and_none_after_it(wide):
-    rows = wide.start([[1] * (WIDE.n_ctx - 1), [2]], numbers=[1, 1], seed=5)
+    rows = wide.start([[1] * (WIDE.n_ctx - 1), [2]], numbers=[1, 1], seed=5, sampling=Sampling())
     rows.step(), rows.step()
     with pytest.raises(UsageError, match=r'450 prompt tokens and length .*451|exceed the limit of 451'):
         rows.step()
@@ -189,7 +191,8 @@ def test_a_huge_temperature_makes_all_tokens_alike_without_a_warning(wide, tempe
 
 
 def test_a_closed_engine_says_so(tmp_path):
-    engine = litert.Generator(exported_file(save(tmp_path, TINY, as_params(random_values(TINY))), TINY, 'int8'), TINY)
+    source = open_source(save(tmp_path, TINY, as_params(random_values(TINY))))
+    engine = litert.Generator(exported_file(source, 'int8'), TINY)
     engine.close()
     with pytest.raises(Error, match='closed; load it again'):
         list(engine.generate([[1]], 1, numbers=[1], seed=0))

@@ -9,7 +9,7 @@ import abc
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,33 +80,43 @@ class Engine(abc.ABC):
     def open_rows(self, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling) -> Rows:
         """Rows that have not been stepped yet, one for each of prompts; streams is the noise of each."""
 
+    @abc.abstractmethod
+    def map_logits(self, function: Callable[[np.ndarray], Any], ids: Sequence[int], first: int = 0) -> list[Any]:
+        """The results of function for the logits, float32 [n, n_vocab], after each of ids from number `first` on,
+        in order, some at a time: those of a whole text would take much memory. ids: one to n_ctx token ids."""
+
     def close(self) -> None:
         """Give back what the engine holds; it cannot be used after that."""
         self.closed = True
 
-    def start(self, prompts: Sequence[Sequence[int]], *, numbers: Sequence[int], seed: int, **sampling: Any) -> Rows:
+    def start(
+        self, prompts: Sequence[Sequence[int]], *, numbers: Sequence[int], seed: int, sampling: Sampling
+    ) -> Rows:
         """Rows that continue prompts, each of at least one token id and at most n_ctx.
 
         numbers: of each row, which sample of its prompt it is. seed: int, at least 0; with it, a row's sample
-        depends on its prompt, its number and the settings alone. sampling: fields of Sampling.
+        depends on its prompt, its number and sampling alone.
         Raises UsageError; Error for an engine that is closed, or that of another process.
         """
         self.check_usable()
-        how = Sampling(**sampling)
         rows = [[int(token) for token in prompt] for prompt in prompts]
         for row in rows:
             check_prompt(self.hparams, row)
-        return self.open_rows(rows, [noise_stream(seed, row, n) for row, n in zip(rows, numbers, strict=True)], how)
+        streams = [noise_stream(seed, row, number) for row, number in zip(rows, numbers, strict=True)]
+        return self.open_rows(rows, streams, sampling)
 
-    def generate(self, context: Sequence[Sequence[int]], length: int, **how: Any) -> Iterator[np.ndarray]:
-        """Yield int32 [rows], the next token of each row of context, `length` times; see start for how.
+    def generate(
+        self, context: Sequence[Sequence[int]], length: int, *, numbers: Sequence[int], seed: int, **sampling: Any
+    ) -> Iterator[np.ndarray]:
+        """Yield int32 [rows], the next token of each row of context, `length` times; see start.
 
-        Raises UsageError when a prompt and length exceed n_ctx + 1.
+        sampling: fields of Sampling. Raises UsageError when a prompt and length exceed n_ctx + 1.
         """
         length = integer('length', length, 1) or 1
         for row in context:
             check_window(self.hparams, len(row), length)
-        with contextlib.closing(self.start(context, **how)) as rows:
+        how = Sampling(**sampling)
+        with contextlib.closing(self.start(context, numbers=numbers, seed=seed, sampling=how)) as rows:
             for _ in range(length):
                 yield rows.step()
 

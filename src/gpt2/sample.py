@@ -9,10 +9,11 @@ import secrets
 import numpy as np
 
 from gpt2 import model
-from gpt2.engine import Engine, Rows, check_window, distinct_prompts
+from gpt2.engine import Engine, Rows, check_prompt, check_window, distinct_prompts
 from gpt2.system.tensorflow import interrupts_held_back, tf
 
 CAPACITY_STEP = 128  # positions by which the key/value cache grows
+LOGIT_ROWS = 128  # positions whose logits exist at once: 26 MB with the released vocabulary
 NUCLEUS_HEAD = 1024  # likeliest tokens in which a nucleus is looked for first
 
 
@@ -94,9 +95,19 @@ class Generator(Engine):
         prompt, token = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, 1], tf.int32)
         self.prompt_step = tf.function(prompt_step, input_signature=[prompt, integers, integers, *others])
         self.token_step = tf.function(token_step, input_signature=[token, integers, *others])
+        self.features = tf.function(lambda tokens: model.forward(hparams, params, tokens), input_signature=[prompt])
+        self.logits = lambda features: model.logits(params, features)
 
     def open_rows(self, prompts, streams, sampling):
         return TensorFlowRows(self, prompts, streams, sampling)
+
+    def map_logits(self, function, ids, first=0):
+        self.check_usable()
+        check_prompt(self.hparams, ids)
+        with interrupts_held_back():
+            features = self.features(np.int32([ids]))[0, first:]
+            parts = [features[start : start + LOGIT_ROWS] for start in range(0, len(features), LOGIT_ROWS)]
+            return [function(self.logits(part).numpy()) for part in parts]
 
     def capacity(self, positions):
         """The cache capacity to hold so many positions: a multiple of a step, at most n_ctx."""
@@ -104,7 +115,7 @@ class Generator(Engine):
 
     def close(self):
         super().close()
-        del self.prompt_step, self.token_step
+        del self.prompt_step, self.token_step, self.features, self.logits
 
 
 class TensorFlowRows(Rows):

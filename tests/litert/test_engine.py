@@ -16,6 +16,7 @@ from samples import CASES, assert_follow, draw_samples, settings
 
 from gpt2 import sample
 from gpt2.checkpoints import release as checkpoint
+from gpt2.checkpoints.source import open_source
 from gpt2.encoder import get_encoder
 from gpt2.hparams import HParams, load_hparams
 from gpt2.litert import engine as sample_litert
@@ -31,7 +32,7 @@ SETTINGS = [
 
 
 def both_engines(folder, hparams, params):
-    path = exported_file(save(folder, hparams, params), hparams, 'float32')
+    path = exported_file(open_source(save(folder, hparams, params)), 'float32')
     return sample.Generator(hparams, params), sample_litert.Generator(path, hparams)
 
 
@@ -51,7 +52,7 @@ def bundled(tmp_path_factory):
             (models / '7M' / path.name).symlink_to(path)
     hparams = load_hparams(models / '7M' / 'hparams.json')
     for precision in ('float32', 'int8'):
-        exported_file(str(models / '7M'), hparams, precision)
+        exported_file(open_source(str(models / '7M')), precision)
     return models
 
 
@@ -61,7 +62,7 @@ def small(bundled):
     folder = str(bundled / '7M')
     hparams = load_hparams(f'{folder}/hparams.json')
     params = checkpoint.load_params(folder, hparams)
-    path = exported_file(folder, hparams, 'float32')
+    path = exported_file(open_source(folder), 'float32')
     return sample.Generator(hparams, params), sample_litert.Generator(path, hparams)
 
 
@@ -204,7 +205,7 @@ def test_an_exported_model_runs_without_tensorflow_and_quietly(bundled, tmp_path
     assert (err, status) == ('', 0)
     folder = str(bundled / '7M')
     hparams = load_hparams(f'{folder}/hparams.json')
-    generator = sample_litert.Generator(exported_file(folder, hparams, precision), hparams)
+    generator = sample_litert.Generator(exported_file(open_source(folder), precision), hparams)
     context = get_encoder('7M', str(bundled)).encode('Once upon a time')
     assert f'"tokens": {draw_samples(generator, context, 12, [1], 1, seed=3)[0]}' in out
 
@@ -212,7 +213,7 @@ def test_an_exported_model_runs_without_tensorflow_and_quietly(bundled, tmp_path
 @pytest.mark.skipif(sys.platform != 'linux', reason='memory is given back on Linux alone')
 def test_once_packed_the_weights_are_in_memory_once(bundled):
     hparams = load_hparams(bundled / '7M' / 'hparams.json')
-    path = os.path.realpath(exported_file(str(bundled / '7M'), hparams, 'float32'))
+    path = os.path.realpath(exported_file(open_source(str(bundled / '7M')), 'float32'))
     generator = sample_litert.Generator(path, hparams)
     draw_samples(generator, [1, 2, 3], 5, [1], 1)
     mappings = re.split(r'^(?=[0-9a-f]+-[0-9a-f]+ )', Path('/proc/self/smaps').read_text(), flags=re.MULTILINE)

@@ -1,6 +1,7 @@
 """The exported file: what it is made from, what is wrong with it, and how it is written."""
 
 import dataclasses
+import os
 import resource
 import signal
 import threading
@@ -11,9 +12,13 @@ from example_models import TINY, as_params, random_values, save
 from samples import draw_samples
 
 from gpt2.checkpoints import release as checkpoint
+from gpt2.checkpoints.source import open_source
+from gpt2.commands.export import export_model
+from gpt2.hparams import save_hparams
 from gpt2.litert import export as export_litert
 from gpt2.litert.engine import Generator
 from gpt2.litert.export import exported_file
+from gpt2.system import progress
 from gpt2.system.files import WriteError
 
 
@@ -41,20 +46,20 @@ def sampled(path):
 
 @pytest.mark.parametrize('precision', ['float32', 'int8'])
 def test_a_file_is_exported_once_and_kept(folder, exports, precision):
-    path = exported_file(folder, TINY, precision)
-    assert exported_file(folder, TINY, precision) == path
+    path = exported_file(open_source(folder), precision)
+    assert exported_file(open_source(folder), precision) == path
     assert exports == [path] == [f'{folder}/litert-{precision}.tflite']
 
 
 def test_a_folder_that_is_not_ours_to_write_in_is_exported_to_the_cache(folder, exports, tmp_path, monkeypatch):
     monkeypatch.setattr(export_litert.os, 'access', lambda place, mode: place != folder)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    path, other = exported_file(folder, TINY, 'int8'), exported_file(folder, TINY, 'float32')
+    path, other = exported_file(open_source(folder), 'int8'), exported_file(open_source(folder), 'float32')
     assert path.startswith(f'{tmp_path}/cache/gpt-2/')
-    assert exported_file(folder, TINY, 'int8') == path
+    assert exported_file(open_source(folder), 'int8') == path
     assert exports == [path, other]
     monkeypatch.setattr(export_litert.os, 'access', lambda place, mode: True)
-    assert exported_file(folder, TINY, 'int8') == path  # what is there is used
+    assert exported_file(open_source(folder), 'int8') == path  # what is there is used
 
 
 def cut(path):
@@ -80,16 +85,16 @@ def flip_a_bit_at(fraction):
 
 @pytest.mark.parametrize('fault', [cut, empty, *map(flip_a_bit_at, (0, 0.1, 0.5, 0.9, 0.98, 0.9999))])
 def test_a_damaged_file_is_exported_anew(folder, exports, capsys, fault):
-    path = exported_file(folder, TINY, 'float32')
+    path = exported_file(open_source(folder), 'float32')
     expected = sampled(path)
     fault(path)
-    assert sampled(exported_file(folder, TINY, 'float32')) == expected
+    assert sampled(exported_file(open_source(folder), 'float32')) == expected
     assert len(exports) == 2
     assert f'{path} is damaged; exporting {folder}/model.ckpt\n' in capsys.readouterr().err
 
 
 def test_a_changed_byte_is_noticed_wherever_it_is(folder):
-    path = exported_file(folder, TINY, 'int8')
+    path = exported_file(open_source(folder), 'int8')
     wanted = export_litert.identity(f'{folder}/model.ckpt', TINY, 'int8')
     with open(path, 'r+b') as file:
         size = file.seek(0, 2)
@@ -103,24 +108,26 @@ def test_a_changed_byte_is_noticed_wherever_it_is(folder):
                 assert export_litert.defect(path, wanted) == ('is damaged' if value != byte else None)
 
 
-def test_another_checkpoint_is_exported_anew(folder, tmp_path, exports, capsys):
-    before = sampled(exported_file(folder, TINY, 'float32'))
+def test_another_checkpoint_is_exported_anew(folder, tmp_path, exports, capsys, monkeypatch):
+    monkeypatch.setattr(progress, 'shown', True)
+    before = sampled(exported_file(open_source(folder), 'float32'))
     checkpoint.save(folder, 'model-2', TINY, as_params(random_values(TINY, seed=1)))
-    assert sampled(exported_file(folder, TINY, 'float32')) != before
+    assert sampled(exported_file(open_source(folder), 'float32')) != before
     assert len(exports) == 2
-    assert 'is of another checkpoint or another version; exporting' in capsys.readouterr().err
+    assert 'is of another checkpoint or another version; exporting anew' in capsys.readouterr().err
 
 
 def test_other_hyperparameters_of_the_same_weights_are_exported_anew(folder, exports):
-    exported_file(folder, TINY, 'float32')
-    exported_file(folder, dataclasses.replace(TINY, n_head=2), 'float32')
+    exported_file(open_source(folder), 'float32')
+    save_hparams(os.path.join(folder, 'hparams.json'), dataclasses.replace(TINY, n_head=2))
+    exported_file(open_source(folder), 'float32')
     assert len(exports) == 2
 
 
 def test_a_file_of_another_version_is_exported_anew(folder, exports, monkeypatch):
-    exported_file(folder, TINY, 'float32')
+    exported_file(open_source(folder), 'float32')
     monkeypatch.setattr(export_litert, 'FORMAT_VERSION', export_litert.FORMAT_VERSION + 1)
-    exported_file(folder, TINY, 'float32')
+    exported_file(open_source(folder), 'float32')
     assert len(exports) == 2
 
 
@@ -131,7 +138,7 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path, limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         with pytest.raises(WriteError, match='cannot be written'):
-            exported_file(folder, TINY, 'float32')
+            exported_file(open_source(folder), 'float32')
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -140,14 +147,15 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path, limit):
 
 def test_a_file_cut_short_by_a_crash_is_overwritten(folder, tmp_path):
     (tmp_path / 'litert-float32.tflite.part').write_bytes(b'x' * 10_000_000)
-    path = exported_file(folder, TINY, 'float32')
-    assert export_litert.defect(path, export_litert.identity(f'{folder}/model.ckpt', TINY, 'float32')) is None
+    path = exported_file(open_source(folder), 'float32')
+    assert export_litert.defect(path, export_litert.identity(open_source(folder), 'float32')) is None
     assert [found.name for found in tmp_path.glob('*.tflite*')] == ['litert-float32.tflite']
 
 
 def test_of_two_exports_at_once_one_is_made_and_both_have_it(folder, exports):
     paths = []
-    threads = [threading.Thread(target=lambda: paths.append(exported_file(folder, TINY, 'int8'))) for _ in range(2)]
+    source = open_source(folder)
+    threads = [threading.Thread(target=lambda: paths.append(exported_file(source, 'int8'))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -168,6 +176,6 @@ def test_quantised_values_are_the_nearest():
 def test_the_script_exports_and_says_where(tmp_path, tiny_params, capsys):
     (tmp_path / 'tiny').mkdir()
     save(tmp_path / 'tiny', TINY, tiny_params)
-    export_litert.export_model(model_name='tiny', models_dir=str(tmp_path), precision='int8')
+    export_model(model_name='tiny', models_dir=str(tmp_path), precision='int8')
     assert capsys.readouterr().out == f'{tmp_path}/tiny/litert-int8.tflite\n'
     assert (tmp_path / 'tiny' / 'litert-int8.tflite').exists()

@@ -14,6 +14,7 @@ import numpy as np
 from gpt2.checkpoints.files import CheckpointError
 from gpt2.encoder import Encoder
 from gpt2.hparams import HParams, variable_shapes
+from gpt2.system import progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,12 +119,10 @@ def reader(path: str) -> str:
 def load_params(source: Source) -> dict:
     """Parameters of a source, as model.forward takes them: TensorFlow variables, made one at a time,
     so that no second copy of the weights is ever in memory."""
-    from tqdm import tqdm
-
     from gpt2 import model
     from gpt2.system.signals import interrupts_held_back
     from gpt2.system.tensorflow import tf
 
     new_variable = interrupts_held_back()(tf.Variable)
-    progress = tqdm(source.values(), 'loading', len(source.shapes), unit='variable', leave=False, delay=2, disable=None)
-    return model.nest({name: new_variable(value, name=name) for name, value in progress})
+    values = progress.bar(source.values(), 'loading', len(source.shapes), unit='variable', delay=1)
+    return model.nest({name: new_variable(value, name=name) for name, value in values})

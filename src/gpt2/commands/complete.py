@@ -5,9 +5,10 @@ import re
 import sys
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
-from gpt2.commands.flags import reject_unknown
-from gpt2.commands.sampling import SHARED_FLAGS, check_length, check_settings, load_generator, open_model, write_samples
+from gpt2.commands.flags import choice, reject_unknown
+from gpt2.commands.sampling import SHARED_FLAGS, check_settings, open_for_sampling, start, write_samples
 from gpt2.errors import UsageError
+from gpt2.system.text import BYTE_ORDER_MARK, CONVERT_OR_REPLACE, LONE_SURROGATE, read_text
 
 HELP = f"""\
 Continue prompts with a GPT-2: asks for one after another, or takes one from a flag and ends.
@@ -19,8 +20,10 @@ A typed line that ends with a backslash goes on in the next one. End of input en
 Ctrl-C ends the sample, and at the prompt the program.
 
 --prompt TEXT         continue TEXT and end
---prompt_file PATH    continue the text of a file and end; - reads standard input. One newline at
-                      the end of the file is not part of the prompt
+--prompt_file PATH    continue the text of a file and end; - reads standard input. The end of its
+                      last line is not part of the prompt
+--errors HOW          what to do with bytes that are not UTF-8: strict refuses the prompt, replace
+                      puts U+FFFD in their place. Default: strict
 --nsamples N          samples a prompt, at least 0. Default: 1
 {SHARED_FLAGS}
                       Default length: half of n_ctx, or less where the prompt needs the room
@@ -29,70 +32,84 @@ Ctrl-C ends the sample, and at the prompt the program.
 
 def interact_model(
     *extra, model_name=None, seed=None, nsamples=1, batch_size=1, length=None, temperature=1, top_k=0, top_p=1,
-    engine='tf', precision='float32', models_dir=DEFAULT_MODELS_DIR, prompt=None, prompt_file=None,
+    engine='auto', precision='float32', models_dir=DEFAULT_MODELS_DIR, prompt=None, prompt_file=None, errors='strict',
     stop: list = None, stop_at_end: bool = False, stream: bool = None, json: bool = False, **unknown,
 ):  # fmt: skip
     reject_unknown(extra, unknown)
     settings = check_settings(
         seed=seed, nsamples=nsamples, batch_size=batch_size, length=length, temperature=temperature, top_k=top_k,
-        top_p=top_p, engine=engine, precision=precision, stop=stop, stop_at_end=stop_at_end, stream=stream, json=json,
+        top_p=top_p, stop=stop, stop_at_end=stop_at_end, stream=stream, json=json,
     )  # fmt: skip
+    errors = choice('errors', errors, ('strict', 'replace'))
     if prompt is not None and prompt_file is not None:
         raise UsageError('--prompt and --prompt_file exclude each other; give one')
-    text = read_prompt_file(prompt_file) if prompt_file is not None else prompt
-    path, hparams, encoder, notice = open_model(model_name, models_dir)
+    text = read_prompt_file(prompt_file, errors) if prompt_file is not None else prompt
+    model = open_for_sampling(model_name, models_dir, engine, precision)
 
-    def check_prompt(text):
-        """Token ids of a prompt and how many to draw after it."""
-        context = encoder.encode(text)
-        if not context:
+    def checked(text, name):
+        text = valid(text, errors, name)
+        if not text:
             raise UsageError('Prompt should not be empty!')
-        return context, check_length(hparams, len(context), settings.length, hparams.n_ctx // 2)
+        model.prompt_ids(text, settings.drawing['length'])
+        return text
 
-    def write_continuations(text, context, length):
-        write_samples(generator, encoder, context, length, settings, text, range(1, settings.nsamples + 1))
+    def write_continuations(text):
+        write_samples(model, text, range(1, settings.nsamples + 1), settings)
         if not settings.json:
             print('=' * 80, flush=True)
 
     if text is not None:
-        context, length = check_prompt(text)
-        generator = load_generator(path, hparams, notice, settings)
-        write_continuations(text, context, length)
+        text = checked(text, '--prompt')
+        start(model, settings)
+        write_continuations(text)
         return
-    check_length(hparams, 1, settings.length, 1)  # a length no prompt has room for is refused now
-    generator = load_generator(path, hparams, notice, settings)
+    model.length(1, settings.drawing['length'], 1)  # one that no prompt has room for is refused now
+    start(model, settings)
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() editing, history and lines of any length
-    while (text := ask(sys.stderr if settings.json else sys.stdout)) is not None:
+    for text in typed_prompts(sys.stderr if settings.json else sys.stdout):
         try:
-            context, length = check_prompt(text)
+            text = checked(text, 'the prompt')
         except UsageError as error:
             print(error, file=sys.stderr)
             continue
         with sample_interruptible():
-            write_continuations(text, context, length)
+            write_continuations(text)
 
 
 interact_model.__doc__ = HELP
 
 
-def read_prompt_file(path):
-    """Text of a prompt file, any bytes at all. Raises UsageError."""
+def read_prompt_file(path, errors='strict'):
+    """Text of a prompt file. Raises UsageError."""
     try:
-        with open(0 if path == '-' else path, 'rb') as file:
-            text = file.read().decode('utf-8', 'surrogateescape')
-    except (OSError, ValueError) as error:
-        reason = getattr(error, 'strerror', None) or error
-        raise UsageError(f'--prompt_file {path} cannot be read: {reason}') from None
-    return re.sub(r'\r?\n\Z', '', text)
+        text = read_text(path, errors, CONVERT_OR_REPLACE)
+    except UsageError as error:
+        raise UsageError(f'--prompt_file {error}') from None
+    return text.removesuffix('\n')
+
+
+def valid(text, errors, name):
+    """A text that a terminal or a pipe gave, if it is UTF-8 or is made so; name says in a refusal what it is."""
+    if errors == 'strict' and (found := re.search(LONE_SURROGATE, text)):
+        raise UsageError(f'{name} is not UTF-8 at character {found.start()}; {CONVERT_OR_REPLACE}')
+    return re.sub(LONE_SURROGATE, '\ufffd', text)
+
+
+def typed_prompts(output):
+    """Yield prompts, typed or piped, until the end of input. output: where it is asked for them."""
+    first = True
+    while (text := ask(output)) is not None:
+        yield text.removeprefix(BYTE_ORDER_MARK) if first else text
+        first = False
 
 
 def ask(output):
-    """The next prompt, typed or piped; None at the end of input."""
+    """The next prompt; None at the end of input."""
     lines, label = [], 'Model prompt >>> '
     while True:
         try:
-            line = read_line(label, output)
+            line = read_line(label, output).removesuffix('\r')
         except EOFError:
             print(file=output)
             return '\n'.join(lines) or None

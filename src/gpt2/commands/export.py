@@ -4,8 +4,8 @@ import os
 import sys
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, find_model
+from gpt2.checkpoints.source import open_source
 from gpt2.commands.flags import choice, reject_unknown
-from gpt2.hparams import load_hparams
 from gpt2.litert.export import PRECISIONS, exported_file
 
 HELP = f"""\
@@ -30,8 +30,7 @@ def export_model(*extra, model_name=None, precision='float32', models_dir=DEFAUL
     name, folder, notice = find_model(model_name, models_dir)
     if notice:
         print(notice, file=sys.stderr)
-    path = os.path.join(folder, name)
-    print(exported_file(path, load_hparams(os.path.join(path, 'hparams.json')), precision))
+    print(exported_file(open_source(os.path.join(folder, name)), precision))
 
 
 export_model.__doc__ = HELP

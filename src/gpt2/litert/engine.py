@@ -166,10 +166,6 @@ class Generator(Engine):
                 yield logits
 
     def map_logits(self, function, ids, first=0):
-        """The results of function for logits, float32 [rows, n_vocab], after ids number first and on, block by block.
-
-        ids: token ids, at most n_ctx.
-        """
         check_prompt(self.hparams, ids)
         owner = self.new_owner()
         try:

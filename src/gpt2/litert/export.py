@@ -8,14 +8,14 @@ import json
 import math
 import os
 import struct
-import sys
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from gpt2.checkpoints.files import find_prefix, index_digest
-from gpt2.hparams import variable_shapes
-from gpt2.system.files import WriteError, make_folder, whole_file
+from gpt2.checkpoints.source import Source
+from gpt2.hparams import weights_bytes
+from gpt2.system import progress
+from gpt2.system.files import WriteError, check_space, make_folder, whole_file
 
 # The exported file: LiteRT's graph, then the weights it names, then tables of our own (what is needed
 # to embed tokens), a directory of these as JSON, and the footer. LiteRT reads the first two.
@@ -25,28 +25,29 @@ MAGIC = b'GPT2LRT\0'
 FOOTER = struct.Struct('<8sQQ')  # magic, bytes of the directory, checksum of all before the footer
 ALIGNMENT = 64  # bytes; XNNPACK reads whole vectors
 CHUNK = 1 << 24  # bytes
+NOT_THERE = 'is not there'
 REMEDY = 'free space, or export it on a machine where the folder can be written'
 
 
-def exported_file(folder, hparams, precision):
-    """Path of the exported file of a model folder, which is exported if it is not there, damaged, of
-    another checkpoint or of another version of this program: to that folder, or if it cannot be
+def exported_file(source: Source, precision: str) -> str:
+    """Path of the exported file of a model, which is exported if it is not there, damaged, of another
+    checkpoint or of another version of this program: to the model's folder, or if it has none or it cannot be
     written in to the user's cache.
 
-    Without an export TensorFlow is not imported. Of two processes that export at once the second
-    waits for the first and takes its file. Raises CheckpointError, WriteError.
+    Of two processes that export at once the second waits for the first and takes its file. Raises Error.
     """
-    prefix = find_prefix(folder)
-    wanted = identity(prefix, hparams, precision)
-    paths = [os.path.join(place, f'litert-{precision}.tflite') for place in (folder, cache_folder(wanted))]
+    wanted = identity(source, precision)
+    places = [source.path] if os.path.isdir(source.path) else []
+    paths = [os.path.join(place, f'litert-{precision}.tflite') for place in [*places, cache_folder(wanted)]]
     for path in paths:
         if not defect(path, wanted):
             return path
-    path = paths[0] if os.access(folder, os.W_OK) else paths[1]
+    path = paths[0] if os.access(os.path.dirname(paths[0]), os.W_OK) else paths[-1]
     with locked(os.path.dirname(path)):
         if reason := defect(path, wanted):
-            print(f'{path} {reason}; exporting {prefix}', file=sys.stderr)
-            export(path, prefix, hparams, precision, wanted)
+            if reason != NOT_THERE:
+                progress.note(f'{path} {reason}; exporting anew')
+            export(path, source, precision, wanted)
     return path
 
 
@@ -56,11 +57,11 @@ def cache_folder(wanted):
     return os.path.join(caches, 'gpt-2', hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16])
 
 
-def identity(prefix, hparams, precision):
-    """What an exported file was made from: a hash of the checkpoint's index, which holds the shape,
-    place and checksum of every variable, of the hyperparameters, and of what this program makes of them."""
-    shape = dataclasses.asdict(hparams)
-    return {'version': FORMAT_VERSION, 'precision': precision, 'hparams': shape, 'index': index_digest(prefix)}
+def identity(source: Source, precision: str) -> dict[str, Any]:
+    """What an exported file is made from: the model's own identity, its hyperparameters, and what this program
+    makes of them."""
+    shape = dataclasses.asdict(source.hparams)
+    return {'version': FORMAT_VERSION, 'precision': precision, 'hparams': shape, 'model': source.identity}
 
 
 def defect(path, wanted):
@@ -72,7 +73,7 @@ def defect(path, wanted):
     try:
         directory, length, checksum = read_directory(path)
     except FileNotFoundError:
-        return 'is not there'
+        return NOT_THERE
     except (OSError, ValueError, struct.error):
         return 'is damaged'
     if sum_words(path, length) != checksum:
@@ -125,14 +126,13 @@ def locked(folder):
         os.close(handle)
 
 
-def export(path, prefix, hparams, precision, wanted):
-    from gpt2.checkpoints import release as checkpoint
-
-    shapes = variable_shapes(hparams)
-    progress = tqdm(checkpoint.read_values(prefix, shapes), 'exporting', len(shapes), unit='variable', disable=None)
-    values = ((name, as_stored(name, value.numpy(), hparams)) for name, value in progress)
+def export(path: str, source: Source, precision: str, wanted: dict[str, Any]) -> None:
+    dtype = np.dtype(precision)
+    check_space(os.path.dirname(path), weights_bytes(source.hparams) * dtype.itemsize // 4, REMEDY)
+    values = progress.bar(source.values(), 'exporting', len(source.shapes), unit='variable')
+    stored = ((name, as_stored(name, value, source.hparams)) for name, value in values)
     with whole_file(path, 'w+b', REMEDY) as file:
-        directory = write_model(file, values, hparams, np.dtype(precision))
+        directory = write_model(file, stored, source.hparams, dtype)
         write_end(file, {'identity': wanted, 'arrays': directory})
 
 

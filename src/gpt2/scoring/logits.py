@@ -1,8 +1,27 @@
 """Log-probabilities and ranks from logits, in NumPy: for engines that have no TensorFlow."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
+
+from gpt2.engine import Engine
+from gpt2.scoring.scores import ScoreFunction
+
+
+def make_score(engine: Engine, excluded: Sequence[int] = (), likeliest: int = 0) -> ScoreFunction:
+    """A function that scores a batch of rows, as log_probabilities.make_score returns, by any engine."""
+
+    def score_row(ids, count):
+        first = len(ids) - 1 - count
+        targets = iter(ids[-count:])
+
+        def score_block(logits):
+            return score_logits(logits, np.array(list(itertools.islice(targets, len(logits)))), excluded, likeliest)
+
+        return tuple(map(np.concatenate, zip(*engine.map_logits(score_block, ids[:-1], first))))
+
+    return lambda batch: [score_row(ids, count) for ids, count in batch]
 
 
 def score_logits(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 
 from gpt2.errors import Error
 
@@ -16,6 +17,13 @@ def make_folder(path, remedy):
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise WriteError(f'{path} cannot be made ({error.strerror}); {remedy}') from None
+
+
+def check_space(folder, size, remedy):
+    """Raise WriteError, which names the remedy, where the disk that folder lies on has no room for so many bytes."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise WriteError(f'{folder} has no room: {size} bytes are needed and {free} free; {remedy}')
 
 
 @contextlib.contextmanager

@@ -1,0 +1,225 @@
+"""The library: a model that is loaded once and used from anywhere. Imports no TensorFlow."""
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, overload
+
+from gpt2 import checks
+from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, find_model
+from gpt2.checkpoints.source import Source, open_source
+from gpt2.completion import Completion, complete
+from gpt2.encoder import Encoder
+from gpt2.engine import Engine, Sampling, check_prompt
+from gpt2.engines import check_engine, load_engine
+from gpt2.errors import UsageError
+from gpt2.hparams import HParams
+from gpt2.scoring.logits import make_score
+from gpt2.scoring.scores import Score, score_text
+from gpt2.scoring.windows import check_stride
+
+BATCH_SIZE = 8  # samples drawn at once by complete(), unless another number is given
+
+
+def load(
+    model_name: str | None = None, models_dir: str = DEFAULT_MODELS_DIR, *, engine: str = 'auto',
+    precision: str = 'float32',
+) -> 'Model':  # fmt: skip
+    """Load a model.
+
+    model_name: the name of a folder inside models_dir, or a path: to a model's folder, or to one checkpoint in it.
+    None means 124M if it is there, and the bundled model if not. models_dir: the default means `models` in the
+    current folder, or else where this library keeps its own.
+    engine: 'tf', TensorFlow; 'litert', LiteRT, which is faster on a processor and exports the model once; 'auto',
+    TensorFlow where it would use a graphics card and LiteRT elsewhere. precision: 'float32' or, on LiteRT, 'int8'.
+    Raises UsageError for arguments that mean nothing, Error for a model that cannot be loaded.
+    """
+    model = open_model(model_name, models_dir, engine=engine, precision=precision)
+    model.engine  # noqa: B018 - loads it
+    return model
+
+
+def open_model(
+    model_name: str | None = None, models_dir: str = DEFAULT_MODELS_DIR, *, engine: str = 'auto',
+    precision: str = 'float32', prefix: str = '',
+) -> 'Model':  # fmt: skip
+    """What load() returns, before anything heavy is loaded: that happens when it is first needed.
+
+    prefix: of the names of settings in messages, `--` for a command.
+    """
+    engine, precision = check_engine(engine, precision, prefix)
+    name, folder, notice = find_model(model_name, models_dir)
+    return Model(name, open_source(os.path.join(folder, name)), engine, precision, notice, prefix)
+
+
+class Model:
+    """A GPT-2 and its vocabulary. Several threads may use it; a process that is forked must load its own.
+
+    name: of its folder. hparams: its shape. encoder: its vocabulary.
+    """
+
+    def __init__(
+        self, name: str, source: Source, engine: str, precision: str, notice: str | None = None, prefix: str = ''
+    ) -> None:
+        self.name, self.source, self.notice, self.prefix = name, source, notice, prefix
+        self.hparams: HParams = source.hparams
+        self.encoder: Encoder = source.vocabulary
+        self.chosen = engine, precision
+        self.loading = threading.Lock()
+        self.loaded: Engine | None = None
+
+    def __repr__(self) -> str:
+        engine, precision = self.chosen
+        return f'Model({self.name!r}, engine={engine!r}, precision={precision!r})'
+
+    def __enter__(self) -> 'Model':
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def engine(self) -> Engine:
+        """What computes; loaded when it is first asked for."""
+        with self.loading:
+            if self.loaded is None:
+                self.loaded = load_engine(self.source, *self.chosen)
+            return self.loaded
+
+    def close(self) -> None:
+        """Give back the memory of the model, which cannot be used after that."""
+        self.engine.close()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; that of the end of a text is never among them."""
+        return self.encoder.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; bytes that are not UTF-8 become U+FFFD. Raises UsageError for an id that is none."""
+        return self.encoder.decode(ids)
+
+    @overload
+    def complete(self, prompt: str | None = None, *, samples: None = None, **settings: Any) -> Completion: ...
+    @overload
+    def complete(self, prompt: str | None = None, *, samples: int, **settings: Any) -> list[Completion]: ...
+    @overload
+    def complete(self, prompt: Sequence[str], *, samples: None = None, **settings: Any) -> list[Completion]: ...
+    @overload
+    def complete(self, prompt: Sequence[str], *, samples: int, **settings: Any) -> list[list[Completion]]: ...
+
+    def complete(self, prompt=None, *, samples=None, batch_size=BATCH_SIZE, seed=None, **settings):
+        """Continue a prompt, or each of a list of prompts.
+
+        prompt: a text, a list of texts of any lengths, or None, which draws from nothing: from the end-of-text token.
+        samples: how many of each prompt; if it is given, a list of so many stands for each prompt in what is returned.
+        batch_size: samples drawn at once, at least 1; what they say does not depend on it.
+        seed: int, at least 0; with it and the same settings each prompt has the same samples. None is another one
+        every time. length: tokens a sample, at least 1, prompt and length together at most n_ctx + 1; None is
+        half of n_ctx, or less where the prompt needs the room, and n_ctx from nothing. temperature, top_k, top_p: see
+        engine.Sampling. stop: a text, or several, before which a sample ends. stop_at_end: whether it ends at the
+        end-of-text token too.
+        Returns a Completion for a prompt, a list for a list. Raises UsageError.
+        """
+        prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
+        count = 1 if samples is None else checks.integer('samples', samples, 0)
+        size = checks.integer('batch_size', batch_size, 1) or BATCH_SIZE
+        seed = new_seed() if seed is None else seed
+        wanted = [(text, number) for text in prompts for number in range(1, count + 1)]
+        for text in prompts:  # a bad one is refused before anything is drawn
+            self.prompt_ids(text, settings.get('length'))
+        found = []
+        for start in range(0, len(wanted), size):
+            texts, numbers = zip(*wanted[start : start + size])
+            completions, steps = self.begin(texts, numbers, seed=seed, **settings)
+            for _ in steps:
+                pass
+            found += completions
+        groups = found if samples is None else [found[start : start + count] for start in range(0, len(found), count)]
+        return groups[0] if isinstance(prompt, str) or prompt is None else groups
+
+    def stream(
+        self, prompt: str | None = None, *, sample: int = 1, seed: int | None = None, **settings: Any
+    ) -> Iterator[str]:
+        """Yield the text of one completion piece by piece as it is drawn: whole characters, and nothing that a stop
+        text may still take back. sample: which sample of the prompt, from 1; otherwise as complete()."""
+        [completion], steps = self.begin([prompt], [sample], seed=new_seed() if seed is None else seed, **settings)
+        for _ in steps:
+            if piece := completion.new_text():
+                yield piece
+
+    def begin(
+        self, prompts: Sequence[str | None], numbers: Sequence[int], *, seed: int, length: int | None = None,
+        stop: str | Sequence[str] = (), stop_at_end: bool = False, **sampling: Any,
+    ) -> tuple[list[Completion], Iterator[None]]:  # fmt: skip
+        """One batch: its completions, one a prompt, and the steps in which they grow. numbers: which sample of its
+        prompt each is. Everything is checked before this returns, and nothing drawn. Raises UsageError."""
+        how = Sampling(**sampling)
+        seed = checks.integer('seed', seed, 0)
+        stop = check_stop(stop)
+        contexts = [self.prompt_ids(prompt, length) for prompt in prompts]
+        completions = [
+            Completion(self.encoder, number, stop, stop_at_end, room, prompt, seed)
+            for prompt, number, (_, room) in zip(prompts, numbers, contexts)
+        ]
+        rows = self.engine.start([ids for ids, _ in contexts], numbers=numbers, seed=seed, sampling=how)
+        return completions, complete(rows, completions)
+
+    def prompt_ids(self, prompt: str | None, length: int | None = None) -> tuple[list[int], int]:
+        """Token ids of a prompt, and how many tokens are drawn after it when so many were asked for.
+
+        Raises UsageError where there is no room for that.
+        """
+        if prompt is not None and not isinstance(prompt, str):
+            raise UsageError(f'the prompt is {prompt!r}, expected a text')
+        if prompt is None:
+            return [self.encoder.end_of_text], self.length(1, length, self.hparams.n_ctx)
+        ids = self.encoder.encode(prompt)
+        check_prompt(self.hparams, ids)
+        return ids, self.length(len(ids), length, self.hparams.n_ctx // 2)
+
+    def length(self, taken: int, length: int | None, default: int) -> int:
+        """Tokens to draw after so many: length, or when it is None the default, shrunk to fit. Raises UsageError."""
+        name = f'{self.prefix}length'
+        length = checks.integer(name, length, 1)
+        room = self.hparams.n_ctx + 1 - taken
+        if length is None:
+            return max(1, min(default, room))
+        if length > room and taken == 1:
+            raise UsageError(f'{name} is {length}, the model allows at most {room}')
+        if length > room:
+            raise UsageError(
+                f'{taken} prompt tokens and {name} {length} are {taken + length}, the limit is '
+                f'{self.hparams.n_ctx + 1}; {name} {room} fits'
+            )
+        return length
+
+    def score(
+        self, text: str, *, likeliest: int = 0, stride: int | None = None, end_of_text: bool = True
+    ) -> Score:
+        """The log-probability of a text in nats, and of each of its tokens: id, bytes, log_probability, rank, and the
+        so many likeliest tokens in its place.
+
+        likeliest: at least 0. stride: tokens by which the window moves over a text longer than n_ctx,
+        from 1 to n_ctx; None is half of n_ctx. end_of_text: whether the text is scored as what follows the
+        end-of-text token; if not, its first token is only context. Raises UsageError.
+        """
+        count = checks.integer('likeliest', likeliest, 0) or 0
+        stride = check_stride('stride', stride, self.hparams.n_ctx)
+        score = make_score(self.engine, likeliest=min(count, self.hparams.n_vocab))
+        return score_text(score, self.encoder, text, self.hparams.n_ctx, stride, end_of_text)
+
+
+def new_seed() -> int:
+    return secrets.randbits(32)
+
+
+def check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:
+    """Stop texts as a tuple. Raises UsageError for an empty one."""
+    texts = (stop,) if isinstance(stop, str) else tuple(stop)
+    if '' in texts:
+        raise UsageError('stop is empty, expected a text of at least one character')
+    return texts

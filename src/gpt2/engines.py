@@ -1,0 +1,98 @@
+"""Which engine runs a model here, and loading it. TensorFlow is imported only where it is the engine."""
+
+import glob
+import os
+import re
+from typing import Any
+
+from gpt2 import checks
+from gpt2.checkpoints.source import Source, load_params
+from gpt2.engine import Engine
+from gpt2.errors import Error, UsageError
+from gpt2.hparams import HParams, weights_bytes
+from gpt2.system import progress
+
+ENGINES = ('auto', 'tf', 'litert')
+PRECISIONS = ('float32', 'int8')
+MEGABYTE = 10**6
+# Where Linux shows an NVIDIA card, also inside a container and Windows' subsystem, and an AMD one.
+GPU_PATHS = ('/dev/nvidia[0-9]*', '/proc/driver/nvidia/gpus/*', '/dev/dxg', '/dev/kfd')
+NO_GPU = ('', '-1')  # values of CUDA_VISIBLE_DEVICES and of AMD's counterpart that hide every card
+MEMORY_FILES = (  # (the limit of the control group this process is in, what it uses)
+    ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory.current'),
+    ('/sys/fs/cgroup/memory/memory.limit_in_bytes', '/sys/fs/cgroup/memory/memory.usage_in_bytes'),
+)
+
+
+def check_engine(engine: Any, precision: Any, prefix: str = '') -> tuple[str, str]:
+    """(engine, precision), if they go together. prefix: of their names in a message. Raises UsageError."""
+    engine = checks.choice(f'{prefix}engine', engine, ENGINES)
+    precision = checks.choice(f'{prefix}precision', precision, PRECISIONS)
+    if engine == 'tf' and precision == 'int8':
+        raise UsageError(f'{prefix}precision int8 needs {prefix}engine litert; {prefix}engine tf computes in float32')
+    return engine, precision
+
+
+def load_engine(source: Source, engine: str, precision: str) -> Engine:
+    """The engine of a model; 'auto' is TensorFlow where it would use a graphics card, LiteRT elsewhere.
+
+    Where LiteRT cannot be had, or has no room, 'auto' is TensorFlow too, and says so. Raises Error.
+    """
+    if engine == 'tf' or (engine == 'auto' and precision == 'float32' and gpu_at_hand()):
+        return load_tensorflow(source)
+    if engine == 'litert' or precision == 'int8':
+        return load_litert(source, precision)
+    try:
+        check_memory(source.hparams)
+        return load_litert(source, precision)
+    except Error as error:
+        progress.note(f'{error}; using TensorFlow (--engine tf), which is slower')
+        return load_tensorflow(source)
+
+
+def load_tensorflow(source: Source) -> Engine:
+    with progress.doing('loading TensorFlow'):
+        from gpt2 import sample
+
+    return sample.Generator(source.hparams, load_params(source))
+
+
+def load_litert(source: Source, precision: str) -> Engine:
+    try:
+        from gpt2.litert import engine, export
+    except ImportError as error:
+        raise Error(f'--engine litert needs a package ({error}); pip install ai-edge-litert') from None
+    path = export.exported_file(source, precision)
+    with progress.doing('loading weights'):
+        return engine.Generator(path, source.hparams)
+
+
+def gpu_at_hand() -> bool:
+    """Whether TensorFlow would find a graphics card: judged by the files of its driver, without importing it."""
+    hidden = any(os.environ.get(name) in NO_GPU for name in ('CUDA_VISIBLE_DEVICES', 'HIP_VISIBLE_DEVICES'))
+    return not hidden and any(glob.glob(path) for path in GPU_PATHS)
+
+
+def check_memory(hparams: HParams) -> None:
+    """Raise Error where LiteRT, which while loading holds the weights twice, would not have the memory."""
+    needed, free = 2 * weights_bytes(hparams), free_memory()
+    if free is not None and needed > free:
+        raise Error(f'LiteRT needs {needed // MEGABYTE} MB of memory to load this model, {free // MEGABYTE} are free')
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take, or None where the system does not say."""
+    found = re.search(r'^MemAvailable:\s*(\d+) kB', read('/proc/meminfo'), re.MULTILINE)
+    free = [int(found.group(1)) * 1024] if found else []
+    for limit, used in MEMORY_FILES:
+        if (most := read(limit).strip()).isdigit() and (now := read(used).strip()).isdigit():
+            free.append(int(most) - int(now))
+    return min(free, default=None)
+
+
+def read(path: str) -> str:
+    try:
+        with open(path, encoding='ascii') as file:
+            return file.read()
+    except OSError:
+        return ''
