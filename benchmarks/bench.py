@@ -32,7 +32,7 @@ from tqdm import tqdm  # noqa: E402
 
 from gpt2 import model, sample  # noqa: E402
 from gpt2.checkpoints import release as checkpoint  # noqa: E402
-from gpt2.checkpoints.source import open_source
+from gpt2.checkpoints.source import open_source  # noqa: E402
 from gpt2.encoder import get_encoder  # noqa: E402
 from gpt2.hparams import load_hparams, weights_bytes  # noqa: E402
 from gpt2.litert import engine as sample_litert  # noqa: E402

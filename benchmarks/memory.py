@@ -94,6 +94,7 @@ def load_tf(folder, hparams, precision):
 
 
 def load_litert(folder, hparams, precision):
+    from gpt2.checkpoints.source import open_source
     from gpt2.litert import engine as sample_litert
     from gpt2.litert.export import exported_file
 

@@ -6,6 +6,8 @@
     print(model.complete('Once upon a time', length=50, top_k=40, seed=1).text)
 """
 
+__version__ = '1.0.0'  # before the imports: some of them ask for it
+
 from gpt2.api import Model, load
 from gpt2.completion import Completion
 from gpt2.errors import Error, UsageError

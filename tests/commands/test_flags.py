@@ -1,14 +1,18 @@
 """The command line: flags to a function call, its result to messages and an exit status."""
 
+import errno
 import inspect
 import io
+import os
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from example_models import REPOSITORY
 
+import gpt2
 from gpt2.commands.flags import (
     boolean,
     canonical_arguments,
@@ -42,11 +46,11 @@ DEFAULTS = {'name': None, 'top_k': 0, 'text': 'none', 'last': None, 'loud': Fals
 def command(monkeypatch):
     """Runs a function as `program.py ARGUMENTS`."""
 
-    def run_with(*arguments, function=example):
+    def run_with(*arguments, function=example, **settings):
         example.called = None
         monkeypatch.setattr(sys, 'argv', ['/some/where/program.py', *arguments])
         monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'')))
-        run(function)
+        run(function, **settings)
         return example.called
 
     return run_with
@@ -97,7 +101,8 @@ def failing(command, capsys):
         pytest.param(['--nostream', '--loud'], ['--stream=False', '--loud=True'], id='two switches'),
         pytest.param(['--name', 'x', '--name', 'y'], ['--name=x', '--name=y'], id='single flag given twice'),
         pytest.param(['word'], ['word'], id='word without a flag'),
-        pytest.param(['-x'], ['-x'], id='short flag'),
+        pytest.param(['-'], ['-'], id='standard input'),
+        pytest.param(['--version'], ['--version'], id='version'),
     ],
 )
 def test_canonical_arguments(arguments, words):
@@ -147,6 +152,34 @@ def test_an_unknown_flag_is_refused_with_the_nearest_one(flag, message):
         canonical_arguments([flag], example)
     assert str(error.value).startswith(message)
     assert '--help' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('flag', 'message'),
+    [
+        ('-k', 'unknown flag -k, did you mean --top_k?'),
+        ('-k=40', 'unknown flag -k, did you mean --top_k?'),
+        ('--k', 'unknown flag --k, did you mean --top_k?'),
+        ('-top_k', 'unknown flag -top_k, did you mean --top_k?'),
+        ('-top-q', 'unknown flag -top-q, did you mean --top_k?'),
+        ('--top-q', 'unknown flag --top-q, did you mean --top_k?'),
+        ('-l', 'unknown flag -l, did you mean --last or --loud?'),
+        ('-z', 'unknown flag -z;'),
+        ('-1', 'unknown flag -1;'),
+    ],
+)
+def test_an_abbreviated_flag_is_refused_as_it_was_typed_with_what_it_may_stand_for(flag, message):
+    with pytest.raises(UsageError) as error:
+        canonical_arguments([flag, '40'], example)
+    assert str(error.value).startswith(message)
+
+
+def test_a_flag_for_what_is_given_without_one_is_refused_so():
+    def function(*models, models_dir='models'):
+        pass
+
+    with pytest.raises(UsageError, match='unknown flag --model_name; models are given without a flag'):
+        canonical_arguments(['--model_name', '124M'], function)
 
 
 def test_two_dashes_can_be_a_value():
@@ -200,6 +233,24 @@ def test_help_goes_to_standard_output_and_runs_nothing(command, capsys, argument
     assert err == ''
 
 
+@pytest.mark.parametrize('arguments', [['--version'], ['--name', 'x', '--version'], ['word', '--version']])
+def test_the_version_goes_to_standard_output_and_runs_nothing(command, capsys, arguments):
+    assert command(*arguments) is None
+    assert capsys.readouterr() == (f'gpt2 {gpt2.__version__}\n', '')
+
+
+def test_the_version_can_be_a_value(command):
+    assert command('--name=--version') == DEFAULTS | {'name': '--version'}
+
+
+def test_run_of_another_program_and_command_line(command, capsys):
+    with pytest.raises(SystemExit):
+        command('--top_k', '3', program='gpt2 x', arguments=['--a\nb'], wording=str.upper)
+    assert capsys.readouterr().err == 'gpt2 x: UNKNOWN FLAG --A B; --HELP LISTS ALL FLAGS\n'
+    command(program='gpt2 x', arguments=['--help'], wording=str.upper)
+    assert capsys.readouterr().out == inspect.getdoc(example).upper() + '\n'
+
+
 # run: failures
 
 
@@ -227,6 +278,134 @@ def test_a_word_that_belongs_to_no_flag_is_refused_by_name(failing):
     status, line = failing('upon', 'a', 'time', function=function)
     assert status == 2
     assert line.startswith("program.py: 'upon' belongs to no flag")
+
+
+def asks(*, prompt=None, json: bool = False, top_k=0):
+    pass
+
+
+def evaluates(*extra, tasks=None, model_name=None):
+    pass
+
+
+def opens(*extra, model_name=None):
+    pass
+
+
+def fetches(*, url=None):
+    pass
+
+
+@pytest.mark.parametrize(
+    ('function', 'arguments', 'message'),
+    [
+        (asks, ['Once upon'], '\'Once upon\' belongs to no flag; did you mean --prompt "Once upon"?'),
+        (asks, ['Once', 'upon'], '\'Once\' belongs to no flag; did you mean --prompt "Once upon"?'),
+        (asks, ['Once'], "'Once' belongs to no flag; did you mean --prompt Once?"),
+        (asks, ['--top_k', '40', 'a "$x"'], '; did you mean --prompt "a \\"\\$x\\""?'),
+        (asks, ['--prompt', 'Once', 'upon', '--json', 'a'], ' a text of several words: --prompt "Once upon a"'),
+        (asks, ['--json', 'false'], '; the value of a switch follows an equals sign: --json=false'),
+        (asks, ['-'], "'-' belongs to no flag"),
+        (evaluates, ['ptb', 'lambada'], "'ptb' belongs to no flag; did you mean --tasks ptb,lambada?"),
+        (opens, ['124M'], "'124M' belongs to no flag; did you mean --model_name 124M?"),
+        (opens, ['Once upon'], 'is continued by python src/interactive_conditional_samples.py --prompt "Once upon"'),
+        (fetches, ['x'], "'x' belongs to no flag; --help shows what is taken"),
+    ],
+)
+def test_a_word_without_a_flag_is_refused_with_what_it_most_likely_is(failing, function, arguments, message):
+    status, line = failing(*arguments, function=function)
+    assert status == 2
+    assert message in line
+
+
+def test_words_reach_a_function_that_takes_them(command):
+    taken = []
+
+    def function(*files, json: bool = False):
+        taken.extend(files)
+
+    command('a.txt', '-', '--json', 'b c', function=function)
+    assert taken == ['a.txt', '-', 'b c']
+
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow names it."""
+
+
+class InternalError(Exception):
+    """As TensorFlow names it."""
+
+
+SHORTAGES = [
+    MemoryError(),
+    np._core._exceptions._ArrayMemoryError((10**6, 10**6), np.dtype('float32')),
+    ResourceExhaustedError('OOM when allocating tensor with shape[1000,1000]\nand type float'),
+    InternalError('Failed copying input tensor from CPU to GPU: Dst tensor is not initialized.'),
+    RuntimeError('Failed to allocate memory for tensors.'),
+    RuntimeError('std::bad_alloc'),
+]
+
+
+def draws(*, batch_size=2, length=None, engine='tf', precision='float32', model_name=None):
+    raise draws.error
+
+
+def trains(*, batch_size=4, window=None, init_from=None):
+    raise trains.error
+
+
+def scores(*files, batch_size=4):
+    raise scores.error
+
+
+@pytest.mark.parametrize('error', SHORTAGES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    ('function', 'arguments', 'remedies'),
+    [
+        (draws, [], 'a lower --batch_size, a lower --length, --engine litert --precision int8 or a smaller model'),
+        (draws, ['--batch_size', '1', '--precision=int8'], 'a lower --length or a smaller model'),
+        (trains, ['--batch_size', '8'], 'a lower --batch_size, a lower --window or a smaller model'),
+        (scores, ['a', 'b'], 'a lower --batch_size'),
+        (scores, ['a', '--batch_size', '1'], 'a machine with more of it'),
+    ],
+)
+def test_a_lack_of_memory_is_one_line_that_names_the_flags_to_lower(failing, error, function, arguments, remedies):
+    function.error = error
+    assert failing(*arguments, function=function) == (1, f'program.py: out of memory; try {remedies}')
+
+
+@pytest.mark.parametrize('error', [InternalError('x'), RuntimeError('tensors are not allocated'), ValueError('OOM')])
+def test_other_errors_of_libraries_are_no_lack_of_memory(command, error):
+    draws.error = error
+    with pytest.raises(type(error)):
+        command(function=draws)
+
+
+def test_a_full_disk_is_one_line_with_status_1(failing):
+    def function():
+        raise OSError(errno.ENOSPC, 'No space left on device', '/some/file')
+
+    assert failing(function=function) == (
+        1,
+        'program.py: /some/file cannot be written (No space left on device); free space, or write elsewhere',
+    )
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
+@pytest.mark.parametrize('size', [10, 100_000], ids=['less than a buffer', 'more'])
+def test_an_output_without_space_is_one_line_with_status_1(size):
+    with open('/dev/full', 'w') as full, program(f'print("x" * {size})', stdout=full) as process:
+        assert len(process.stderr.read().splitlines()) == 1
+        assert process.wait() == 1
+
+
+@pytest.mark.parametrize('error', [PermissionError(errno.EACCES, 'Permission denied', 'x'), FileNotFoundError()])
+def test_another_error_of_the_system_is_not_swallowed(command, error):
+    def function():
+        raise error
+
+    with pytest.raises(type(error)):
+        command(function=function)
 
 
 @pytest.mark.parametrize(('error', 'status'), [(Error, 1), (UsageError, 2)])

@@ -50,7 +50,6 @@ def bundled(tmp_path_factory):
     for path in (REPOSITORY / 'models' / '7M').iterdir():
         if path.suffix != '.tflite':
             (models / '7M' / path.name).symlink_to(path)
-    hparams = load_hparams(models / '7M' / 'hparams.json')
     for precision in ('float32', 'int8'):
         exported_file(open_source(str(models / '7M')), precision)
     return models

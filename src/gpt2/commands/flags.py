@@ -5,48 +5,133 @@ switch, `list` for a flag that may be repeated. Values reach the function as tex
 number() turn them into numbers and say what is wrong with them.
 """
 
+import contextlib
 import difflib
+import errno
 import functools
 import inspect
 import os
+import re
 import signal
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import fire
 
-from gpt2 import checks
+from gpt2 import __version__, checks
 from gpt2.errors import Error, UsageError
 
 HELP = {'--help', '-h'}
+VERSION = '--version'
 NEVER_TYPED = '\x00'  # fire splits commands at a separator, by default the lone `-` we read as a file
+NO_WORDS = 'extra'  # the name a function gives to words without a flag where it has no use for them
+TEXT_FLAGS = {'prompt', 'stop'}  # whose value is often several words
+BOOLEANS = {'true': True, 'false': False, '1': True, '0': False, 'yes': True, 'no': False, 'none': None}
+# Errors of other names that libraries raise where memory is short, by what they say.
+OUT_OF_MEMORY = re.compile(
+    r'fail\w* to allocate|unable to allocate|bad_alloc|out of memory|\bOOM\b|Dst tensor is not initialized', re.I
+)
 
 
-def run(function):
+def run(
+    function: Callable,
+    program: str | None = None,
+    arguments: Sequence[str] | None = None,
+    wording: Callable[[str], str] = str,
+) -> None:
     """Call function with the flags of the command line and exit with its status.
 
-    --help prints the function's docstring. A Error becomes one line on standard error and
-    its status; Ctrl-C ends with 130; a reader that went away (`| head`) is no failure.
+    --help prints the function's docstring, --version the library's version. An Error becomes one line
+    on standard error and its status, and so does a lack of memory or of space on the disk; Ctrl-C ends
+    with 130; a reader that went away (`| head`) is no failure. program: the name before such a line.
+    wording: what to make of help and of messages, where they name commands as nobody typed them.
     """
-    arguments = sys.argv[1:]
-    open_standard_streams()
-    try:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with exit_status(program or os.path.basename(sys.argv[0]), wording):
         words, repeated = canonical_arguments(arguments, function)
         if HELP & set(words):
-            print(inspect.getdoc(function))
+            print(wording(inspect.getdoc(function) or ''))
+        elif VERSION in words:
+            print(f'gpt2 {__version__}')
         else:
+            pairs = flags_and_words(arguments, function)
+            refuse_words(pairs, function)
             command = fire.decorators.SetParseFn(str)(with_values(function, repeated))
-            fire.Fire(command, command=[*words, '--', f'--separator={NEVER_TYPED}'])
-        sys.stdout.flush()
+            with shortages_named(remedies(function, dict(pairs))):
+                fire.Fire(command, command=[*words, '--', f'--separator={NEVER_TYPED}'])
+
+
+@contextlib.contextmanager
+def exit_status(program: str, wording: Callable[[str], str] = str) -> Iterator[None]:
+    """Context of a whole program, which ends it as run() says."""
+    open_standard_streams()
+    try:
+        with full_disk_named():
+            yield
+            sys.stdout.flush()
     except Error as error:
-        print(f'{os.path.basename(sys.argv[0])}: {one_line(error)}', file=sys.stderr)
+        print(f'{program}: {one_line(wording(str(error)))}', file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt:
         # Another one would break off the interpreter's end: another status, perhaps a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.exit(130)
     except BrokenPipeError:
-        # The interpreter flushes standard output once more at exit; give it somewhere to go.
+        abandon_output()
+
+
+def abandon_output() -> None:
+    """Let what is still to be written to standard output go nowhere: the interpreter flushes it at its end."""
+    with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def full_disk_named() -> Iterator[None]:
+    """Context in which a full disk becomes an Error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        abandon_output()  # it may be what finds no space
+        place = error.filename or 'standard output or a file'
+        raise Error(f'{place} cannot be written ({error.strerror}); free space, or write elsewhere') from None
+
+
+@contextlib.contextmanager
+def shortages_named(ways_out: Sequence[str]) -> Iterator[None]:
+    """Context in which a lack of memory, whichever library finds it, becomes an Error that names the ways out."""
+    try:
+        yield
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        listed = ' or '.join(filter(None, [', '.join(ways_out[:-1]), ways_out[-1]]))
+        raise Error(f'out of memory; try {listed}') from None
+
+
+def is_shortage(error: Exception) -> bool:
+    """Whether an exception says that memory is short. TensorFlow's are known by name, so as not to import it."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == 'ResourceExhaustedError'
+    foreign = isinstance(error, RuntimeError) or type(error).__name__ == 'InternalError'
+    return named or (foreign and bool(OUT_OF_MEMORY.search(str(error))))
+
+
+def remedies(function: Callable, given: Mapping[str | None, str]) -> list[str]:
+    """What a user can change in a command line so that it needs less memory. given: its flags' values."""
+    parameters = inspect.signature(function).parameters
+
+    def value(name: str) -> str:
+        return given.get(name, str(parameters[name].default))
+
+    ways = [f'a lower --{name}' for name in ('batch_size',) if name in parameters and value(name) != '1']
+    ways += [f'a lower --{name}' for name in ('length', 'window') if name in parameters]
+    if 'precision' in parameters and value('precision') != 'int8':
+        ways.append('--engine litert --precision int8' if 'engine' in parameters else '--precision int8')
+    if {'model_name', 'init_from'} & set(parameters):
+        ways.append('a smaller model')
+    return ways or ['a machine with more of it']
 
 
 def open_standard_streams():
@@ -71,8 +156,8 @@ def with_values(function, values):
     return call
 
 
-def one_line(error):
-    return ' '.join(str(error).split())
+def one_line(text: str) -> str:
+    return ' '.join(text.split())
 
 
 def canonical_arguments(arguments, function):
@@ -82,52 +167,113 @@ def canonical_arguments(arguments, function):
     Left to itself fire takes a value that starts with a dash for a flag, a lone `-` for a
     separator, the word after a switch for its value, and only the last of a repeated flag.
     """
-    parameters = inspect.signature(function).parameters
-    kinds = {
-        name: parameter.annotation
-        for name, parameter in parameters.items()
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD or parameter.kind is parameter.KEYWORD_ONLY
-    }
-    rewritten, repeated = [], {}
-    words = iter(arguments)
+    kinds, _ = parameter_kinds(function)
+    words, repeated = [], {}
+    for name, value in flags_and_words(arguments, function):
+        if name is None:
+            words.append(value)
+        elif kinds[name] is list:
+            repeated.setdefault(name, []).append(value)
+        else:
+            words.append(f'--{name}={value}')
+    return words, repeated
+
+
+def flags_and_words(arguments, function):
+    """Arguments as pairs (flag, value) in their order; for a word without a flag (None, word).
+
+    Raises UsageError for a flag that function does not have or that lacks its value.
+    """
+    kinds, others = parameter_kinds(function)
+    pairs, words = [], iter(arguments)
     for word in words:
-        if word == '--':
+        if word in HELP or word == VERSION or not word.startswith('-') or word == '-':
+            pairs.append((None, word))
             continue
-        if word in HELP or not word.startswith('--'):
-            rewritten.append(word)
+        if word == '--':
             continue
         name, given, value = flag_parts(word)
         negated = name.removeprefix('no').removeprefix('_')
         if name not in kinds and kinds.get(negated) is bool and not given:
             name, given, value = negated, '=', 'False'
-        if name not in kinds:
+        if name not in kinds or not word.startswith('--'):
             if HELP & set(words):  # asked for after a mistake
-                return ['--help'], {}
-            raise UsageError(f'unknown flag --{name}{suggestion(name, kinds)}; --help lists all flags')
+                return [(None, '--help')]
+            raise UsageError(f'unknown flag {word.partition("=")[0]}{suggestion(name, kinds, others)}')
         if not given:
             value = 'True' if kinds[name] is bool else next(words, None)
             if value is None or (value.startswith('--') and flag_parts(value)[0] in kinds):
-                raise UsageError(f'--{name} needs a value')
-        if kinds[name] is list:
-            repeated.setdefault(name, []).append(value)
-        else:
-            rewritten.append(f'--{name}={value}')
-    return rewritten, repeated
+                raise UsageError(f'--{name} needs a value; --help says which')
+        pairs.append((name, value))
+    return pairs
+
+
+def parameter_kinds(function):
+    """({flag: its annotation}, the name of the words without a flag or None) of a function."""
+    parameters = inspect.signature(function).parameters.values()
+    flags = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    others = [each.name for each in parameters if each.kind is each.VAR_POSITIONAL]
+    return {each.name: each.annotation for each in flags}, next(iter(others), None)
 
 
 def flag_parts(word):
     """`--some-name=value` as ('some_name', '=', 'value')."""
-    name, given, value = word[2:].partition('=')
-    return name.replace('-', '_'), given, value
+    name, given, value = word.partition('=')
+    return name.lstrip('-').replace('-', '_'), given, value
 
 
-def suggestion(name, names):
-    close = difflib.get_close_matches(name, names, n=1)
-    return f', did you mean --{close[0]}?' if close else ''
+def suggestion(name, flags, others):
+    """The end of a message about an unknown flag. others: the name of the words without a flag, or None."""
+    close = difflib.get_close_matches(name, [*flags, *([others] if others else [])], n=1) or abbreviated(name, flags)
+    if close == [others] and others != NO_WORDS:
+        return f'; {others} are given without a flag; --help shows how'
+    meant = ' or '.join(f'--{flag}' for flag in close if flag in flags)
+    return f', did you mean {meant}? --help lists all flags' if meant else '; --help lists all flags'
+
+
+def abbreviated(name, flags):
+    """The flags that a few letters may stand for: those with such a word, else those that begin so."""
+    whole = [flag for flag in flags if name in flag.split('_')]
+    return whole or [flag for flag in flags if name and flag.startswith(name)]
+
+
+def refuse_words(pairs, function):
+    """Raise UsageError for words without a flag where function has no use for them. pairs: of flags_and_words()."""
+    flags, others = parameter_kinds(function)
+    words = [value for name, value in pairs if name is None]
+    if not words or others not in (None, NO_WORDS):
+        return
+    before = pairs[: pairs.index((None, words[0]))]
+    flag, value = before[-1] if before else (None, None)
+    if flag in TEXT_FLAGS:
+        text = quoted(' '.join([value, *words]))
+        remedy = f'put quotes around a text of several words: --{flag} {text}'
+    elif flags.get(flag) is bool and words[0].lower() in BOOLEANS:
+        remedy = f'the value of a switch follows an equals sign: --{flag}={words[0]}'
+    else:
+        remedy = likely_meaning(words, flags)
+    raise UsageError(f'{words[0]!r} belongs to no flag; {remedy}')
+
+
+def likely_meaning(words, flags):
+    """What words without a flag most likely mean to a command that has these flags, for a message."""
+    text = quoted(' '.join(words))
+    if 'prompt' in flags:
+        return f'did you mean --prompt {text}?'
+    if 'tasks' in flags:
+        return f'did you mean --tasks {quoted(",".join(words))}?'
+    if ' ' in text:
+        return f'a text is continued by python src/interactive_conditional_samples.py --prompt {text}'
+    return f'did you mean --model_name {text}?' if 'model_name' in flags else '--help shows what is taken'
+
+
+def quoted(text):
+    """text as one word of a command line."""
+    return text if re.fullmatch(r'[\w./,-]+', text) else '"' + re.sub(r'(["\\$`])', r'\\\1', text) + '"'
 
 
 def reject_unknown(extra, unknown):
-    """Raise UsageError if fire found words (extra) or short flags (unknown) that mean nothing."""
+    """Raise UsageError if a function got words (extra) or names (unknown) that mean nothing to it."""
     for name in unknown:
         raise UsageError(f'unknown flag --{name}; --help lists all flags')
     for word in extra:
@@ -151,9 +297,8 @@ def choice(name, value, choices):
 
 def boolean(name, value):
     """value, a bool or its text, as a bool; None stays None."""
-    values = {'true': True, 'false': False, '1': True, '0': False, 'yes': True, 'no': False, 'none': None}
     try:
-        return values[str(value).lower()]
+        return BOOLEANS[str(value).lower()]
     except KeyError:
         raise UsageError(f'--{name} is {value!r}, expected true or false') from None
 

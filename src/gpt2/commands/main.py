@@ -1,0 +1,80 @@
+"""The console command: `gpt2 complete` is src/interactive_conditional_samples.py, and so on."""
+
+import difflib
+import importlib
+import re
+import sys
+from typing import NamedTuple
+
+from gpt2 import __version__
+from gpt2.commands.flags import HELP, VERSION, exit_status, run
+from gpt2.errors import UsageError
+
+
+class Command(NamedTuple):
+    """A command: the module and function that it is, its script in the repository, what it does."""
+
+    module: str
+    function: str
+    script: str
+    summary: str
+
+
+COMMANDS = {
+    'complete': Command('complete', 'interact_model', 'interactive_conditional_samples', 'continue prompts'),
+    'generate': Command('generate', 'sample_model', 'generate_unconditional_samples', 'draw samples from nothing'),
+    'download': Command('download', 'download_models', 'download_model', 'fetch released models'),
+    'train': Command('train', 'train_model', 'train', 'train a model on text, from scratch or from any checkpoint'),
+    'vocabulary': Command('train_vocabulary', 'train_vocabulary', 'train_vocabulary', 'learn a vocabulary from text'),
+    'score': Command('score', 'score_files', 'score', 'print the probability that a model gives to texts'),
+    'evaluate': Command('evaluate', 'evaluate_model', 'evaluate', "run the paper's zero-shot evaluation"),
+    'export': Command('export', 'export_model', 'export_litert', 'export a checkpoint for the LiteRT engine'),
+}
+USAGE = '\n'.join(
+    [
+        'GPT-2 as OpenAI released it.',
+        '',
+        '    gpt2 COMMAND [FLAGS]',
+        '    gpt2 complete --prompt "Once upon a time" --top_k 40',
+        '',
+        *(f'{name:<12}{command.summary}' for name, command in COMMANDS.items()),
+        '',
+        'gpt2 COMMAND --help lists the flags of a command; gpt2 --version prints the version.',
+    ]
+)
+
+
+def main() -> None:
+    """Run the command that the first word of the command line names, and exit with its status."""
+    name, *arguments = sys.argv[1:] or ['']
+    if name in COMMANDS:
+        command = COMMANDS[name]
+        module = importlib.import_module(f'gpt2.commands.{command.module}')
+        run(getattr(module, command.function), f'gpt2 {name}', arguments, as_console_commands)
+        return
+    with exit_status('gpt2'):
+        if name in HELP:
+            print(USAGE)
+        elif name == VERSION:
+            print(f'gpt2 {__version__}')
+        elif name:
+            raise UsageError(f'{unknown(name)} gpt2 --help lists all commands')
+        else:
+            print(USAGE, file=sys.stderr)
+            sys.exit(UsageError.status)
+
+
+def unknown(name: str) -> str:
+    """What is wrong with the first word of a command line, up to the end of the sentence."""
+    if name.startswith('-'):
+        return f'{name} comes after a command, as in gpt2 complete {name};'
+    names = {command.script: name for name, command in COMMANDS.items()} | {name: name for name in COMMANDS}
+    close = difflib.get_close_matches(name.removesuffix('.py'), names, n=1)
+    return f'unknown command {name}' + (f', did you mean gpt2 {names[close[0]]}?' if close else ';')
+
+
+def as_console_commands(text: str) -> str:
+    """Help or a message that calls scripts of the repository, with the console's commands in their place."""
+    for name, command in COMMANDS.items():
+        text = re.sub(rf'\bpython (src/)?{command.script}\.py\b', f'gpt2 {name}', text)
+    return text
