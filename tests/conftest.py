@@ -37,3 +37,12 @@ def without_tensorflow(tmp_path_factory):
     folder = tmp_path_factory.mktemp('fake')
     (folder / 'tensorflow.py').write_text('raise ImportError("TensorFlow was imported")')
     return {'PYTHONPATH': str(folder)}
+
+
+@pytest.fixture(scope='session')
+def without_engines(tmp_path_factory):
+    """An environment in which importing TensorFlow fails, and importing LiteRT too."""
+    folder = tmp_path_factory.mktemp('fakes')
+    (folder / 'tensorflow.py').write_text('raise ImportError("TensorFlow was imported")')
+    (folder / 'ai_edge_litert.py').write_text('raise ImportError("LiteRT was imported")')
+    return {'PYTHONPATH': str(folder)}

@@ -1,7 +1,6 @@
 """The library: a model that is loaded once and used from anywhere. Imports no TensorFlow."""
 
 import os
-import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -214,7 +213,8 @@ class Model:
 
 
 def new_seed() -> int:
-    return secrets.randbits(32)
+    """Another one every time, below 2**32."""
+    return int.from_bytes(os.urandom(4), 'big')
 
 
 def check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:

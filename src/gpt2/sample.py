@@ -4,7 +4,7 @@ Tokens are drawn as an exponential race (see noise.py).
 """
 
 import math
-import secrets
+import os
 
 import numpy as np
 
@@ -194,7 +194,7 @@ def sample_sequence(*, hparams, params, length, start_token=None, batch_size=Non
         context = np.full([batch_size or 1, 1], start_token)
     context = np.asarray(context, np.int32)
     numbers = range(1, len(context) + 1)
-    seed = secrets.randbits(32) if seed is None else seed
+    seed = int.from_bytes(os.urandom(4), 'big') if seed is None else seed
     drawn = Generator(hparams, params).generate(
         context, length, numbers=numbers, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
     )

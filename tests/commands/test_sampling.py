@@ -4,6 +4,7 @@ Every start of TensorFlow costs seconds, so that one run serves several tests; w
 told without it runs where importing it fails, or in this process with a generator that is a fake.
 """
 
+import dataclasses
 import inspect
 import io
 import json
@@ -29,6 +30,7 @@ from running import (
     run,
 )
 
+from gpt2 import api
 from gpt2.commands import complete as interactive_conditional_samples
 from gpt2.commands import generate as generate_unconditional_samples
 from gpt2.commands import sampling as sampling_script
@@ -60,7 +62,7 @@ SHARED_MISTAKES = [
     pytest.param(['--length', 'long'], "--length is 'long'", id='length, no integer'),
     pytest.param(
         [*BUNDLED, '--length', str(N_CTX + 1)],
-        f'1 prompt tokens and --length {N_CTX + 1} are {N_CTX + 2}, the limit is {N_CTX + 1}; --length {N_CTX} fits',
+        f'--length is {N_CTX + 1}, the model allows at most {N_CTX}',
         id='length, beyond the window',
     ),
     pytest.param(['--nsamples', '-1'], '--nsamples is -1, expected at least 0', id='nsamples, negative'),
@@ -68,9 +70,11 @@ SHARED_MISTAKES = [
     pytest.param(['--batch_size', '0'], '--batch_size is 0, expected at least 1', id='batch_size, zero'),
     pytest.param(['--seed', '-1'], '--seed is -1, expected at least 0', id='seed, negative'),
     pytest.param(['--seed', 'x'], "--seed is 'x'", id='seed, no integer'),
-    pytest.param(['--engine', 'torch'], "--engine is 'torch', expected tf or litert", id='engine, unknown'),
+    pytest.param(['--engine', 'torch'], "--engine is 'torch', expected auto or tf or litert", id='engine, unknown'),
     pytest.param(['--precision', 'int4'], "--precision is 'int4', expected float32 or int8", id='precision, unknown'),
-    pytest.param(['--precision', 'int8'], '--precision int8 needs --engine litert', id='int8 on TensorFlow'),
+    pytest.param(
+        ['--engine', 'tf', '--precision', 'int8'], '--precision int8 needs --engine litert', id='int8 on TensorFlow'
+    ),
     pytest.param(['--stop', ''], '--stop is empty', id='stop, empty'),
     pytest.param(['--stream', '--batch_size', '2'], '--stream needs --batch_size 1', id='stream of a batch'),
     pytest.param(['--stream', '--json'], '--stream and --json', id='stream of objects'),
@@ -108,19 +112,23 @@ UNCONDITIONAL_MISTAKES = [pytest.param(['--prompt', 'a'], 'unknown flag --prompt
 
 
 @pytest.mark.parametrize(('arguments', 'message'), SHARED_MISTAKES + PROMPT_MISTAKES)
-def test_interactive_refuses(elsewhere, without_tensorflow, arguments, message):
-    fails_in_one_line(INTERACTIVE, arguments, message, elsewhere, without_tensorflow)
+def test_interactive_refuses(elsewhere, without_engines, arguments, message):
+    fails_in_one_line(INTERACTIVE, arguments, message, elsewhere, without_engines)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), SHARED_MISTAKES + UNCONDITIONAL_MISTAKES)
-def test_unconditional_refuses(elsewhere, without_tensorflow, arguments, message):
-    fails_in_one_line(UNCONDITIONAL, arguments, message, elsewhere, without_tensorflow)
+def test_unconditional_refuses(elsewhere, without_engines, arguments, message):
+    fails_in_one_line(UNCONDITIONAL, arguments, message, elsewhere, without_engines)
 
 
-def test_the_tests_above_would_notice_tensorflow(elsewhere, without_tensorflow):
-    err, status = run(UNCONDITIONAL, *BUNDLED, cwd=elsewhere, **without_tensorflow)[1:]
+@pytest.mark.parametrize(
+    ('engine', 'message'),
+    [('tf', 'ImportError: TensorFlow was imported'), ('litert', 'needs a package (LiteRT was imported)')],
+)
+def test_the_tests_above_would_notice_an_engine(elsewhere, without_engines, engine, message):
+    err, status = run(UNCONDITIONAL, *BUNDLED, '--engine', engine, cwd=elsewhere, **without_engines)[1:]
     assert status == 1
-    assert err.splitlines()[-1] == 'ImportError: TensorFlow was imported'
+    assert message in err.splitlines()[-1]
 
 
 def test_a_folder_that_holds_half_a_model_ends_with_status_1_and_one_line(elsewhere, without_tensorflow, tmp_path):
@@ -166,30 +174,45 @@ def test_flags_of_the_release_keep_their_defaults(function, defaults):
 # In this process, with a generator that draws one text again and again
 
 
-class FakeGenerator:
-    """Draws the tokens of one text for every row, over and over, and notes what it was asked for."""
+class FakeEngine:
+    """Draws the tokens of one text for every row, over and over, and notes what it was asked for, and how many
+    steps were made of it."""
 
     def __init__(self, tokens):
         self.tokens = tokens
         self.calls = []
 
-    def generate(self, context, length, **settings):
-        self.calls.append({'context': context, 'length': length} | settings)
-        for step in range(length):
-            yield [self.tokens[step % len(self.tokens)]] * len(context)
+    def start(self, prompts, *, numbers, seed, sampling):
+        call = {'context': prompts, 'numbers': numbers, 'seed': seed, 'length': 0} | dataclasses.asdict(sampling)
+        self.calls.append(call)
+        return FakeRows(self, call)
+
+
+class FakeRows:
+    def __init__(self, engine, call):
+        self.engine, self.call, self.rows = engine, call, len(call['context'])
+
+    def step(self):
+        self.call['length'] += 1
+        return [self.engine.tokens[(self.call['length'] - 1) % len(self.engine.tokens)]] * self.rows
+
+    def keep(self, rows):
+        self.rows = len(rows)
+
+    def close(self):
+        pass
 
 
 @pytest.fixture
 def fake(monkeypatch, encoder):
-    """Replaces the generator of both scripts; .type(bytes) is what their user types."""
-    generator = FakeGenerator(encoder.encode('one two three.'))
-    for script in (interactive_conditional_samples, generate_unconditional_samples):
-        monkeypatch.setattr(script, 'load_generator', lambda *_: generator)
-    generator.type = lambda data: monkeypatch.setattr(
+    """Replaces the engine of both commands; .type(bytes) is what their user types."""
+    engine = FakeEngine(encoder.encode('one two three.'))
+    monkeypatch.setattr(api, 'load_engine', lambda *_: engine)
+    engine.type = lambda data: monkeypatch.setattr(
         sys, 'stdin', io.TextIOWrapper(io.BytesIO(data), errors='surrogateescape')
     )
-    generator.prompts = lambda: [encoder.decode(call['context'][0]) for call in generator.calls]
-    return generator
+    engine.prompts = lambda: [encoder.decode(call['context'][0]) for call in engine.calls]
+    return engine
 
 
 def interact(**flags):
@@ -212,6 +235,11 @@ def draw_samples(**flags):
         pytest.param(b'one\\ two\n', ['one\\ two'], id='a backslash inside'),
         pytest.param(b'\n\none\n', ['one'], id='empty lines before'),
         pytest.param(b' \n', [' '], id='a space is a prompt'),
+        pytest.param(b'one\r\ntwo\r\n', ['one', 'two'], id='lines as Windows ends them'),
+        pytest.param(b'\r\none\r\n', ['one'], id='an empty line as Windows ends it'),
+        pytest.param(b'one\\\r\ntwo\r\n', ['one\ntwo'], id='a backslash on Windows'),
+        pytest.param('\ufeffone\r\n\ufefftwo\r\n'.encode(), ['one', '\ufefftwo'], id='a byte-order mark'),
+        pytest.param(b'caf\xe9\none\n', ['one'], id='a line that is not UTF-8'),
     ],
 )
 def test_prompts_from_what_is_typed(fake, typed, prompts):
@@ -241,11 +269,11 @@ def test_the_first_question_of_a_piped_prompt_is_for_standard_error_with_json(fa
         (b'one\n', 'one'),
         (b'one\r\n', 'one'),
         (b'one\n\n', 'one\n'),
-        (b'one\n\ntwo\r\nthree\n', 'one\n\ntwo\r\nthree'),
+        (b'one\n\ntwo\r\nthree\n', 'one\n\ntwo\nthree'),
+        (b'a lone \r stays', 'a lone \r stays'),
         (b'one\\\ntwo', 'one\\\ntwo'),
         (b'\x00\x1b[0m', '\x00\x1b[0m'),
-        ('\ufeffnaïve 😀'.encode(), '\ufeffnaïve 😀'),
-        (b'caf\xe9', 'caf\udce9'),
+        ('\ufeffnaïve \ufeff😀'.encode(), 'naïve \ufeff😀'),
     ],
 )
 def test_text_of_a_prompt_file(tmp_path, content, prompt):
@@ -254,11 +282,38 @@ def test_text_of_a_prompt_file(tmp_path, content, prompt):
 
 
 @pytest.mark.parametrize(
-    'prompt', ['one', ' ', '\x00', 'a\nb', '\x1b[31m\x07', '😀', '\ud800', 'caf\udce9', '-', '--json', END_OF_TEXT]
+    'prompt', ['one', ' ', '\x00', 'a\nb', '\x1b[31m\x07', '😀', '\ufeff', 'a\r', '-', '--json', END_OF_TEXT]
 )
 def test_any_prompt_works(fake, capsys, prompt):
     interact(prompt=prompt, json='True', length='1')
     assert [sample['prompt'] for sample in objects(capsys.readouterr().out)] == [prompt]
+
+
+@pytest.mark.parametrize('prompt', ['\ud800', 'caf\udce9'])
+def test_a_prompt_that_is_no_utf8_is_refused_or_replaced(fake, capsys, prompt):
+    with pytest.raises(UsageError, match=r'--prompt is not UTF-8 at character \d; convert it, or give'):
+        interact(prompt=prompt)
+    interact(prompt=prompt, json='True', length='1', errors='replace')
+    assert objects(capsys.readouterr().out)[0]['prompt'] == prompt[:-1] + '\ufffd'
+
+
+def test_a_prompt_file_that_is_no_utf8_is_refused_or_replaced(fake, tmp_path, capsys):
+    (tmp_path / 'prompt').write_bytes(b'caf\xe9 au lait\n')
+    with pytest.raises(UsageError, match=r'--prompt_file .* is not UTF-8 at byte 3; convert it, or give --errors'):
+        interact(prompt_file=str(tmp_path / 'prompt'))
+    interact(prompt_file=str(tmp_path / 'prompt'), json='True', length='1', errors='replace')
+    assert objects(capsys.readouterr().out)[0]['prompt'] == 'caf\ufffd au lait'
+
+
+def test_json_keeps_letters_as_they_are(fake, capsys):
+    interact(prompt='Grüße, 漢字', json='True', length='1')
+    assert '"prompt": "Grüße, 漢字"' in capsys.readouterr().out
+
+
+def test_no_samples_load_no_engine(monkeypatch, capsys):
+    monkeypatch.setattr(api, 'load_engine', lambda *_: pytest.fail('loaded'))
+    interact(prompt='one', nsamples='0')
+    assert capsys.readouterr().out == f'{FOOTER}\n'
 
 
 @pytest.mark.parametrize(
@@ -345,12 +400,13 @@ def test_bad_settings_are_refused_before_a_prompt_is_asked_for(fake, capsys, cal
 
 
 def test_ctrl_c_during_a_sample_returns_to_the_prompt(fake, capsys, monkeypatch):
-    def interrupted(context, length, **settings):
-        fake.calls.append({'context': context})
-        yield [fake.tokens[0]] * len(context)
-        raise KeyboardInterrupt
+    def interrupted(rows):
+        if rows.call['length']:
+            raise KeyboardInterrupt
+        rows.call['length'] += 1
+        return [fake.tokens[0]] * rows.rows
 
-    monkeypatch.setattr(fake, 'generate', interrupted)
+    monkeypatch.setattr(FakeRows, 'step', interrupted)
     fake.type(b'one\ntwo\n')
     interact(stream='True')
     assert fake.prompts() == ['one', 'two']
@@ -376,7 +432,7 @@ def test_ctrl_c_at_the_prompt_ends_the_program(fake, capsys, monkeypatch):
 def test_streaming_is_the_default_for_one_sample_on_a_terminal(fake, capsys, monkeypatch, terminal, flags, stream):
     streamed = []
     monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal)
-    monkeypatch.setattr(sampling_script, 'stream_sample', lambda steps, completions: streamed.append(completions))
+    monkeypatch.setattr(sampling_script, 'stream_sample', lambda completion, steps: streamed.append(completion))
     interact(prompt='one', length='1', **flags)
     assert bool(streamed) == stream
 
@@ -436,8 +492,8 @@ ODD_PROMPTS = [
     (b'NUL \x00 inside', 'NUL \x00 inside'),
     (b'control \x01\x07\x08\x1b[31m\x7f\tand tab', 'control \x01\x07\x08\x1b[31m\x7f\tand tab'),
     ('naïve 漢字 😀 \u202e\ufeff'.encode(), 'naïve 漢字 😀 \u202e\ufeff'),
-    (b'caf\xe9 \xff\xfe \xf0\x9f', 'caf\udce9 \udcff\udcfe \udcf0\udc9f'),
-    (b'line separator \xe2\x80\xa8 \x0b\x0c\x1c\x85', 'line separator \u2028 \x0b\x0c\x1c\udc85'),
+    (b'caf\xe9 \xff\xfe \xf0\x9f', 'caf\ufffd \ufffd\ufffd \ufffd\ufffd'),
+    (b'line separator \xe2\x80\xa8 \x0b\x0c\x1c\x85', 'line separator \u2028 \x0b\x0c\x1c\ufffd'),
     (b'<|endoftext|>', '<|endoftext|>'),
     (b'two\\\nlines', 'two\nlines'),
     (b'cut off\\', 'cut off'),
@@ -446,7 +502,7 @@ ODD_PROMPTS = [
 
 @pytest.fixture(scope='module')
 def odd_session(elsewhere):
-    flags = ('--json', '--length', '3', '--seed', '5', '--top-k', '40')
+    flags = ('--json', '--length', '3', '--seed', '5', '--top-k', '40', '--errors', 'replace')
     given = b'\n'.join(typed for typed, _ in ODD_PROMPTS) + b'\n'
     return run(INTERACTIVE, *BUNDLED, *flags, cwd=elsewhere, given=given)
 

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from tqdm import tqdm
-
 shown = False
 
 
@@ -17,14 +15,18 @@ def show() -> None:
     shown = True
 
 
-def bar(*arguments: Any, **settings: Any) -> tqdm:
+def bar(*arguments: Any, **settings: Any) -> Any:
     """A tqdm, which is seen at a terminal only. It goes when it is done, unless settings say otherwise."""
+    from tqdm import tqdm
+
     return tqdm(*arguments, **{'leave': False, 'disable': None if shown else True} | settings)
 
 
 def note(text: str) -> None:
     """Print a line, beside whatever bar there is."""
     if shown:
+        from tqdm import tqdm
+
         tqdm.write(text, file=sys.stderr)
 
 
