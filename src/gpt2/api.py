@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, overload
 
@@ -13,7 +13,7 @@ from gpt2.completion import Completion, complete
 from gpt2.encoder import Encoder
 from gpt2.engine import Engine, Sampling, check_prompt
 from gpt2.engines import check_engine, load_engine
-from gpt2.errors import UsageError
+from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams
 from gpt2.scoring.logits import make_score
 from gpt2.scoring.scores import Score, score_text
@@ -68,6 +68,7 @@ class Model:
         self.chosen = engine, precision
         self.loading = threading.Lock()
         self.loaded: Engine | None = None
+        self.closed = False
 
     def __repr__(self) -> str:
         engine, precision = self.chosen
@@ -83,23 +84,31 @@ class Model:
 
     @property
     def engine(self) -> Engine:
-        """What computes; loaded when it is first asked for."""
+        """What computes; loaded when it is first asked for. Raises Error once the model is closed."""
         with self.loading:
+            if self.closed:
+                raise Error('the model is closed; load it again')
             if self.loaded is None:
                 self.loaded = load_engine(self.source, *self.chosen)
             return self.loaded
 
     def close(self) -> None:
-        """Give back the memory of the model, which cannot be used after that."""
-        self.engine.close()
+        """Give back the memory of the model, which can only encode and decode after that."""
+        with self.loading:
+            self.closed = True
+            if self.loaded is not None and not self.loaded.closed:
+                self.loaded.close()
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; that of the end of a text is never among them."""
-        return self.encoder.encode(text)
+        return self.encoder.encode(check_text('text', text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; bytes that are not UTF-8 become U+FFFD. Raises UsageError for an id that is none."""
-        return self.encoder.decode(ids)
+        try:
+            return self.encoder.decode(ids)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     @overload
     def complete(self, prompt: str | None = None, *, samples: None = None, **settings: Any) -> Completion: ...
@@ -123,7 +132,8 @@ class Model:
         end-of-text token too.
         Returns a Completion for a prompt, a list for a list. Raises UsageError.
         """
-        prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
+        alone = prompt is None or isinstance(prompt, str)
+        prompts = [prompt] if alone else check_list('prompt', prompt)
         count = 1 if samples is None else checks.integer('samples', samples, 0)
         size = checks.integer('batch_size', batch_size, 1) or BATCH_SIZE
         seed = new_seed() if seed is None else seed
@@ -137,8 +147,9 @@ class Model:
             for _ in steps:
                 pass
             found += completions
-        groups = found if samples is None else [found[start : start + count] for start in range(0, len(found), count)]
-        return groups[0] if isinstance(prompt, str) or prompt is None else groups
+        groups = [found[place * count : (place + 1) * count] for place in range(len(prompts))]
+        results = [group[0] for group in groups] if samples is None else groups
+        return results[0] if alone else results
 
     def stream(
         self, prompt: str | None = None, *, sample: int = 1, seed: int | None = None, **settings: Any
@@ -158,6 +169,7 @@ class Model:
         prompt each is. Everything is checked before this returns, and nothing drawn. Raises UsageError."""
         how = Sampling(**sampling)
         seed = checks.integer('seed', seed, 0)
+        numbers = [checks.integer('sample', number, 0) for number in numbers]
         stop = check_stop(stop)
         contexts = [self.prompt_ids(prompt, length) for prompt in prompts]
         completions = [
@@ -172,11 +184,9 @@ class Model:
 
         Raises UsageError where there is no room for that.
         """
-        if prompt is not None and not isinstance(prompt, str):
-            raise UsageError(f'the prompt is {prompt!r}, expected a text')
         if prompt is None:
             return [self.encoder.end_of_text], self.length(1, length, self.hparams.n_ctx)
-        ids = self.encoder.encode(prompt)
+        ids = self.encoder.encode(check_text('prompt', prompt))
         check_prompt(self.hparams, ids)
         return ids, self.length(len(ids), length, self.hparams.n_ctx // 2)
 
@@ -208,6 +218,7 @@ class Model:
         """
         count = checks.integer('likeliest', likeliest, 0) or 0
         stride = check_stride('stride', stride, self.hparams.n_ctx)
+        check_text('text', text)
         score = make_score(self.engine, likeliest=min(count, self.hparams.n_vocab))
         return score_text(score, self.encoder, text, self.hparams.n_ctx, stride, end_of_text)
 
@@ -217,9 +228,25 @@ def new_seed() -> int:
     return int.from_bytes(os.urandom(4), 'big')
 
 
+def check_text(name: str, text: Any) -> str:
+    """text, if it is one. Raises UsageError, which calls it by name."""
+    if not isinstance(text, str):
+        raise UsageError(f'the {name} is {text!r}, expected a text')
+    return text
+
+
+def check_list(name: str, values: Any) -> list[Any]:
+    """values as a list, if they are several and not one. Raises UsageError."""
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
+        raise UsageError(f'the {name} is {values!r}, expected a text or a list of texts')
+    return list(values)
+
+
 def check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:
-    """Stop texts as a tuple. Raises UsageError for an empty one."""
-    texts = (stop,) if isinstance(stop, str) else tuple(stop)
-    if '' in texts:
-        raise UsageError('stop is empty, expected a text of at least one character')
+    """Stop texts as a tuple. Raises UsageError for what is none, and for an empty one."""
+    texts = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Iterable) else (stop,)
+    for text in texts:
+        if not isinstance(text, str) or not text:
+            what = 'empty' if text == '' else repr(text)
+            raise UsageError(f'stop is {what}, expected a text of at least one character')
     return texts

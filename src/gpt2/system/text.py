@@ -29,6 +29,7 @@ UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 CONVERT = 'convert it to UTF-8'
 CONVERT_OR_REPLACE = 'convert it, or give --errors replace'
 LONE_SURROGATE = re.compile('[\ud800-\udfff]')
+LINE_ENDS = re.compile('[\x7f-\x9f\u2028\u2029]')
 
 
 class EncodingError(UsageError):
@@ -138,5 +139,7 @@ def json_line(value: Any) -> str:
     """value as JSON on one line, letters as they are: valid UTF-8 once encoded.
 
     What no UTF-8 can hold, such as the bytes of a file name that is not UTF-8 (PEP 383), becomes U+FFFD.
+    Characters that some readers end a line at are escaped.
     """
-    return LONE_SURROGATE.sub('\ufffd', json.dumps(value, ensure_ascii=False))
+    text = LONE_SURROGATE.sub('\ufffd', json.dumps(value, ensure_ascii=False))
+    return LINE_ENDS.sub(lambda found: f'\\u{ord(found.group()):04x}', text)
