@@ -74,11 +74,10 @@ def evaluate_model(
     index = index_digest(find_prefix(path))
     name = printable(os.path.basename(path))
     results = {'model': {'name': name, 'hparams': dataclasses.asdict(hparams), 'index_sha256': index}}
-    quick = {} if limit is None else {'limit': limit}  # never the same as a full run's settings
     saved = os.path.join(output_dir, name if limit is None else f'{name}-first-{limit}')
-    results |= {**quick, 'tasks': load_tasks(f'{saved}.json', results['model'], limit)}
+    results |= {'limit': limit, 'tasks': load_tasks(f'{saved}.json', results['model'], limit)}
     settings = {
-        task.name: {'recipe': task.recipe, 'stride': stride, **quick, 'files': digests(task, data_dir)}
+        task.name: {'recipe': task.recipe, 'stride': stride, 'limit': limit, 'files': digests(task, data_dir)}
         for task in present
     }
     left = [task for task in present if not is_done(results['tasks'].get(task.name), settings[task.name])]

@@ -63,14 +63,18 @@ def rows(results: dict[str, Any]) -> Iterator[Row]:
 def extent(task: Task, entry: dict[str, Any]) -> str:
     """How much a task's figures are over, in words; a limit is named first."""
     items, count = entry.get('items'), entry['metrics'].get(task.unit)
-    limited = f'first {counted(items, task.item)}' if entry.get('limit') else None
+    limited = first(items, task.item) if entry.get('limit') else None
     whole = counted(items, task.item) if count is None else counted(count, task.unit)
-    return whole if limited is None else limited if limited.endswith(whole) else f'{limited}: {whole}'
+    return whole if limited is None else limited if task.item == task.unit else f'{limited}: {whole}'
 
 
 def counted(count: int | None, units: str) -> str:
     """A count with its unit, which is given in the plural."""
     return '–' if count is None else f'{count:,} {units.removesuffix("s") if count == 1 else units}'
+
+
+def first(count: int, units: str) -> str:
+    return f'first {units.removesuffix("s")}' if count == 1 else f'first {counted(count, units)}'
 
 
 def figure_text(metric: str, value: float | int | None) -> str:
@@ -114,7 +118,7 @@ def shape_text(hparams: HParams) -> str:
 def title(results: dict[str, Any]) -> str:
     """What the report is of, and the limit it was made with."""
     limit = results.get('limit')
-    quick = f', a quick look at the first {counted(limit, "items")} of each task' if limit else ''
+    quick = f', a quick look at the {first(limit, "items")} of each task' if limit else ''
     return f'{results["model"]["name"]}: zero-shot evaluation{quick}'
 
 
@@ -130,7 +134,7 @@ def report(results: dict[str, Any]) -> str:
         files = ', '.join(f'{file} (SHA-256 {digest})' for file, digest in entry['files'].items())
         versions = ', '.join(f'{package} {version}' for package, version in entry['versions'].items())
         parts.append(
-            f'## {TASKS[name].title}\n\nTask `{name}`, over {extent(TASKS[name], entry)}. How: {entry["recipe"]}.\n\n'
+            f'## {TASKS[name].title}\n\nTask `{name}`, over the {extent(TASKS[name], entry)}.\n\n{entry["recipe"]}.\n\n'
             f'Files: {files}. Stride: {entry["stride"]}. '
             f'Finished {entry["finished"]} after {entry["seconds"]:.0f} s. Versions: {versions}.'
         )

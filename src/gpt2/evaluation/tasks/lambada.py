@@ -122,7 +122,7 @@ METRICS = (
     "word); perplexity_last_token: of the last of the word's tokens alone, after the others; accuracy_word: all "
     'of its tokens are the likeliest in turn; accuracy_last_token: the last is, after the others; stop_filtered: '
     'where the word begins, tokens that are a space and a stop word are ruled out, so that a stop word is never right; '
-    "the word's own first token is not, where the word goes on after it ( Is, abella); without_pieces: it is, so "
+    "the word's own first token is not, where the word goes on after it (Is, abella); without_pieces: it is, so "
     'that no word whose first token spells a stop word is right, as in filters of tokens; the stop words: '
     f'{" ".join(LISTED.split())}'
 )

@@ -64,7 +64,8 @@ def compression_metrics(name, model, content):
 PERPLEXITY = (
     'perplexity: exp(-log-probability / words), words being what spaces divide in the file as it stands plus one '
     'for each line end, which is scored as a newline; perplexity_per_bpe_token: divided by the number of the '
-    "model's tokens instead, no canonical unit; _tokenised: the same without detokenisation; <unk> stays; "
+    "model's tokens instead, no canonical unit; _tokenised: the same without detokenisation; the sign for unknown "
+    'words stays; '
     f'{READING}; detokenisation: '
 )
 
