@@ -4,6 +4,8 @@ import functools
 import http.server
 import importlib.util
 import json
+import os
+import re
 import shutil
 import threading
 import zipfile
@@ -50,6 +52,8 @@ MISTAKES = [
     ),
     pytest.param(['--data_dir', '.', '--stride', '513'], '--stride is 513, expected at most n_ctx 512', id='stride'),
     pytest.param(['--data_dir', '.', '--batch_size', '0'], '--batch_size is 0', id='batch size'),
+    pytest.param(['--data_dir', '.', '--limit', '0'], '--limit is 0, expected at least 1', id='limit'),
+    pytest.param(['--data_dir', '.', '--limit', 'few'], "--limit is 'few', expected an integer", id='limit, text'),
     pytest.param(['--data_dir', '.', 'ptb'], "'ptb' belongs to no flag", id='a word'),
     pytest.param(['--data_dir', '.', '--model_name', '9M'], 'no model 9M', id='unknown model'),
     pytest.param(
@@ -73,8 +77,10 @@ def test_a_run_prints_figures_and_recipes_and_says_what_it_skips(first_run):
     out, err, status, _ = first_run
     assert status == 0
     lines = out.splitlines()
-    assert lines[2] == '| task | metric | 7M | paper |'
-    assert [line.split(' | ')[0] for line in lines[4:17]] == ['| ptb'] * 6 + ['| lambada'] * 7
+    assert lines[2] == '| Task | Metric | 7M | Over |'
+    assert [line.split(' | ')[0] for line in lines[4:16]] == ['| Penn Treebank'] * 5 + ['| LAMBADA'] * 7
+    assert lines[8].endswith(' | 0 | 10 words |') and lines[11].endswith('.00 % | 2 passages |')
+    assert not re.search('[{}]|n_embd', out) and '6 layers of width 256 with 8 heads' in out
     assert f'{TASKS["ptb"].recipe}.' in lines and f'{TASKS["lambada"].recipe}.' in lines
     assert err.splitlines()[0].startswith('skipping text8: no text8 in ')
     assert err.splitlines()[0].endswith('it is published: text8 in http://mattmahoney.net/dc/text8.zip')
@@ -134,19 +140,96 @@ def test_results_of_another_model_are_left_alone(first_run, data, tmp_path, with
         assert (tmp_path / folder / '7M.json').read_text() == content
 
 
-def test_missing_packages_are_named_with_their_remedy(monkeypatch):
+def test_what_lacks_a_package_is_skipped_with_the_remedy(monkeypatch, capsys):
     monkeypatch.setattr(evaluate.importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(evaluate.Error, match=r'cnn-dm needs rouge_score: pip install -r requirements-evaluate.txt'):
-        evaluate.check_packages([TASKS['ptb'], TASKS['cnn-dm']])
+    chosen = [TASKS[name] for name in ('ptb', 'cnn-dm', 'ntrex-en-fr', 'coqa')]
+    assert evaluate.able_tasks(chosen, 1024, others=False) == [TASKS['ptb'], TASKS['coqa']]
+    remedy = 'cnn-dm, ntrex-en-fr: a package is missing; pip install rouge-score sacrebleu'
+    assert capsys.readouterr().err == f'skipping {remedy}\n'
+    with pytest.raises(evaluate.Error, match=f'^nothing to evaluate; {remedy}$'):
+        evaluate.able_tasks(chosen[1:3], 1024, others=False)
+    assert evaluate.able_tasks(chosen[1:3], 1024, others=True) == []
+
+
+def test_what_a_window_has_no_room_for_is_skipped(capsys):
+    chosen = [TASKS[name] for name in ('coqa', 'ptb', 'nq')]
+    assert evaluate.able_tasks(chosen, 63, others=False) == [TASKS['ptb']]
+    assert capsys.readouterr().err.startswith('skipping coqa, nq: n_ctx 63 is too small to draw up to 32 tokens')
+    assert evaluate.able_tasks(chosen, 64, others=False) == chosen
+
+
+def test_many_tasks_without_files_are_one_line(data, capsys):
+    present = evaluate.present_tasks(list(TASKS.values()), str(data), download=False)
+    assert [task.name for task in present] == ['lambada', 'cbt-ne', 'ptb']
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith('skipping lambada-plain, cbt-cn, wikitext2, ') and '--download' in line
+    assert os.path.isfile(re.search(r'; (\S+) says where they are published', line).group(1))
+    with pytest.raises(evaluate.UsageError, match='nothing to evaluate; coqa, nq: not all of their files are in '):
+        evaluate.present_tasks([TASKS['coqa'], TASKS['nq']], str(data), download=False)
+
+
+def test_a_limited_run_is_marked_and_kept_apart(first_run, data, tmp_path, without_tensorflow):
+    shutil.copytree(first_run[3] / 'evaluation', tmp_path / 'evaluation')
+    before = {path.name: path.read_bytes() for path in (tmp_path / 'evaluation').iterdir()}
+    command = [SCRIPT, *BUNDLED, '--data_dir', data, '--tasks', 'lambada', '--limit', '1']
+    out, err, status = run(*command, cwd=tmp_path)
+    assert status == 0, err
+    assert out.startswith('# 7M: zero-shot evaluation, a quick look at the first item of each task\n')
+    table = [line for line in out.splitlines() if line.startswith('| LAMBADA')]
+    assert len(table) == 7 and all(line.endswith(' | first passage |') for line in table)
+    assert {name: (tmp_path / 'evaluation' / name).read_bytes() for name in before} == before
+    shown = json.loads(run(*command, '--json', cwd=tmp_path, **without_tensorflow)[0])  # which is not run again
+    assert shown == json.loads((tmp_path / 'evaluation' / '7M-first-1.json').read_text())
+    assert shown['limit'] == shown['tasks']['lambada']['limit'] == shown['tasks']['lambada']['metrics']['passages'] == 1
+    # Not taken for a full result, even where the one lies in the place of the other.
+    path = tmp_path / 'evaluation' / '7M.json'
+    path.write_text(json.dumps({name: value for name, value in shown.items() if name != 'limit'}))
+    assert run(*command[:-2], cwd=tmp_path, **without_tensorflow)[2] == 1  # goes on to import TensorFlow
+
+
+def test_the_chart_marks_a_limit(first_run):
+    pytest.importorskip('matplotlib')
+    results = json.loads((first_run[3] / 'evaluation' / '7M.json').read_text())
+    for limit, expected in [({}, '7M, 2 passages'), ({'limit': 2}, '7M, first 2 passages')]:
+        results['tasks']['lambada'] |= limit
+        figure = evaluation_report.draw({**results, 'tasks': {'lambada': results['tasks']['lambada']}})
+        legends = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
+        assert len(legends) == 6 and all(legend == ['paper', expected] for legend in legends)
 
 
 def test_a_released_model_stands_beside_its_published_figures():
     hparams = {'n_vocab': 50257, 'n_ctx': 1024, 'n_embd': 1024, 'n_head': 16, 'n_layer': 24}
-    tasks = {'ptb': {'metrics': {'perplexity': 50.0, 'words': 7}}, 'coqa': {'metrics': {'f1': 20.0}}}
+    tasks = {'ptb': {'metrics': {'perplexity': 50.0, 'words': 7}}, 'coqa': {'metrics': {'f1': 20.0, 'questions': 3}}}
     assert evaluation_report.table({'model': {'name': 'mine', 'hparams': hparams}, 'tasks': tasks}).splitlines() == [
-        '| task | metric | mine | paper, 355M |', '|---|---|---|---|', '| ptb | perplexity | 50 | 47.33 |',
-        '| ptb | words | 7 | – |', '| coqa | f1 | 20 | – |',
+        '| Task | Metric | mine | Over | Paper, 355M |', '| --- | --- | ---: | --- | ---: |',
+        '| Penn Treebank | perplexity a word | 50.00 | 7 words | 47.33 |', '| CoQA | F1 | 20.00 | 3 questions | – |',
     ]  # fmt: skip
+
+
+def test_figures_have_their_unit_and_say_what_they_are_over():
+    hparams = {'n_vocab': 50257, 'n_ctx': 1024, 'n_embd': 1600, 'n_head': 25, 'n_layer': 48}
+    tasks = {
+        'lambada': {'metrics': {'accuracy_word': 52.661, 'passages': 5153}, 'items': 5153},
+        'wmt14-en-fr': {'metrics': {'bleu': 1.0, 'sentences': 3}, 'items': 3, 'limit': 3},
+        'coqa': {'metrics': {'f1': 20.0, 'questions': 1234}, 'items': 2, 'limit': 2},
+        'ptb': {'metrics': {'perplexity': None, 'words': 1}, 'items': 1, 'limit': 1},
+        '1bw': {'metrics': {'perplexity': 42.0, 'words': 9000}, 'items': 1000},
+        'enwik8': {'metrics': {'bits_per_byte': 0.931}, 'items': 5000},
+    }  # fmt: skip
+    found = evaluation_report.table({'model': {'name': 'XL', 'hparams': hparams}, 'tasks': tasks}).splitlines()[2:]
+    assert found == [
+        '| LAMBADA | accuracy, whole word | 52.66 % | 5,153 passages | 52.66 % |',
+        '| WMT-14, English to French | BLEU | 1.00 | first 3 sentences | 5.0 |',
+        '| CoQA | F1 | 20.00 | first 2 conversations: 1,234 questions | 55.0 |',
+        '| Penn Treebank | perplexity a word | – | first line: 1 word | 35.76 |',
+        '| One Billion Words | perplexity a word | 42.00 | 9,000 words | 42.16 |',
+        '| enwik8 | bits a byte | 0.93 | 5,000 kilobytes | 0.93 |',
+    ]
+
+
+def test_every_metric_of_the_paper_has_a_name():
+    metrics = {metric for task in TASKS.values() for metric in task.published}
+    assert metrics <= {'accuracy', *evaluation_report.NAMES}
 
 
 def test_every_published_figure_belongs_to_a_metric_of_a_released_size():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from example_models import BUNDLED, HERE
+from example_models import BUNDLED, HERE, RELEASE
 
 from gpt2.checkpoints import release as checkpoint
 from gpt2.encoder import get_encoder
@@ -25,6 +25,7 @@ from gpt2.evaluation.tasks import (
     winograd,
 )
 from gpt2.evaluation.tasks.detokenise import BOOK_RULES, ONE_BILLION_WORD_RULES, PENN_TREEBANK_RULES, WIKITEXT_RULES
+from gpt2.evaluation.tasks.task import READING
 from gpt2.hparams import load_hparams
 
 
@@ -91,8 +92,8 @@ def test_lambada(tmp_path):
     assert found.pop('perplexity_word') == pytest.approx(math.exp((1 + 2 + 6 + 2) / 4))
     assert found.pop('perplexity_last_token') == pytest.approx(math.exp((1 + 2 + 1 + 2) / 4))
     assert found == {
-        'accuracy_word': 25, 'accuracy_word_stop_filtered': 25, 'accuracy_last_token': 50,
-        'accuracy_last_token_stop_filtered': 50, 'passages': 4,
+        'accuracy_word': 25, 'accuracy_word_stop_filtered': 25, 'accuracy_word_stop_filtered_without_pieces': 25,
+        'accuracy_last_token': 50, 'accuracy_last_token_stop_filtered': 50, 'passages': 4,
     }  # fmt: skip
 
 
@@ -104,6 +105,89 @@ def test_lambada_plain_is_the_text_as_it_stands_after_the_end_of_text_token(tmp_
     assert found['perplexity_word'] == pytest.approx(math.exp((1 + 2 + 2) / 3))
     # Without the filter only "the" is found; with it only "king".
     assert found['accuracy_word'] == found['accuracy_word_stop_filtered'] == pytest.approx(100 / 3)
+
+
+PIECES = {
+    ' Ananda': scores([-1.0, -1.0], [2, 1], [1, 0]),  # begins as " An", than which only a stop word is likelier
+    ' Iona': scores([-1.0, -1.0], [1, 1]),
+    ' Isabella': scores([-1.0, -1.0], [1, 2], [0, 1]),  # not goes on as it should, for all that a stop word is likelier
+    ' And': scores([-1.0], [1]),
+}
+
+
+def test_the_stop_word_filter_is_about_words(tmp_path):
+    """A word whose first token spells a stop word is none, unless the word is just that."""
+    encoder = get_encoder('124M', RELEASE)
+    assert [len(encoder.encode(word)) for word in PIECES] == [2, 2, 2, 1]
+    assert {encoder.encode(word)[0] for word in PIECES} <= set(lambada.stop_ids(encoder))
+    model = GivenModel(lambda context, scored: PIECES[scored])
+    model.encoder = encoder
+    found = evaluate('lambada', tmp_path, model, lines(*(json.dumps({'text': f'so said{word}'}) for word in PIECES)))
+    assert found['accuracy_word'] == 50  # Iona and And
+    assert found['accuracy_word_stop_filtered'] == 50  # Ananda and Iona
+    assert found['accuracy_word_stop_filtered_without_pieces'] == 0
+    assert found['accuracy_last_token'] == 75 and found['accuracy_last_token_stop_filtered'] == 50
+
+
+def test_the_recipe_says_what_the_filter_rules_out():
+    for name in ('lambada', 'lambada-plain'):
+        assert " ".join(lambada.LISTED.split()) in TASKS[name].recipe and 'never right' in TASKS[name].recipe
+
+
+# Files as other systems write them
+
+
+def test_line_ends_and_a_byte_order_mark_make_no_difference(tmp_path):
+    english, french = (lines(*(f'{word} {index}' for index in range(7))) for word in ('shown', 'montre'))
+    unix, windows = [(tmp_path / name, *(tmp_path / f'{name}.{end}' for end in 'ef')) for name in ('unix', 'windows')]
+    for paths, rewrite in [(unix, str), (windows, lambda text: '\ufeff' + text.replace('\n', '\r\n'))]:
+        for path, text in zip(paths, ['{"text": "two words"}\n{"text": "and three words"}\n', english, french]):
+            path.write_bytes(rewrite(text).encode())
+    assert TASKS['lambada'].read(windows[0]) == TASKS['lambada'].read(unix[0])
+    assert TASKS['ntrex-en-fr'].read(*windows[1:]) == TASKS['ntrex-en-fr'].read(*unix[1:])
+    assert TASKS['ptb'].read(windows[1]) == english.splitlines()
+
+
+def test_recipes_of_files_of_lines_say_how_lines_are_read():
+    of_lines = {'lambada-plain', 'cbt-cn', 'cbt-ne', 'wikitext2', 'ptb', 'wikitext103', '1bw'}
+    of_lines |= {name for name in TASKS if name.startswith(('wmt14', 'ntrex'))}
+    assert {name for name, task in TASKS.items() if READING in task.recipe} == of_lines
+
+
+def test_of_byte_exact_sets_every_byte_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(language_modelling, 'WHOLE_BYTES', 8)
+    monkeypatch.setattr(language_modelling, 'HELD_OUT_BYTES', 8)
+    model = GivenModel(totals=[(-16 * math.log(2), 3)])
+    assert evaluate('enwik8', tmp_path, model, b'\xef\xbb\xbfa\r\nb\r') == {'bits_per_byte': pytest.approx(2)}
+    assert model.asked == [['\ufeffa\r\nb\r']]
+
+
+# A limit
+
+
+LIMITS = [
+    ('lambada', list(range(9)), 2, [0, 1]),
+    ('ntrex-en-fr', list(range(9)), 2, list(range(7))),  # five are shown
+    ('nq', list(range(9)), 1, list(range(6))),
+    ('enwik8', bytes(5000), 2, bytes(2000)),
+    ('lambada', [0], 2, [0]),
+]
+
+
+@pytest.mark.parametrize(('name', 'data', 'limit', 'expected'), LIMITS)
+def test_a_limit_counts_items(name, data, limit, expected):
+    assert TASKS[name].first(data, limit) == expected
+
+
+def test_bars_name_their_task(capsys, monkeypatch):
+    from gpt2.evaluation import language_model
+
+    monkeypatch.setitem(language_model.BAR, 'disable', False)
+    monkeypatch.setitem(language_model.BAR, 'delay', 0)
+    model = GivenModel()
+    model.task = 'cbt-ne'
+    assert list(model.progress([1, 2])) == [1, 2]
+    assert 'cbt-ne: ' in capsys.readouterr().err
 
 
 # Children's Book Test: three questions
@@ -346,6 +430,9 @@ MALFORMED = [
     ('lambada', ['{"text": "word"}\n'], 'line 1: a passage of less than two words'),
     ('lambada-plain', [b'two words\n\xff\xfe x\n'], 'line 2: not UTF-8 at byte 0 of the line'),
     ('lambada-plain', [''], 'is empty'),
+    ('lambada-plain', ['\ufeff'], 'is empty'),
+    ('ptb', [b'\xef\xbb\xbfone\r\ntw\xff'], 'line 2: not UTF-8 at byte 2 of the line'),
+    ('coqa', ['{"data": [{"story": "x", "questions": [], "answers": []}]}'], 'line 1: no question'),
     ('cbt-cn', ['1 A line .\nno number\n'], 'line 2: no sentence number'),
     ('cbt-cn', ['1 A line .\n2 XXXXX ran .\tcat\t\tdog|hen\n'], 'line 2: no XXXXX in the question, or its answer'),
     ('cbt-cn', ['1 A line .\n'], 'line 1: the last sentence is no question'),

@@ -9,82 +9,93 @@ import platform
 import sys
 import time
 
-from gpt2.checkpoints.files import find_prefix, index_digest
+from gpt2.api import open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, expand
-from gpt2.commands.flags import boolean, integer, reject_unknown
-from gpt2.commands.sampling import open_model
+from gpt2.checkpoints.source import load_params
+from gpt2.commands.flags import boolean, integer, print_utf8, reject_unknown
 from gpt2.errors import Error, UsageError
+from gpt2.evaluation import tasks as tasks_package
 from gpt2.evaluation.data import digests, fetch, missing_files
 from gpt2.evaluation.report import draw, report
 from gpt2.evaluation.tasks import TASKS
 from gpt2.scoring.windows import check_stride
+from gpt2.system import progress
 from gpt2.system.files import make_folder, whole_file
+from gpt2.system.text import json_line, json_text, printable
 
+README = os.path.join(os.path.dirname(tasks_package.__file__), 'README.md')
 HELP = f"""\
 Evaluate a GPT-2 as the paper does (Radford et al. 2019, section 3), without training it for any task.
 
     python src/evaluate.py --tasks lambada,wikitext2 --data_dir data --download
     python src/evaluate.py --model_name 355M --data_dir data
+    python src/evaluate.py --data_dir data --limit 20
 
-Tasks whose files are not in the data folder are skipped with a line that says where they are published.
-Results are saved in <output_dir>/<model>.json as each task ends, with the model's identity, the files'
-checksums, settings, versions and time; a task that is there with the same of all but versions and time is not
-run again, so an interrupted run goes on with the same command. Beside it: <model>.md, a table with the
+Tasks whose files are not in the data folder, or that need a package that is not installed, are skipped with
+a line that says so. Results are saved in <output_dir>/<model>.json as each task ends, with the model's identity,
+the files' checksums, settings, versions and time; a task that is there with the same of all but versions and time
+is not run again, so an interrupted run goes on with the same command. Beside it: <model>.md, a table with the
 paper's figures and how each of ours came about, which is printed too, and <model>.png, a chart (needs
-matplotlib). Optional packages: pip install -r requirements-evaluate.txt
+matplotlib). Packages that some tasks and the chart need: pip install sacrebleu rouge-score matplotlib
+Files of lines may end them with \\n or \\r\\n and begin with a byte-order mark, which is no text; of enwik8 and
+text8 every byte counts.
 
 --tasks NAMES         divided by commas: {", ".join(TASKS)}.
                       Default: all
---data_dir DIR        folder of the data files; needed; ~ and $VARS are expanded
+--data_dir DIR        folder of the data files; needed; ~ and $VARS are expanded. What they are called and where
+                      they are published: {README}
 --download            first fetch the files that are missing there and have a public address
+--limit N             a quick look: only the first N items of each task (passages, questions, sentences, lines of a
+                      text, thousands of bytes; CoQA's are conversations). Every figure is marked so, and they are kept
+                      apart, in <output_dir>/<model>-first-N.json, .md and .png. Default: all
 --output_dir DIR      where results are saved. Default: evaluation, here
 --model_name NAME     folder of the model inside the models folder. Default: 124M if it is there,
                       else the bundled model
 --stride N            tokens by which the window moves over long texts, from 1 to n_ctx; smaller is
                       slower and gives lower perplexities. Default: half of n_ctx
 --batch_size N        windows scored at once, at least 1; each needs memory. Default: 4
---json                print the results as JSON, not as Markdown
+--json                print the results as JSON in UTF-8, not as Markdown
 --models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
                       else in the repository
 """
 
 
 def evaluate_model(
-    *extra, tasks=None, data_dir=None, download: bool = False, output_dir='evaluation', model_name=None, stride=None,
-    batch_size=4, json: bool = False, models_dir=DEFAULT_MODELS_DIR, **unknown,
-):  # fmt: skip
+    *extra, tasks=None, data_dir=None, download: bool = False, limit=None, output_dir='evaluation', model_name=None,
+    stride=None, batch_size=4, json: bool = False, models_dir=DEFAULT_MODELS_DIR, **unknown,
+) -> None:  # fmt: skip
     reject_unknown(extra, unknown)
     download, json = boolean('download', download), boolean('json', json)
-    batch_size = integer('batch_size', batch_size, 1) or 4
+    batch_size, limit = integer('batch_size', batch_size, 1) or 4, integer('limit', limit, 1)
     chosen = choose_tasks(tasks)
-    path, hparams, encoder, notice = open_model(model_name, models_dir)
-    stride = check_stride('--stride', stride, hparams.n_ctx)
+    model = open_model(model_name, models_dir)
+    stride = check_stride('--stride', stride, model.hparams.n_ctx)
     data_dir, output_dir = check_data_dir(data_dir), expand(output_dir)
     present = present_tasks(chosen, data_dir, download)
-    index = index_digest(find_prefix(path))
-    model = {'name': os.path.basename(path), 'hparams': dataclasses.asdict(hparams), 'index_sha256': index}
-    results_path = os.path.join(output_dir, f'{model["name"]}.json')
-    results = load_results(results_path, model)
+    name, index = printable(model.name), model.source.identity
+    results = {'model': {'name': name, 'hparams': dataclasses.asdict(model.hparams), 'index_sha256': index}}
+    saved = os.path.join(output_dir, name if limit is None else f'{name}-first-{limit}')
+    results |= {'limit': limit, 'tasks': load_tasks(f'{saved}.json', results['model'], limit)}
     settings = {
-        task.name: {'recipe': task.recipe, 'stride': stride, 'files': digests(task, data_dir)} for task in present
+        task.name: {'recipe': task.recipe, 'stride': stride, 'limit': limit, 'files': digests(task, data_dir)}
+        for task in present
     }
     left = [task for task in present if not is_done(results['tasks'].get(task.name), settings[task.name])]
-    check_packages(left)
-    data = {task.name: task.read(*(os.path.join(data_dir, name) for name in task.files)) for task in left}
+    done = [task for task in present if task not in left]
+    left = able_tasks(left, model.hparams.n_ctx, others=bool(done))
+    data = {task.name: read(task, data_dir, limit) for task in left}
     make_folder(output_dir, 'choose another --output_dir')
     if left:
-        if notice:
-            print(notice, file=sys.stderr)
-        language_model = load_language_model(path, hparams, encoder, stride, batch_size)
+        language_model = load_language_model(model, stride, batch_size)
     for task in left:
         results['tasks'][task.name] = evaluated(task, language_model, data.pop(task.name)) | settings[task.name]
-        with whole_file(results_path) as file:
-            file.write(json_format.dumps(results, indent=1) + '\n')
-    shown = {'model': model, 'tasks': {task.name: results['tasks'][task.name] for task in present}}
-    with whole_file(os.path.join(output_dir, f'{model["name"]}.md')) as file:
-        file.write(report(results))
-    save_chart(os.path.join(output_dir, f'{model["name"]}.png'), results)
-    print(json_format.dumps(shown) if json else report(shown), end='\n' if json else '')
+        write_whole(f'{saved}.json', json_text(results))
+    shown = results | {'tasks': {task.name: results['tasks'][task.name] for task in present if task in done + left}}
+    write_whole(f'{saved}.md', report(results))
+    save_chart(f'{saved}.png', results)
+    if json:
+        print_utf8()
+    print(json_line(shown) if json else report(shown), end='\n' if json else '')
 
 
 evaluate_model.__doc__ = HELP
@@ -110,19 +121,31 @@ def check_data_dir(data_dir):
 
 def present_tasks(tasks, data_dir, download):
     """Those of tasks whose files are there or could be fetched; says what is missing. Raises UsageError if all are."""
-    present, notes = [], []
-    for task in tasks:
-        if download:
+    if download:
+        for task in tasks:
             fetch_missing(task, data_dir)
-        missing = missing_files(task, data_dir)
-        notes += [f'{task.name}: no {name} in {data_dir}; it is published: {task.files[name]}' for name in missing]
-        if not missing:
-            present.append(task)
+    missing = {task.name: missing_files(task, data_dir) for task in tasks}
+    present = [task for task in tasks if not missing[task.name]]
+    absent = [task for task in tasks if missing[task.name]]
+    if not absent:
+        return present
+    if len(absent) == 1:
+        [task] = absent
+        note = '; '.join(
+            f'{task.name}: no {name} in {data_dir}; it is published: {task.files[name]}' for name in missing[task.name]
+        )
+    else:
+        note = f'{names(absent)}: not all of their files are in {data_dir}; {README} says where they are published'
+        if not download and any(source.url for task in absent for source in task.files.values()):
+            note += ', and --download fetches some'
     if not present:
-        raise UsageError(f'nothing to evaluate; {"; ".join(notes)}')
-    for note in notes:
-        print(f'skipping {note}', file=sys.stderr)
+        raise UsageError(f'nothing to evaluate; {note}')
+    print(f'skipping {note}', file=sys.stderr)
     return present
+
+
+def names(tasks):
+    return ', '.join(task.name for task in tasks)
 
 
 def fetch_missing(task, data_dir):
@@ -134,45 +157,79 @@ def fetch_missing(task, data_dir):
                 print(error, file=sys.stderr)
 
 
-def load_results(path, model):
-    """What an earlier run has saved for this model, or nothing yet. Raises Error for another model's."""
+def load_tasks(path, model, limit):
+    """The tasks that an earlier run has saved for this model, or none yet. Raises UsageError for what is not that."""
     if not os.path.exists(path):
-        return {'model': model, 'tasks': {}}
+        return {}
     try:
         with open(path, encoding='utf-8') as file:
             results = json_format.load(file)
-        saved = results['model'], {name: entry['metrics'] for name, entry in results['tasks'].items()}
+        saved = results['model'], results.get('limit')
+        tasks = {name: entry for name, entry in results['tasks'].items() if entry['metrics']}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f'{path} holds no results ({error}); move it away, or give another --output_dir') from None
-    if saved[0] != model:
+    if saved != (model, limit):
         raise UsageError(f'{path} holds results of another model of that name; give another --output_dir')
-    return results
+    return tasks
 
 
 def is_done(entry, settings):
     return entry is not None and all(entry.get(name) == value for name, value in settings.items())
 
 
-def check_packages(tasks):
-    for task in tasks:
-        for package in task.requires:
-            if importlib.util.find_spec(package) is None:
-                raise Error(f'{task.name} needs {package}: pip install -r requirements-evaluate.txt')
+def able_tasks(tasks, n_ctx, others):
+    """Those of tasks whose packages are installed and whose prompts the window has room for; says which are not.
+
+    others: whether anything else can be shown. If nothing can, raises Error.
+    """
+    notes, able = [], tasks
+    lacking = {
+        task.name: [pip for package, pip in task.requires.items() if importlib.util.find_spec(package) is None]
+        for task in tasks
+    }
+    if any(lacking.values()):
+        without = [task for task in tasks if lacking[task.name]]
+        packages = ' '.join(sorted({pip for task in without for pip in lacking[task.name]}))
+        notes.append(f'{names(without)}: a package is missing; pip install {packages}')
+        able = [task for task in able if task not in without]
+    if tight := [task for task in able if n_ctx < 2 * task.draws]:
+        longest = max(task.draws for task in tight)
+        notes.append(f'{names(tight)}: n_ctx {n_ctx} is too small to draw up to {longest} tokens; take a larger model')
+        able = [task for task in able if task not in tight]
+    if notes and not able and not others:
+        raise Error(f'nothing to evaluate; {"; ".join(notes)}')
+    for note in notes:
+        print(f'skipping {note}', file=sys.stderr)
+    return able
 
 
-def load_language_model(path, hparams, encoder, stride, batch_size):
+def read(task, data_dir, limit):
+    data = task.read(*(os.path.join(data_dir, name) for name in task.files))
+    return data if limit is None else task.first(data, limit)
+
+
+def write_whole(path, text):
+    with whole_file(path) as file:
+        file.write(text)
+
+
+def load_language_model(model, stride, batch_size):
     """TensorFlow is imported here, once flags and files are checked."""
-    from gpt2.checkpoints import release as checkpoint
-    from gpt2.evaluation.language_model import LanguageModel
+    if model.notice:
+        print(model.notice, file=sys.stderr)
+    with progress.doing('loading TensorFlow'):
+        from gpt2.evaluation.language_model import LanguageModel
 
-    return LanguageModel(hparams, checkpoint.load_params(path, hparams), encoder, stride, batch_size)
+    return LanguageModel(model.hparams, load_params(model.source), model.encoder, stride, batch_size)
 
 
 def evaluated(task, language_model, data):
     """What is saved of a task, but for its settings."""
     start = time.monotonic()
+    language_model.task = task.name
     return {
         'metrics': task.run(language_model, data),
+        'items': -(-(len(data) - task.shown) // task.item_size),
         'seconds': time.monotonic() - start,
         'finished': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
         'versions': versions(task),
@@ -190,7 +247,7 @@ def save_chart(path, results):
     try:
         chart = draw(results)
     except ImportError:
-        print('no chart without matplotlib: pip install -r requirements-evaluate.txt', file=sys.stderr)
+        print('no chart without matplotlib: pip install matplotlib', file=sys.stderr)
         return
     if chart:
         with whole_file(path, 'wb') as file:

@@ -144,6 +144,11 @@ def open_standard_streams():
     sys.stderr.reconfigure(errors='replace')
 
 
+def print_utf8() -> None:
+    """Let standard output be UTF-8, as JSON is, whatever the terminal's encoding."""
+    sys.stdout.reconfigure(encoding='utf-8')
+
+
 def with_values(function, values):
     """function with some arguments given, its signature and attributes as they were."""
 

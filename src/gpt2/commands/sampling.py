@@ -6,7 +6,7 @@ from typing import Any
 
 from gpt2.api import Model, new_seed, open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
-from gpt2.commands.flags import boolean, integer, number, texts
+from gpt2.commands.flags import boolean, integer, number, print_utf8, texts
 from gpt2.completion import Completion
 from gpt2.errors import UsageError
 from gpt2.system import progress
@@ -93,6 +93,8 @@ def start(model: Model, settings: Settings) -> None:
     """Say what a user should know of a model, and load it, unless nothing will be drawn."""
     if model.notice:
         print(model.notice, file=sys.stderr)
+    if settings.json:
+        print_utf8()
     if settings.nsamples:
         model.engine  # noqa: B018 - loads it
 

@@ -5,14 +5,15 @@ import sys
 
 from tqdm import tqdm
 
+from gpt2.api import Model, open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
-from gpt2.commands.flags import boolean, choice, integer, reject_unknown
-from gpt2.commands.sampling import open_model
-from gpt2.encoder import END_OF_TEXT
+from gpt2.checkpoints.source import load_params
+from gpt2.commands.flags import boolean, choice, integer, print_utf8, reject_unknown
 from gpt2.errors import UsageError
-from gpt2.scoring.scores import score_rows, summary, token_scores
+from gpt2.scoring.scores import ScoreFunction, score_rows, summary, token_scores
 from gpt2.scoring.texts import check_files, is_regular, texts_by_line, whole_texts
 from gpt2.scoring.windows import check_stride
+from gpt2.system import progress
 from gpt2.system.text import json_line
 
 HELP = f"""\
@@ -67,14 +68,15 @@ def score_files(
     errors = choice('errors', errors, ('strict', 'replace'))
     if not files:
         raise UsageError('give a text file, or - for standard input; --help shows how')
-    path, hparams, encoder, notice = open_model(model_name, models_dir)
+    model = open_model(model_name, models_dir)
+    hparams, encoder = model.hparams, model.encoder
     stride = check_stride('--stride', stride, hparams.n_ctx)
-    start = [encoder.encoder[END_OF_TEXT]] if end_of_text else []
+    start = [encoder.end_of_text] if end_of_text else []
     texts = check_files(files, errors, (texts_by_line if lines else whole_texts)(encoder, errors, start))
-    score = load_score(path, hparams, notice)
-    settings = {'model': os.path.basename(path), 'stride': stride, 'end_of_text': end_of_text}
+    score = load_score(model)
+    settings = {'model': model.name, 'stride': stride, 'end_of_text': end_of_text}
     if json:
-        sys.stdout.reconfigure(encoding='utf-8')  # whatever the terminal's is
+        print_utf8()
     for file in files:
         scored = score_rows(score, texts(file), hparams.n_ctx, stride, batch_size)
         hidden = (per_token or lines) and sys.stdout.isatty()
@@ -88,14 +90,14 @@ def score_files(
 score_files.__doc__ = HELP
 
 
-def load_score(path, hparams, notice):
+def load_score(model: Model) -> ScoreFunction:
     """The scoring function of a model. TensorFlow is imported here, once flags and files are checked."""
-    if notice:
-        print(notice, file=sys.stderr)
-    from gpt2.checkpoints import release as checkpoint
-    from gpt2.scoring import log_probabilities as scoring
+    if model.notice:
+        print(model.notice, file=sys.stderr)
+    with progress.doing('loading TensorFlow'):
+        from gpt2.scoring import log_probabilities
 
-    return scoring.make_score(hparams, checkpoint.load_params(path, hparams))
+    return log_probabilities.make_score(model.hparams, load_params(model.source))
 
 
 def with_progress(file, scored, hidden):

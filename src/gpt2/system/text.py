@@ -135,11 +135,18 @@ def split_lines(texts: Iterable[str]) -> Iterator[str]:
         yield ''.join(parts)
 
 
-def json_line(value: Any) -> str:
-    """value as JSON on one line, letters as they are: valid UTF-8 once encoded.
+def printable(text: str) -> str:
+    """text with U+FFFD for what no UTF-8 can hold, such as the bytes of a file name that is not UTF-8 (PEP 383)."""
+    return LONE_SURROGATE.sub('\ufffd', text)
 
-    What no UTF-8 can hold, such as the bytes of a file name that is not UTF-8 (PEP 383), becomes U+FFFD.
-    Characters that some readers end a line at are escaped.
-    """
-    text = LONE_SURROGATE.sub('\ufffd', json.dumps(value, ensure_ascii=False))
+
+def json_line(value: Any) -> str:
+    """value as JSON on one line, letters as they are, printable. Characters that some readers take for the end of a
+    line are escaped."""
+    text = printable(json.dumps(value, ensure_ascii=False))
     return LINE_ENDS.sub(lambda found: f'\\u{ord(found.group()):04x}', text)
+
+
+def json_text(value: Any) -> str:
+    """value as indented JSON, letters as they are, printable."""
+    return printable(json.dumps(value, ensure_ascii=False, indent=1)) + '\n'

@@ -8,11 +8,10 @@ split is in the training data.
 
 import itertools
 
-from gpt2.evaluation.language_model import progress
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.choices import choice_rows, likeliest
 from gpt2.evaluation.tasks.detokenise import BOOK_RULES, describe, detokenise
-from gpt2.evaluation.tasks.task import Source, Task, malformed, percentage, read_lines
+from gpt2.evaluation.tasks.task import READING, Source, Task, malformed, percentage, read_lines
 
 BLANK = 'XXXXX'
 ARCHIVE = 'http://www.thespermwhale.com/jaseweston/babi/CBTest.tgz'
@@ -53,7 +52,7 @@ def metrics(model, examples):
     def rows(example):
         return choice_rows([model.start + model.encoder.encode(text) for text in texts(example)], model.hparams.n_ctx)
 
-    scores = model.score_rows(row for example in progress(examples, 'cbt') for row in rows(example))
+    scores = model.score_rows(row for example in model.progress(examples) for row in rows(example))
     return {
         'accuracy': percentage(
             candidates[likeliest(list(itertools.islice(scores, len(candidates))))] == answer
@@ -63,18 +62,18 @@ def metrics(model, examples):
     }
 
 
-def task(name, kind, figures):
+def task(name, title, kind, figures):
     file = f'cbtest_{kind}_valid_2000ex.txt'
     return Task(
-        name, {file: Source(ARCHIVE, f'CBTest/data/{file}')},
+        name, title, {file: Source(ARCHIVE, f'CBTest/data/{file}')},
         'validation split; context: the end-of-text token and the 20 sentences, joined by spaces; the '
         'log-probability of a candidate and the rest of its sentence decides (of the whole text, which is the '
-        f'same: what all candidates share counts for none); detokenisation: {describe(BOOK_RULES)}',
-        read, metrics, {'accuracy': figures},
+        f'same: what all candidates share counts for none); {READING}; detokenisation: {describe(BOOK_RULES)}',
+        read, metrics, {'accuracy': figures}, unit='questions', item='questions',
     )  # fmt: skip
 
 
 TASKS = [
-    task('cbt-cn', 'CN', published.CBT_COMMON_NOUNS),
-    task('cbt-ne', 'NE', published.CBT_NAMED_ENTITIES),
+    task('cbt-cn', 'Children’s Book Test, common nouns', 'CN', published.CBT_COMMON_NOUNS),
+    task('cbt-ne', 'Children’s Book Test, named entities', 'NE', published.CBT_NAMED_ENTITIES),
 ]

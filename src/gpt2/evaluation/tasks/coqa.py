@@ -6,7 +6,6 @@ the associated conversation, and a final token A:", decoding greedily.
 
 import json
 
-from gpt2.evaluation.language_model import progress
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.answers import f1_of_several
 from gpt2.evaluation.tasks.task import Source, Task, malformed, read_bytes
@@ -18,9 +17,12 @@ FILE = 'coqa-dev-v1.0.json'
 def read(path):
     """List of (story, turns), a turn being (question, its answers, that of the conversation first)."""
     try:
-        return [conversation(entry) for entry in json.loads(read_bytes(path))['data']]
+        conversations = [conversation(entry) for entry in json.loads(read_bytes(path))['data'] if entry['questions']]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise malformed(path, getattr(error, 'lineno', 1), f'not as CoQA 1.0 is laid out ({error!r})') from None
+    if not conversations:
+        raise malformed(path, 1, 'no question')
+    return conversations
 
 
 def conversation(entry):
@@ -42,7 +44,7 @@ def prompts(story, turns):
 
 def metrics(model, conversations):
     scores = []
-    for story, turns in progress(conversations, 'coqa'):
+    for story, turns in model.progress(conversations):
         for prompt, answers in prompts(story, turns):
             ids = model.encoder.encode(prompt)[-model.room(LENGTH) :]
             scores.append(f1_of_several(model.continue_ids(ids, LENGTH, stop=['\n']), answers))
@@ -51,11 +53,11 @@ def metrics(model, conversations):
 
 TASKS = [
     Task(
-        'coqa', {FILE: Source(f'https://nlp.stanford.edu/data/coqa/{FILE}')},
+        'coqa', 'CoQA', {FILE: Source(f'https://nlp.stanford.edu/data/coqa/{FILE}')},
         'prompt: the story, an empty line, and for each turn a line "Q: question" and a line "A: answer" with '
         'the answers the people gave, the last one left to the model; of a prompt too long for the window the '
         f'end is kept; greedy, up to {LENGTH} tokens or the end of the line; f1: of words without case, '
         'punctuation and articles, as CoQA counts',
-        read, metrics, {'f1': published.COQA_F1},
+        read, metrics, {'f1': published.COQA_F1}, unit='questions', item='conversations', draws=LENGTH,
     ),
 ]  # fmt: skip

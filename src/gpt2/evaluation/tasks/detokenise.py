@@ -66,8 +66,8 @@ WIKITEXT_RULES = [
 ]  # fmt: skip
 
 
-OPENING = Rule('`` is " before a word', r'(?<!\S)`` (?=\S)', '"', r'(?<!\S)"(?=\S)', '`` ')
-CLOSING = Rule("'' is \" after a word", r"(?<=\S) ''(?!\S)", '"', r'(?<=\S)"(?!\S)', " ''")
+OPENING = Rule('two backquotes are " before a word', r'(?<!\S)`` (?=\S)', '"', r'(?<!\S)"(?=\S)', '`` ')
+CLOSING = Rule('two apostrophes are " after a word', r"(?<=\S) ''(?!\S)", '"', r'(?<=\S)"(?!\S)', " ''")
 PENN_TREEBANK_RULES = [
     *EDGES, PENN_NOT, CONTRACTIONS,
     Rule('$ and # join the number after', r'(?<!\S)([$#]) (?=[N\d])', r'\1', r'(?<!\S)([$#])(?=[N\d])', r'\1 '),

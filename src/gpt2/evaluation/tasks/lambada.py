@@ -7,16 +7,16 @@ others found 26 to 33 % of words, without and with filters, and 46 % of last tok
 """
 
 import functools
-import math
 import re
 
-from gpt2.evaluation.language_model import progress
+from gpt2.encoder import Encoder
 from gpt2.evaluation.tasks import published
-from gpt2.evaluation.tasks.task import Source, Task, malformed, percentage, read_lines, read_objects
+from gpt2.evaluation.tasks.task import READING, Source, Task, malformed, percentage, read_lines, read_objects
+from gpt2.scoring.scores import exponential
 from gpt2.scoring.windows import conditional
 
 # Words that rarely end a sentence's thought; the paper does not list its own.
-STOP_WORDS = """
+LISTED = """
     a about above after again against all am an and any are as at be because been before being below between
     both but by can cannot could did do does doing down during each few for from further had has have having he
     her here hers herself him himself his how i if in into is it its itself just let me more most must my myself
@@ -25,6 +25,7 @@ STOP_WORDS = """
     up upon us very was we were what when where which while who whom whose why will with would you your yours
     yourself yourselves
 """
+STOP_WORDS = frozenset(LISTED.split())
 LAST_WORD = re.compile(r'\s+\S+$')
 
 
@@ -52,11 +53,15 @@ def read_plain(path):
     return [text.strip() for text in check_passages(path, read_lines(path))]
 
 
-def stop_ids(encoder):
+def is_stop_word(text: str) -> bool:
+    """Whether text, which is a space and a word, is one of STOP_WORDS."""
+    return text[:1].isspace() and text[1:].lower() in STOP_WORDS
+
+
+def stop_ids(encoder: Encoder) -> list[int]:
     """Ids of the tokens that are a space and a stop word."""
-    words = set(STOP_WORDS.split())
-    tokens = {encoder.decode_bytes([token]).decode('utf-8', 'replace'): token for token in encoder.encoder.values()}
-    return [token for text, token in tokens.items() if text[:1] == ' ' and text[1:].lower() in words]
+    texts = ((token, encoder.decode_bytes([token]).decode('utf-8', 'replace')) for token in encoder.encoder.values())
+    return [token for token, text in texts if is_stop_word(text)]
 
 
 def metrics(with_start, model, texts):
@@ -67,33 +72,43 @@ def metrics(with_start, model, texts):
         return start + model.encoder.encode(text[:place]), model.encoder.encode(text[place:])
 
     stop = stop_ids(model.encoder)
-    rows = (conditional(*split(text), model.hparams.n_ctx) for text in progress(texts, 'lambada'))
-    found = [result(split(text)[1], scores, set(stop)) for text, scores in zip(texts, model.score_rows(rows, stop))]
+    rows = (conditional(*split(text), model.hparams.n_ctx) for text in model.progress(texts))
+    found = [
+        result(split(text)[1], scores, set(stop), is_stop_word(text[LAST_WORD.search(text).start() :]))
+        for text, scores in zip(texts, model.score_rows(rows, stop))
+    ]
     words, tokens, *correct = zip(*found)
-    names = ('word', 'word_stop_filtered', 'last_token', 'last_token_stop_filtered')
     return {
-        'perplexity_word': math.exp(-sum(words) / len(words)),
-        'perplexity_last_token': math.exp(-sum(tokens) / len(tokens)),
-        **{f'accuracy_{name}': percentage(values) for name, values in zip(names, correct)},
+        'perplexity_word': exponential(-sum(words), len(words)),
+        'perplexity_last_token': exponential(-sum(tokens), len(tokens)),
+        **{f'accuracy_{name}': percentage(values) for name, values in zip(ACCURACIES, correct)},
         'passages': len(texts),
     }
 
 
-def result(ids, scores, stop):
-    """Of the ids of a last word: its log-probability, that of its last token, and whether either was
-    predicted, without and with the filter, which takes the stop words out of the running."""
+def result(ids, scores, stop, is_stop):
+    """Of the ids of a last word: its log-probability, that of its last token, and whether it was predicted in the
+    sense of each of ACCURACIES. stop: ids of the stop words; is_stop: whether the word is one itself."""
     log_probabilities, ranks, likelier = scores
-    allowed = ranks - likelier  # ranks among the tokens that are no stop words
+    # The filter is about words, so it has a say where the word begins. The word's own first token, should it spell a
+    # stop word (" Is", "abella"), is but a part of it and stays in the running.
+    first = not is_stop and ranks[0] - likelier[0] == 1
+    rest = (ranks[1:] == 1).all()
+    last = ranks[-1] == 1
     return (
         log_probabilities.sum(dtype='float64').item(),
         log_probabilities[-1].item(),
-        (ranks == 1).all(),
-        ids[0] not in stop and allowed[0] == 1 and (ranks[1:] == 1).all(),
-        ranks[-1] == 1,
-        ids[-1] not in stop and allowed[-1] == 1,
+        ranks[0] == 1 and rest,
+        first and rest,
+        first and rest and ids[0] not in stop,
+        last,
+        first if len(ids) == 1 else last,
     )
 
 
+ACCURACIES = (
+    'word', 'word_stop_filtered', 'word_stop_filtered_without_pieces', 'last_token', 'last_token_stop_filtered',
+)  # fmt: skip
 FIGURES = {
     'perplexity_word': published.LAMBADA_PERPLEXITY,
     'perplexity_last_token': published.LAMBADA_PERPLEXITY,
@@ -105,27 +120,30 @@ FIGURES = {
 METRICS = (
     'the last word is what follows the last white space; perplexity_word: exp(-mean log-probability of the whole '
     "word); perplexity_last_token: of the last of the word's tokens alone, after the others; accuracy_word: all "
-    'of its tokens are the likeliest; accuracy_last_token: the last is, after the others; stop_filtered: tokens '
-    'that are a space and a stop word (STOP_WORDS in src/tasks/lambada.py) take no part as first token of the '
-    'word, or as last token'
+    'of its tokens are the likeliest in turn; accuracy_last_token: the last is, after the others; stop_filtered: '
+    'where the word begins, tokens that are a space and a stop word are ruled out, so that a stop word is never right; '
+    "the word's own first token is not, where the word goes on after it (Is, abella); without_pieces: it is, so "
+    'that no word whose first token spells a stop word is right, as in filters of tokens; the stop words: '
+    f'{" ".join(LISTED.split())}'
 )
 TASKS = [
     Task(
-        'lambada',
+        'lambada', 'LAMBADA',
         {'lambada_test.jsonl': Source(
             'https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl',
             sha256='4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226',
         )},
         "context: a newline and the passage, in OpenAI's preparation: double quotes made straight, white space "
         f'stripped at both ends; no end-of-text token; {METRICS}',
-        read_release, functools.partial(metrics, False), FIGURES,
+        read_release, functools.partial(metrics, False), FIGURES, unit='passages', item='passages',
     ),
     Task(
-        'lambada-plain',
+        'lambada-plain', 'LAMBADA, plain text',
         {'lambada_test_plain_text.txt': Source(
             'https://zenodo.org/records/2630551/files/lambada-dataset.tar.gz', 'lambada_test_plain_text.txt'
         )},
-        f'context: the passage as the file has it, lower-case and tokenised, after the end-of-text token; {METRICS}',
-        read_plain, functools.partial(metrics, True), FIGURES,
+        f'context: the passage as the file has it, lower-case and tokenised, after the end-of-text token; '
+        f'{READING}; {METRICS}',
+        read_plain, functools.partial(metrics, True), FIGURES, unit='passages', item='passages',
     ),
 ]  # fmt: skip

@@ -17,7 +17,8 @@ from gpt2.evaluation.tasks.detokenise import (
     describe,
     detokenise,
 )
-from gpt2.evaluation.tasks.task import Source, Task, malformed, read_bytes, read_lines
+from gpt2.evaluation.tasks.task import READING, Source, Task, malformed, read_bytes, read_lines
+from gpt2.scoring.scores import exponential
 
 ONE_BILLION_WORDS = '1-billion-word-language-modeling-benchmark-r13output'
 SHARD = 'news.en.heldout-00000-of-00050'
@@ -36,8 +37,8 @@ def corpus_metrics(divide, rules, model, lines):
     count, metrics = words(lines), {}
     for suffix, shown in (('', restored), ('_tokenised', lines)):
         log_probability, tokens = model.score_texts(divide([line + '\n' for line in shown]), f'perplexity{suffix}')
-        metrics[f'perplexity{suffix}'] = math.exp(-log_probability / count)
-        metrics[f'perplexity_per_bpe_token{suffix}'] = math.exp(-log_probability / tokens)
+        metrics[f'perplexity{suffix}'] = exponential(-log_probability, count)
+        metrics[f'perplexity_per_bpe_token{suffix}'] = exponential(-log_probability, tokens)
     return metrics | {'words': count, 'lines_left_tokenised': left}
 
 
@@ -46,7 +47,8 @@ def one_text(lines):
 
 
 def held_out(path):
-    """The last 5,000,000 bytes of a file of 100,000,000: what the literature tests on."""
+    """The last 5,000,000 bytes of a file of 100,000,000: what the literature tests on. They are taken as they are, line
+    ends and all, for every byte counts: the rule for texts (system/text.py) is not for them."""
     content = read_bytes(path)
     if len(content) != WHOLE_BYTES:
         raise malformed(path, 1, f'the file has {len(content)} bytes, expected the whole {WHOLE_BYTES}')
@@ -62,51 +64,54 @@ def compression_metrics(name, model, content):
 PERPLEXITY = (
     'perplexity: exp(-log-probability / words), words being what spaces divide in the file as it stands plus one '
     'for each line end, which is scored as a newline; perplexity_per_bpe_token: divided by the number of the '
-    "model's tokens instead, no canonical unit; _tokenised: the same without detokenisation; <unk> stays; "
-    'detokenisation: '
+    "model's tokens instead, no canonical unit; _tokenised: the same without detokenisation; the sign for unknown "
+    'words stays; '
+    f'{READING}; detokenisation: '
 )
 
 
-def corpus_task(name, file, source, rules, figures, divide=one_text):
+def corpus_task(name, title, file, source, rules, figures, divide=one_text):
     whole = 'the file is one text after the end-of-text token, in windows of n_ctx tokens that move by the stride; '
     apart = 'each line is a text of its own after the end-of-text token; '
     metrics = [f'perplexity{unit}{suffix}' for unit in ('', '_per_bpe_token') for suffix in ('', '_tokenised')]
     return Task(
-        name, {file: source}, (whole if divide is one_text else apart) + PERPLEXITY + describe(rules), read_lines,
-        functools.partial(corpus_metrics, divide, rules), dict.fromkeys(metrics, figures),
+        name, title, {file: source}, (whole if divide is one_text else apart) + PERPLEXITY + describe(rules),
+        read_lines, functools.partial(corpus_metrics, divide, rules), dict.fromkeys(metrics, figures),
     )  # fmt: skip
 
 
-def compression_task(name, metric, unit, figures):
+def compression_task(name, title, metric, unit, figures):
     recipe = (
         f'the last {HELD_OUT_BYTES:,} {unit} of the file, as they stand, in one text after the end-of-text token, in '
         f'windows of n_ctx tokens that move by the stride; {metric}: -log2 probability / {HELD_OUT_BYTES:,}'
     )
     return Task(
-        name, {name: Source(f'http://mattmahoney.net/dc/{name}.zip', name)}, recipe, held_out,
+        name, title, {name: Source(f'http://mattmahoney.net/dc/{name}.zip', name)}, recipe, held_out,
         functools.partial(compression_metrics, metric), {metric: figures},
+        unit='bytes', item='kilobytes', item_size=1000,
     )  # fmt: skip
 
 
 TASKS = [
     corpus_task(
-        'wikitext2', 'wikitext2.test.txt', Source(note='wiki.test.tokens of wikitext-2-v1.zip, Merity et al. 2016'),
+        'wikitext2', 'WikiText-2', 'wikitext2.test.txt',
+        Source(note='wiki.test.tokens of wikitext-2-v1.zip, Merity et al. 2016'),
         WIKITEXT_RULES, published.WIKITEXT2,
     ),
     corpus_task(
-        'ptb', 'ptb.test.txt',
+        'ptb', 'Penn Treebank', 'ptb.test.txt',
         Source(note="data/ptb.test.txt of Mikolov's simple-examples.tgz; the text may not be passed on"),
         PENN_TREEBANK_RULES, published.PENN_TREEBANK,
     ),
     corpus_task(
-        'wikitext103', 'wikitext103.test.txt', Source(note='wiki.test.tokens of wikitext-103-v1.zip, Merity et '
-        'al. 2016'),
+        'wikitext103', 'WikiText-103', 'wikitext103.test.txt',
+        Source(note='wiki.test.tokens of wikitext-103-v1.zip, Merity et al. 2016'),
         WIKITEXT_RULES, published.WIKITEXT103,
     ),
-    compression_task('enwik8', 'bits_per_byte', 'bytes', published.ENWIK8),
-    compression_task('text8', 'bits_per_character', 'characters', published.TEXT8),
+    compression_task('enwik8', 'enwik8', 'bits_per_byte', 'bytes', published.ENWIK8),
+    compression_task('text8', 'text8', 'bits_per_character', 'characters', published.TEXT8),
     corpus_task(
-        '1bw', SHARD, Source(
+        '1bw', 'One Billion Words', SHARD, Source(
             f'http://www.statmt.org/lm-benchmark/{ONE_BILLION_WORDS}.tar.gz',
             f'{ONE_BILLION_WORDS}/heldout-monolingual.tokenized.shuffled/{SHARD}',
         ),

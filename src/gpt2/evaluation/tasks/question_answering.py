@@ -4,7 +4,6 @@ Published for the 1542M model: 4.1 % answered exactly, after "example question a
 infer the short answer style". How many pairs, and which, the paper does not say.
 """
 
-from gpt2.evaluation.language_model import progress
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.answers import exact_match
 from gpt2.evaluation.tasks.task import Source, Task, malformed, percentage, read_objects
@@ -33,16 +32,17 @@ def metrics(model, examples):
         ids = model.encoder.encode(f'{shown}Q: {question}\nA:')[-model.room(LENGTH) :]
         return model.continue_ids(ids, LENGTH, stop=['\n'])
 
-    correct = [exact_match(answer(question), answers) for question, answers in progress(asked, 'nq')]
+    correct = [exact_match(answer(question), answers) for question, answers in model.progress(asked)]
     return {'exact_match': percentage(correct), 'questions': len(asked)}
 
 
 TASKS = [
     Task(
-        'nq', {FILE: Source(f'{REPOSITORY}/nq_open/{FILE}')},
+        'nq', 'Natural Questions', {FILE: Source(f'{REPOSITORY}/nq_open/{FILE}')},
         f'prompt: the first {EXAMPLES} questions of the file, a line "Q: question", a line "A: first answer" and '
         f'an empty line each, and "Q: question", "A:" for each of the others; greedy, up to {LENGTH} tokens or '
         'the end of the line; exact_match: equal to one of the answers without case, punctuation and articles',
         read, metrics, {'exact_match': published.NATURAL_QUESTIONS},
+        unit='questions', item='questions', shown=EXAMPLES, draws=LENGTH,
     ),
 ]  # fmt: skip

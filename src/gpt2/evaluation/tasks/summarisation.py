@@ -7,7 +7,6 @@ of which the first three sentences are the summary.
 
 import re
 
-from gpt2.evaluation.language_model import progress
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.task import Source, Task, read_objects
 
@@ -39,7 +38,7 @@ def metrics(model, examples):
     scorer = RougeScorer(KINDS, use_stemmer=True)
     scores = [
         scorer.score('\n'.join(sentences(highlights)), summarise(model, article))
-        for article, highlights in progress(examples, 'cnn-dm')
+        for article, highlights in model.progress(examples)
     ]
     found = {kind: 100 * sum(score[kind].fmeasure for score in scores) / len(scores) for kind in KINDS}
     return found | {'articles': len(examples)}
@@ -47,7 +46,7 @@ def metrics(model, examples):
 
 TASKS = [
     Task(
-        'cnn-dm',
+        'cnn-dm', 'CNN and Daily Mail',
         {FILE: Source(note='the test split of CNN/Daily Mail, not anonymised (See et al. 2017); write one object with '
                            'article and highlights a line')},
         'prompt: the article, whose end is cut where the window asks for it, and "TL;DR:" on a line of its own; '
@@ -57,6 +56,6 @@ TASKS = [
         read, metrics,
         {'rouge1': published.ROUGE_1, 'rouge2': published.ROUGE_2, 'rougeL': published.ROUGE_L,
          'rougeLsum': published.ROUGE_L},
-        requires=('rouge_score',),
+        requires={'rouge_score': 'rouge-score'}, unit='articles', item='articles', draws=LENGTH,
     ),
 ]  # fmt: skip

@@ -6,10 +6,9 @@ How many pairs, and which, the paper does not say.
 """
 
 
-from gpt2.evaluation.language_model import progress
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.summarisation import sentences
-from gpt2.evaluation.tasks.task import Source, Task, malformed, read_lines
+from gpt2.evaluation.tasks.task import READING, Source, Task, malformed, read_lines
 
 EXAMPLES, LENGTH = 5, 100
 NTREX = 'https://raw.githubusercontent.com/MicrosoftTranslator/NTREX/main/NTREX-128'
@@ -34,7 +33,7 @@ def metrics(model, pairs):
     import sacrebleu
 
     examples, pairs = pairs[:EXAMPLES], pairs[EXAMPLES:]
-    translations = [translate(model, examples, source) for source, _ in progress(pairs, 'translation')]
+    translations = [translate(model, examples, source) for source, _ in model.progress(pairs)]
     bleu = sacrebleu.corpus_bleu(translations, [[target for _, target in pairs]])
     return {'bleu': bleu.score, 'sentences': len(pairs)}
 
@@ -42,31 +41,34 @@ def metrics(model, pairs):
 RECIPE = (
     f'prompt: the first {EXAMPLES} pairs of the file, a line "sentence = translation" each, and "sentence =" for '
     f'each of the others; greedy, up to {LENGTH} tokens or the end of the line; the first sentence of that is the '
-    'translation; of a prompt too long for the window the end is kept; BLEU of sacrebleu with its defaults'
+    f'translation; of a prompt too long for the window the end is kept; {READING}; BLEU of sacrebleu with its defaults'
 )
 
 
-def task(name, files, figures):
-    return Task(name, files, RECIPE, read, metrics, {'bleu': figures} if figures else {}, requires=('sacrebleu',))
+def task(name, title, files, figures):
+    return Task(
+        name, title, files, RECIPE, read, metrics, {'bleu': figures} if figures else {},
+        requires={'sacrebleu': 'sacrebleu'}, unit='sentences', item='sentences', shown=EXAMPLES, draws=LENGTH,
+    )  # fmt: skip
 
 
-def both_ways(prefix, english, english_source, french, french_source, into_french=None, into_english=None):
+def both_ways(prefix, title, english, english_source, french, french_source, into_french=None, into_english=None):
     files = {english: english_source, french: french_source}
     return [
-        task(f'{prefix}-en-fr', files, into_french),
-        task(f'{prefix}-fr-en', dict(reversed(files.items())), into_english),
+        task(f'{prefix}-en-fr', f'{title}, English to French', files, into_french),
+        task(f'{prefix}-fr-en', f'{title}, French to English', dict(reversed(files.items())), into_english),
     ]
 
 
 TASKS = [
     *both_ways(
-        'wmt14',
+        'wmt14', 'WMT-14',
         'newstest2014.en', Source(note='written by `sacrebleu -t wmt14/full -l en-fr --echo src`'),
         'newstest2014.fr', Source(note='written by `sacrebleu -t wmt14/full -l en-fr --echo ref`'),
         published.ENGLISH_FRENCH_BLEU, published.FRENCH_ENGLISH_BLEU,
     ),
     *both_ways(
-        'ntrex',
+        'ntrex', 'NTREX',
         'ntrex.newstest2019.en.txt', Source(f'{NTREX}/newstest2019-src.eng.txt'),
         'ntrex.newstest2019.fr.txt', Source(f'{NTREX}/newstest2019-ref.fra.txt'),
     ),

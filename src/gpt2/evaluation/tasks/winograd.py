@@ -8,7 +8,6 @@ and compares the log-probability of what comes after it; full scoring compares t
 import itertools
 import xml.etree.ElementTree as ElementTree
 
-from gpt2.evaluation.language_model import progress
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.choices import choice_rows, likeliest
 from gpt2.evaluation.tasks.task import Source, Task, malformed, percentage, read_bytes
@@ -67,7 +66,7 @@ def metrics(model, examples):
         return choice_rows([model.start + encode(lead) + encode(tail) for lead, tail in parts(example)], n_ctx)
 
     def accuracy(rows):
-        scores = model.score_rows(row for example in progress(examples, 'winograd') for row in rows(example))
+        scores = model.score_rows(row for example in model.progress(examples) for row in rows(example))
         return percentage(likeliest(list(itertools.islice(scores, 2))) == right for *_, right in examples)
 
     return {'accuracy_partial': accuracy(partial), 'accuracy_full': accuracy(full), 'schemas': len(examples)}
@@ -75,12 +74,13 @@ def metrics(model, examples):
 
 TASKS = [
     Task(
-        'winograd',
+        'winograd', 'Winograd Schema Challenge',
         {'WSCollection.xml': Source('https://cs.nyu.edu/~davise/papers/WinogradSchemas/WSCollection.xml')},
         f'the first {SCHEMAS} schemas; context: the end-of-text token; a candidate takes the place of the '
         f"pronoun, its article in lower case within the sentence, with 's for {', '.join(POSSESSIVES)}; "
         'accuracy_partial: the log-probability of the text after the candidate decides; accuracy_full: that of '
         'the whole text',
         read, metrics, {'accuracy_partial': published.WINOGRAD, 'accuracy_full': published.WINOGRAD},
+        unit='schemas', item='schemas',
     ),
 ]  # fmt: skip
