@@ -97,7 +97,7 @@ def reader(path: str) -> str:
             return 'huggingface'
         if 'ckpt.pt' in names:
             return 'nanogpt'
-        if 'hparams.json' in names or 'checkpoint' in names:
+        if 'hparams.json' in names or 'checkpoint' in names or any(name.endswith('.index') for name in names):
             return 'bundle'  # which says what is missing
     elif os.path.isfile(path):
         with open(path, 'rb') as file:

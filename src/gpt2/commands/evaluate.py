@@ -68,7 +68,7 @@ def evaluate_model(
     download, json = boolean('download', download), boolean('json', json)
     batch_size, limit = integer('batch_size', batch_size, 1) or 4, integer('limit', limit, 1)
     chosen = choose_tasks(tasks)
-    model = open_model(model_name, models_dir)
+    model = open_model(model_name, models_dir, prefix='--')
     stride = check_stride('--stride', stride, model.hparams.n_ctx)
     data_dir, output_dir = check_data_dir(data_dir), expand(output_dir)
     present = present_tasks(chosen, data_dir, download)

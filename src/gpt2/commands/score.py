@@ -68,7 +68,7 @@ def score_files(
     errors = choice('errors', errors, ('strict', 'replace'))
     if not files:
         raise UsageError('give a text file, or - for standard input; --help shows how')
-    model = open_model(model_name, models_dir)
+    model = open_model(model_name, models_dir, prefix='--')
     hparams, encoder = model.hparams, model.encoder
     stride = check_stride('--stride', stride, hparams.n_ctx)
     start = [encoder.end_of_text] if end_of_text else []
