@@ -89,7 +89,7 @@ def test_version(console, arguments):
         (['--top_k', '40'], 'gpt2: --top_k comes after a command, as in gpt2 complete --top_k;'),
         (['complete', '-k', '40'], 'gpt2 complete: unknown flag -k, did you mean --top_k?'),
         (['generate', 'A text'], 'gpt2 generate: \'A text\' belongs to no flag; a text is continued by gpt2 complete '),
-        (['export', '--model_name', '124M', '--models_dir', '/'], 'gpt2 export: no model 124M in /; get it with `'),
+        (['export', '--model_name', '124M', '--models_dir', '/'], 'gpt2 export: no model 124M in /; get it with `gpt2'),
     ],
 )
 def test_wrong_use_is_one_line_with_status_2(console, arguments, line):
