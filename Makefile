@@ -25,7 +25,7 @@ test: $(VENV)/evaluation
 test-all: $(VENV)/evaluation
 	$(BIN) -m pytest -m ""
 
-lint: $(VENV)/linter
+lint: $(VENV)/linters
 	$(BIN) -m ruff check .
 	$(BIN) -m mypy
 
@@ -47,6 +47,6 @@ $(VENV)/evaluation: requirements-evaluate.txt $(VENV)/installed
 	$(INSTALL) -r requirements-evaluate.txt
 	@touch $@
 
-$(VENV)/linter: $(VENV)/installed
-	$(INSTALL) "ruff>=0.15,<1" "mypy>=1.18,<3"
+$(VENV)/linters: $(VENV)/installed
+	$(INSTALL) "ruff>=0.15,<1" "mypy>=2,<3"
 	@touch $@
