@@ -22,7 +22,7 @@ EVERYWHERE = {'gpt2.errors'}  # how things fail, the ground floor may say too
 def room(module):
     """The part of the house that a module is in: a package's name, core or api."""
     parts = module.split('.')
-    if module in ('gpt2', 'gpt2.api'):
+    if module in ('gpt2', 'gpt2.api', 'gpt2.engines'):
         return 'api'
     if module == 'gpt2.__main__':
         return 'commands'

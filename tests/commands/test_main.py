@@ -126,6 +126,6 @@ def test_only_the_module_of_the_chosen_command_is_imported():
 
 def test_python_m_gpt2(tmp_path):
     assert run('-m', 'gpt2', '--version', cwd=tmp_path, PYTHONPATH=SRC) == (f'gpt2 {gpt2.__version__}\n', '', 0)
-    out, err, status = run('-m', 'gpt2', 'score', 'no-file', '--stride', 'x', cwd=tmp_path, PYTHONPATH=SRC)
+    out, err, status = run('-m', 'gpt2', 'export', '--precision', 'x', cwd=tmp_path, PYTHONPATH=SRC)
     assert (out, status) == ('', 2)
-    assert err.startswith('gpt2 score: ')
+    assert err.startswith('gpt2 export: --precision is ')

@@ -15,11 +15,11 @@ OTHER_NAMES = {
 }  # fmt: skip
 PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 DEFAULT_MODELS_DIR = 'models'
-# An installed package brings the bundled model inside it. In the repository the models lie beside src/.
-INSTALLED = os.path.isdir(os.path.join(PACKAGE, 'models'))
-REPOSITORY_MODELS = os.path.join(PACKAGE if INSTALLED else os.path.dirname(os.path.dirname(PACKAGE)), 'models')
-# Where models are put: an installed package goes with its next version, and what would be put into it.
-DOWNLOADED_MODELS = DEFAULT_MODELS_DIR if INSTALLED else REPOSITORY_MODELS
+# An installed package brings the bundled model inside it; in the repository the models lie beside src/.
+INSTALLED_MODELS = os.path.join(PACKAGE, 'models')
+REPOSITORY_MODELS = os.path.join(os.path.dirname(os.path.dirname(PACKAGE)), 'models')
+if os.path.isdir(INSTALLED_MODELS):
+    REPOSITORY_MODELS = INSTALLED_MODELS
 
 
 def canonical_name(model_name):

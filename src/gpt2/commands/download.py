@@ -3,7 +3,7 @@
 import os
 
 from gpt2.checkpoints.downloads import BASE_URL, download_model
-from gpt2.checkpoints.folders import DOWNLOADED_MODELS, canonical_name, expand
+from gpt2.checkpoints.folders import REPOSITORY_MODELS, canonical_name, expand
 from gpt2.commands.flags import reject_unknown
 from gpt2.errors import UsageError
 from gpt2.hparams import RELEASED_HPARAMS
@@ -19,14 +19,14 @@ Old names such as 117M, 345M, 1.5B and gpt2-xl are understood. The weights are 0
 when it is given again, and files that are there and whole are not fetched again.
 
 --models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: this
-                      repository's models/, or, where the package is installed, models/ here
+                      repository's models/
 --base_url URL        a mirror, http or https: files are at URL/<model>/<file>. It may have models of
                       other names. Default: $GPT2_BASE_URL, or else
                       {BASE_URL}
 """
 
 
-def download_models(*models, models_dir=DOWNLOADED_MODELS, base_url=None, **unknown):
+def download_models(*models, models_dir=REPOSITORY_MODELS, base_url=None, **unknown):
     reject_unknown((), unknown)
     if not models:
         raise UsageError(f'name at least one model: {", ".join(RELEASED_HPARAMS)}')
