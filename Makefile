@@ -1,9 +1,10 @@
 # make run    a prompt with the bundled model
-# make test   the tests
-# make lint   the linter
+# make test   the tests, but for those that take long
+# make test-all  the tests, every one: also those that build large models, or the package
+# make lint   the linter and the type checker
 # make bench  the benchmarks
 # make bench-peers  the same weights on other programs, for each of which it makes an environment
-# The first of these makes .venv and installs requirements.txt there; `make test` also installs
+# The first of these makes .venv and installs requirements.txt there; the tests also install
 # requirements-evaluate.txt. PYTHON=python3.12 make run chooses another Python;
 # ARGS="--length 50" make run adds flags.
 
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin/python
 INSTALL := $(BIN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lint bench bench-peers
+.PHONY: run test test-all lint bench bench-peers
 
 run: $(VENV)/installed
 	@$(BIN) src/interactive_conditional_samples.py --model_name 7M $(ARGS)
@@ -21,8 +22,12 @@ run: $(VENV)/installed
 test: $(VENV)/evaluation
 	$(BIN) -m pytest
 
-lint: $(VENV)/linter
+test-all: $(VENV)/evaluation
+	$(BIN) -m pytest -m ""
+
+lint: $(VENV)/linters
 	$(BIN) -m ruff check .
+	$(BIN) -m mypy
 
 bench: $(VENV)/installed
 	$(BIN) benchmarks/bench.py
@@ -42,6 +47,6 @@ $(VENV)/evaluation: requirements-evaluate.txt $(VENV)/installed
 	$(INSTALL) -r requirements-evaluate.txt
 	@touch $@
 
-$(VENV)/linter: $(VENV)/installed
-	$(INSTALL) "ruff>=0.15,<1"
+$(VENV)/linters: $(VENV)/installed
+	$(INSTALL) "ruff>=0.15,<1" "mypy>=2,<3"
 	@touch $@

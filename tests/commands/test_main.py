@@ -89,7 +89,7 @@ def test_version(console, arguments):
         (['--top_k', '40'], 'gpt2: --top_k comes after a command, as in gpt2 complete --top_k;'),
         (['complete', '-k', '40'], 'gpt2 complete: unknown flag -k, did you mean --top_k?'),
         (['generate', 'A text'], 'gpt2 generate: \'A text\' belongs to no flag; a text is continued by gpt2 complete '),
-        (['export', '--model_name', '124M', '--models_dir', '/'], 'gpt2 export: no model 124M in /; get it with `'),
+        (['export', '--model_name', '124M', '--models_dir', '/'], 'gpt2 export: no model 124M in /; get it with `gpt2'),
     ],
 )
 def test_wrong_use_is_one_line_with_status_2(console, arguments, line):
@@ -126,6 +126,6 @@ def test_only_the_module_of_the_chosen_command_is_imported():
 
 def test_python_m_gpt2(tmp_path):
     assert run('-m', 'gpt2', '--version', cwd=tmp_path, PYTHONPATH=SRC) == (f'gpt2 {gpt2.__version__}\n', '', 0)
-    out, err, status = run('-m', 'gpt2', 'score', 'no-file', '--stride', 'x', cwd=tmp_path, PYTHONPATH=SRC)
+    out, err, status = run('-m', 'gpt2', 'export', '--precision', 'x', cwd=tmp_path, PYTHONPATH=SRC)
     assert (out, status) == ('', 2)
-    assert err.startswith('gpt2 score: ')
+    assert err.startswith('gpt2 export: --precision is ')

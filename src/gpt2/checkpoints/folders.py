@@ -14,8 +14,12 @@ OTHER_NAMES = {
     'gpt2': '124M', 'gpt2-medium': '355M', 'gpt2-large': '774M', 'gpt2-xl': '1558M',
 }  # fmt: skip
 PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-REPOSITORY_MODELS = os.path.join(os.path.dirname(os.path.dirname(PACKAGE)), 'models')
 DEFAULT_MODELS_DIR = 'models'
+# An installed package brings the bundled model inside it; in the repository the models lie beside src/.
+INSTALLED_MODELS = os.path.join(PACKAGE, 'models')
+REPOSITORY_MODELS = os.path.join(os.path.dirname(os.path.dirname(PACKAGE)), 'models')
+if os.path.isdir(INSTALLED_MODELS):
+    REPOSITORY_MODELS = INSTALLED_MODELS
 
 
 def canonical_name(model_name):

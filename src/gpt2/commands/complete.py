@@ -33,7 +33,7 @@ Ctrl-C ends the sample, and at the prompt the program.
 def interact_model(
     *extra, model_name=None, seed=None, nsamples=1, batch_size=1, length=None, temperature=1, top_k=0, top_p=1,
     engine='auto', precision='float32', models_dir=DEFAULT_MODELS_DIR, prompt=None, prompt_file=None, errors='strict',
-    stop: list = None, stop_at_end: bool = False, stream: bool = None, json: bool = False, **unknown,
+    stop: list | None = None, stop_at_end: bool = False, stream: bool | None = None, json: bool = False, **unknown,
 ):  # fmt: skip
     reject_unknown(extra, unknown)
     settings = check_settings(

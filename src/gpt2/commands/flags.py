@@ -10,17 +10,21 @@ import difflib
 import errno
 import functools
 import inspect
+import io
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import fire
 
 from gpt2 import __version__, checks
 from gpt2.errors import Error, UsageError
 
+Pair = tuple[str | None, str]  # a flag and its value, or None and a word without a flag
 HELP = {'--help', '-h'}
 VERSION = '--version'
 NEVER_TYPED = '\x00'  # fire splits commands at a separator, by default the lone `-` we read as a file
@@ -134,26 +138,27 @@ def remedies(function: Callable, given: Mapping[str | None, str]) -> list[str]:
     return ways or ['a machine with more of it']
 
 
-def open_standard_streams():
+def open_standard_streams() -> None:
     """Make standard streams that take and give any text, and are there even if they were closed."""
     sys.stdin = sys.stdin or open(os.devnull)
     sys.stdout = sys.stdout or open(os.devnull, 'w')
     sys.stderr = sys.stderr or open(os.devnull, 'w')
-    sys.stdin.reconfigure(errors='surrogateescape')
-    sys.stdout.reconfigure(errors='replace')
-    sys.stderr.reconfigure(errors='replace')
+    for stream, errors in ((sys.stdin, 'surrogateescape'), (sys.stdout, 'replace'), (sys.stderr, 'replace')):
+        if isinstance(stream, io.TextIOWrapper):  # and not what a program put in its place
+            stream.reconfigure(errors=errors)
 
 
 def print_utf8() -> None:
     """Let standard output be UTF-8, as JSON is, whatever the terminal's encoding."""
-    sys.stdout.reconfigure(encoding='utf-8')
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding='utf-8')
 
 
-def with_values(function, values):
+def with_values(function: Callable, values: Mapping[str, list[str]]) -> Callable:
     """function with some arguments given, its signature and attributes as they were."""
 
     @functools.wraps(function)
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         bound = inspect.signature(function).bind(*args, **kwargs)
         bound.arguments.update(values)
         return function(*bound.args, **bound.kwargs)
@@ -165,7 +170,9 @@ def one_line(text: str) -> str:
     return ' '.join(text.split())
 
 
-def canonical_arguments(arguments, function):
+def canonical_arguments(
+    arguments: Iterable[str], function: Callable
+) -> tuple[list[str], dict[str, list[str]]]:
     """Arguments as (words of the form `--name=value`, {repeatable flag: its values}), so that any
     value is taken as it stands.
 
@@ -173,7 +180,8 @@ def canonical_arguments(arguments, function):
     separator, the word after a switch for its value, and only the last of a repeated flag.
     """
     kinds, _ = parameter_kinds(function)
-    words, repeated = [], {}
+    words: list[str] = []
+    repeated: dict[str, list[str]] = {}
     for name, value in flags_and_words(arguments, function):
         if name is None:
             words.append(value)
@@ -184,13 +192,14 @@ def canonical_arguments(arguments, function):
     return words, repeated
 
 
-def flags_and_words(arguments, function):
+def flags_and_words(arguments: Iterable[str], function: Callable) -> list[Pair]:
     """Arguments as pairs (flag, value) in their order; for a word without a flag (None, word).
 
     Raises UsageError for a flag that function does not have or that lacks its value.
     """
     kinds, others = parameter_kinds(function)
-    pairs, words = [], iter(arguments)
+    pairs: list[Pair] = []
+    words = iter(arguments)
     for word in words:
         if word in HELP or word == VERSION or not word.startswith('-') or word == '-':
             pairs.append((None, word))
@@ -206,61 +215,69 @@ def flags_and_words(arguments, function):
                 return [(None, '--help')]
             raise UsageError(f'unknown flag {word.partition("=")[0]}{suggestion(name, kinds, others)}')
         if not given:
-            value = 'True' if kinds[name] is bool else next(words, None)
-            if value is None or (value.startswith('--') and flag_parts(value)[0] in kinds):
+            following = 'True' if kinds[name] is bool else next(words, None)
+            if following is None or (following.startswith('--') and flag_parts(following)[0] in kinds):
                 raise UsageError(f'--{name} needs a value; --help says which')
+            value = following
         pairs.append((name, value))
     return pairs
 
 
-def parameter_kinds(function):
-    """({flag: its annotation}, the name of the words without a flag or None) of a function."""
+def parameter_kinds(function: Callable) -> tuple[dict[str, type], str | None]:
+    """Of a function: ({flag: its kind}, the name of the words without a flag or None)."""
     parameters = inspect.signature(function).parameters.values()
     flags = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
     others = [each.name for each in parameters if each.kind is each.VAR_POSITIONAL]
-    return {each.name: each.annotation for each in flags}, next(iter(others), None)
+    return {each.name: kind(each.annotation) for each in flags}, next(iter(others), None)
 
 
-def flag_parts(word):
+def kind(annotation: Any) -> type:
+    """What a parameter's annotation says of its flag: list, it may be repeated; bool, a switch; str, all else."""
+    named = {annotation, *typing.get_args(annotation)}
+    return next((each for each in (list, bool) if each in named), str)
+
+
+def flag_parts(word: str) -> tuple[str, str, str]:
     """`--some-name=value` as ('some_name', '=', 'value')."""
     name, given, value = word.partition('=')
     return name.lstrip('-').replace('-', '_'), given, value
 
 
-def suggestion(name, flags, others):
+def suggestion(name: str, flags: Iterable[str], others: str | None) -> str:
     """The end of a message about an unknown flag. others: the name of the words without a flag, or None."""
-    close = difflib.get_close_matches(name, [*flags, *([others] if others else [])], n=1) or abbreviated(name, flags)
-    if close == [others] and others != NO_WORDS:
+    named = [others] if others and others != NO_WORDS else []
+    close = difflib.get_close_matches(name, [*flags, *named], n=1) or abbreviated(name, flags)
+    if close and close == named:
         return f'; {others} are given without a flag; --help shows how'
     meant = ' or '.join(f'--{flag}' for flag in close if flag in flags)
     return f', did you mean {meant}? --help lists all flags' if meant else '; --help lists all flags'
 
 
-def abbreviated(name, flags):
+def abbreviated(name: str, flags: Iterable[str]) -> list[str]:
     """The flags that a few letters may stand for: those with such a word, else those that begin so."""
     whole = [flag for flag in flags if name in flag.split('_')]
     return whole or [flag for flag in flags if name and flag.startswith(name)]
 
 
-def refuse_words(pairs, function):
+def refuse_words(pairs: Sequence[Pair], function: Callable) -> None:
     """Raise UsageError for words without a flag where function has no use for them. pairs: of flags_and_words()."""
     flags, others = parameter_kinds(function)
     words = [value for name, value in pairs if name is None]
     if not words or others not in (None, NO_WORDS):
         return
     before = pairs[: pairs.index((None, words[0]))]
-    flag, value = before[-1] if before else (None, None)
+    flag, value = before[-1] if before else (None, '')
     if flag in TEXT_FLAGS:
         text = quoted(' '.join([value, *words]))
         remedy = f'put quotes around a text of several words: --{flag} {text}'
-    elif flags.get(flag) is bool and words[0].lower() in BOOLEANS:
+    elif flag and flags[flag] is bool and words[0].lower() in BOOLEANS:
         remedy = f'the value of a switch follows an equals sign: --{flag}={words[0]}'
     else:
         remedy = likely_meaning(words, flags)
     raise UsageError(f'{words[0]!r} belongs to no flag; {remedy}')
 
 
-def likely_meaning(words, flags):
+def likely_meaning(words: Sequence[str], flags: Iterable[str]) -> str:
     """What words without a flag most likely mean to a command that has these flags, for a message."""
     text = quoted(' '.join(words))
     if 'prompt' in flags:
@@ -272,12 +289,12 @@ def likely_meaning(words, flags):
     return f'did you mean --model_name {text}?' if 'model_name' in flags else '--help shows what is taken'
 
 
-def quoted(text):
+def quoted(text: str) -> str:
     """text as one word of a command line."""
     return text if re.fullmatch(r'[\w./,-]+', text) else '"' + re.sub(r'(["\\$`])', r'\\\1', text) + '"'
 
 
-def reject_unknown(extra, unknown):
+def reject_unknown(extra: Iterable[str], unknown: Iterable[str]) -> None:
     """Raise UsageError if a function got words (extra) or names (unknown) that mean nothing to it."""
     for name in unknown:
         raise UsageError(f'unknown flag --{name}; --help lists all flags')
@@ -285,22 +302,22 @@ def reject_unknown(extra, unknown):
         raise UsageError(f'{word!r} belongs to no flag; put quotes around a text of several words')
 
 
-def integer(name, value, minimum):
+def integer(name: str, value: Any, minimum: int) -> int | None:
     """The value of a flag, as checks.integer takes and returns it."""
     return checks.integer(f'--{name}', value, minimum)
 
 
-def number(name, value, allowed, limits):
+def number(name: str, value: Any, allowed: Callable[[float], bool], limits: str) -> float:
     """The value of a flag, as checks.number takes and returns it."""
     return checks.number(f'--{name}', value, allowed, limits)
 
 
-def choice(name, value, choices):
+def choice(name: str, value: Any, choices: Sequence[str]) -> str:
     """The value of a flag, as checks.choice takes and returns it."""
     return checks.choice(f'--{name}', value, choices)
 
 
-def boolean(name, value):
+def boolean(name: str, value: Any) -> bool | None:
     """value, a bool or its text, as a bool; None stays None."""
     try:
         return BOOLEANS[str(value).lower()]
@@ -308,7 +325,7 @@ def boolean(name, value):
         raise UsageError(f'--{name} is {value!r}, expected true or false') from None
 
 
-def texts(value):
+def texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
     """The values of a repeatable flag, given as None, one text or several, as a tuple."""
     if value is None:
         return ()

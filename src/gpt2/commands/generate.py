@@ -19,8 +19,8 @@ Draw samples from a GPT-2 that starts from nothing: from the end-of-text token.
 
 def sample_model(
     *extra, model_name=None, seed=None, nsamples=0, batch_size=1, length=None, temperature=1, top_k=0, top_p=1,
-    engine='auto', precision='float32', models_dir=DEFAULT_MODELS_DIR, stop: list = None, stop_at_end: bool = False,
-    stream: bool = None, json: bool = False, **unknown,
+    engine='auto', precision='float32', models_dir=DEFAULT_MODELS_DIR, stop: list | None = None,
+    stop_at_end: bool = False, stream: bool | None = None, json: bool = False, **unknown,
 ):  # fmt: skip
     reject_unknown(extra, unknown)
     settings = check_settings(

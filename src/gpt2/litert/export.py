@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2.checkpoints.folders import PACKAGE
 from gpt2.checkpoints.source import Source
 from gpt2.hparams import weights_bytes
 from gpt2.system import progress
@@ -31,13 +32,15 @@ REMEDY = 'free space, or export it on a machine where the folder can be written'
 
 def exported_file(source: Source, precision: str) -> str:
     """Path of the exported file of a model, which is exported if it is not there, damaged, of another
-    checkpoint or of another version of this program: to the model's folder, or if it has none or it cannot be
-    written in to the user's cache.
+    checkpoint or of another version of this program: to the model's folder, or if it has none, cannot be
+    written in or is a part of the installed package, to the user's cache.
 
     Of two processes that export at once the second waits for the first and takes its file. Raises Error.
     """
     wanted = identity(source, precision)
-    places = [source.path] if os.path.isdir(source.path) else []
+    # What is added to a package stays behind when the package is removed, and then passes for it.
+    installed = os.path.realpath(source.path).startswith(PACKAGE + os.sep)
+    places = [source.path] if os.path.isdir(source.path) and not installed else []
     paths = [os.path.join(place, f'litert-{precision}.tflite') for place in [*places, cache_folder(wanted)]]
     for path in paths:
         if not defect(path, wanted):
