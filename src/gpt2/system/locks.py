@@ -13,8 +13,8 @@ LOCK_SUFFIX = '.lock'
 def locked(path: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold path, which need not be there, for one process and thread at a time.
 
-    waiting: called once, if another has it. The system keeps the lock in <path>.lock, which is gone afterwards; one that a killed process left
-    locks nothing. Raises OSError where no lock can be made.
+    waiting: called once, if another has it. The system keeps the lock in <path>.lock, which is gone
+    afterwards; one that a killed process left locks nothing. Raises OSError where no lock can be made.
     """
     os.stat(os.path.join(os.path.dirname(path), '.'))  # FileLock would make a folder that is not there
     lock = FileLock(path + LOCK_SUFFIX, fallback_to_soft=False)
