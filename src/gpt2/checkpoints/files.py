@@ -99,10 +99,10 @@ def lone_prefix(folder: str) -> str:
 
 def prefixes_in(folder: str) -> list[str]:
     """Prefixes of the checkpoints in a folder, in order; none where there is no folder. Raises CheckpointError."""
+    if not os.path.isdir(folder):
+        return []
     try:
         names = sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name that no system takes
-        return []
     except OSError as error:
         raise CheckpointError(f'{folder} cannot be read ({error.strerror}); choose another') from None
     prefixes = [os.path.join(folder, name.removesuffix(INDEX_SUFFIX)) for name in names if name.endswith(INDEX_SUFFIX)]

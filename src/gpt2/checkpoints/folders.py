@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import TypeVar
 
-from gpt2.checkpoints.files import find_prefix, is_prefix, prefixes_in
+from gpt2.checkpoints.files import is_prefix, prefixes_in
 from gpt2.errors import UsageError
 from gpt2.hparams import RELEASED_HPARAMS
 
@@ -19,6 +19,8 @@ OTHER_NAMES = {
     'gpt2': '124M', 'gpt2-medium': '355M', 'gpt2-large': '774M', 'gpt2-xl': '1558M',
 }  # fmt: skip
 DEFAULT_MODELS_DIR = 'models'
+OTHER_FORMATS = ('config.json', 'ckpt.pt')  # files by which a folder without a checkpoint is a model
+CHECKPOINT_SUFFIX = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 Found = TypeVar('Found')
 
@@ -38,16 +40,18 @@ OWN_MODELS = os.path.join(REPOSITORY or PACKAGE, 'models')
 class ModelFiles:
     """A model that is there.
 
-    name: what it is called beside its results, fit for a file name: its folder's, and for a checkpoint that
-    is not the folder's current one that one's too. folder: holds hparams.json, encoder.json and
-    vocab.bpe. prefix: of its checkpoint, as find_prefix takes and returns it. notice: a line the user should
-    see, or None.
+    name: what it is called beside its results, fit for a file name: its folder's, and for one file or
+    checkpoint in it that one's too. path: what open_source opens. notice: a line the user should see, or None.
     """
 
     name: str
-    folder: str
-    prefix: str
+    path: str
     notice: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where the files beside the weights are, such as hparams.json."""
+        return self.path if os.path.isdir(self.path) else os.path.dirname(self.path) or '.'
 
 
 def canonical_name(model_name: str, flag: str = '--model_name') -> str:
@@ -88,19 +92,19 @@ def find_model(
 ) -> ModelFiles:
     """The model that a name or a path means; None means 124M if it is there and the bundled model if not.
 
-    A name is that of a folder in models_dir. A path is that of a model's folder or of one checkpoint in it,
-    with or without .index, seen from the current folder or from models_dir. A model without an .index
-    file is not there yet: the downloader fetches that file last. Raises UsageError for a model that is not there,
-    in whose remedy flag is what the bundled model is given to, and CheckpointError.
+    A name is that of a folder in models_dir. A path is that of a model's folder, of one checkpoint in it, with
+    or without .index, or of a model's file, seen from the current folder or from models_dir. A folder
+    of the release without an .index file is no model yet: the downloader fetches that file last.
+    Raises UsageError for a model that is not there, in whose remedy flag is what the bundled model is given to.
     """
-    found = search(DEFAULT_MODEL if model_name is None else str(model_name), models_dir, model_at)
-    if found:
+    asked = DEFAULT_MODEL if model_name is None else str(model_name)
+    if found := search(asked, models_dir, model_at):
         return found
     if model_name is None and (bundled := model_at(os.path.join(OWN_MODELS, BUNDLED_MODEL))):
-        how = download_command(DEFAULT_MODEL, models_dir)
-        notice = f'no {DEFAULT_MODEL} model here; using the bundled {BUNDLED_MODEL} model. To get {DEFAULT_MODEL}: {how}'
+        how = download_command(asked, models_dir)
+        notice = f'no {asked} model here; using the bundled {BUNDLED_MODEL} model. To get {asked}: {how}'
         return dataclasses.replace(bundled, notice=notice)
-    raise not_found('model', DEFAULT_MODEL if model_name is None else str(model_name), models_dir, flag)
+    raise not_found('model', asked, models_dir, flag)
 
 
 def find_vocabulary(name: str, models_dir: str = DEFAULT_MODELS_DIR, flag: str = '--vocabulary') -> str:
@@ -121,7 +125,7 @@ def places(name, models_dir):
     if not name:
         return []
     if is_path(name):
-        inside = [] if os.path.isabs(here) or re.match(r'\.\.?(?![^/\\])', name) else folders
+        inside = [] if os.path.isabs(name) or re.match(r'\.\.?(?![^/\\])', name) else folders
         return [here, *(os.path.join(folder, name) for folder in inside)]
     bundled = [OWN_MODELS] if todays_name(name) == BUNDLED_MODEL else []
     return [*(os.path.join(folder, todays_name(name)) for folder in [*folders, *bundled]), here]
@@ -133,17 +137,15 @@ def is_path(name):
 
 
 def model_at(path):
-    """The ModelFiles of a model's folder or a checkpoint; None if there is neither."""
-    if prefixes_in(path):
-        return ModelFiles(os.path.basename(os.path.abspath(path)), path, find_prefix(path))
-    prefix = re.sub(r'\.(index|meta|data-\d{5}-of-\d{5})$', '', path)
-    prefix = next((prefix for prefix in (path, prefix) if is_prefix(prefix)), None)
-    if prefix is None:
-        return None
-    folder, checkpoint = os.path.split(prefix)
-    folder = folder or '.'
-    name = f'{os.path.basename(os.path.abspath(folder))}-{checkpoint}'
-    return ModelFiles(name, folder, os.path.join(folder, checkpoint))
+    """The ModelFiles of a model's folder, of a checkpoint or of a file in another format; None if there is none."""
+    if prefixes_in(path) or any(os.path.isfile(os.path.join(path, file)) for file in OTHER_FORMATS):
+        return ModelFiles(os.path.basename(os.path.abspath(path)), path)
+    for prefix in (path, CHECKPOINT_SUFFIX.sub('', path)):
+        if is_prefix(prefix):
+            return ModelFiles('-'.join(os.path.abspath(prefix).split(os.sep)[-2:]), prefix)
+    if path.endswith(('.gguf', '.pt')) and os.path.isfile(path):
+        return ModelFiles(os.path.splitext(os.path.basename(path))[0], path)
+    return None
 
 
 def vocabulary_at(path):
