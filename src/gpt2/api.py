@@ -49,8 +49,8 @@ def open_model(
     prefix: of the names of settings in messages, `--` for a command.
     """
     engine, precision = check_engine(engine, precision, prefix)
-    name, folder, notice = find_model(model_name, models_dir)
-    return Model(name, open_source(os.path.join(folder, name)), engine, precision, notice, prefix)
+    found = find_model(model_name, models_dir, f'{prefix}model_name' if prefix else '')
+    return Model(found.name, open_source(found.path), engine, precision, found.notice, prefix)
 
 
 class Model:

@@ -241,7 +241,7 @@ def check_vocabulary(vocabulary, bpe_merges):
 
 def read_vocabulary_file(path, parse):
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             return parse(file)
     except FileNotFoundError:
         raise VocabularyError(f'{path} is not there; download the model again') from None

@@ -46,7 +46,7 @@ def load_hparams(path):
     expected = {field.name for field in dataclasses.fields(HParams)}
     remedy = 'download the model again'
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             values = json.load(file)
     except FileNotFoundError:
         raise HParamsError(f'{path} is not there; {remedy}') from None

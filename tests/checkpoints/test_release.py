@@ -1,14 +1,19 @@
 import json
+import os
 import resource
+import shutil
 import signal
+import tempfile
 
 import numpy as np
 import pytest
-from example_models import TINY, as_params, random_values
+from example_models import BUNDLED, TINY, as_params, random_values
 
 from gpt2 import model
 from gpt2.checkpoints import release as checkpoint
+from gpt2.checkpoints.files import find_prefix
 from gpt2.checkpoints.release import CheckpointError
+from gpt2.encoder import get_encoder
 from gpt2.hparams import HParams, HParamsError, load_hparams, save_hparams
 from gpt2.system.tensorflow import tf
 
@@ -50,6 +55,101 @@ def test_loads_what_the_state_file_names(tmp_path):
 @pytest.mark.parametrize('state', ['model-1000', './model-1000', '/home/someone/else/run1/model-1000'])
 def test_loads_fork_prefixes(tmp_path, state):
     assert_loads(write(tmp_path, name='model-1000', state=state))
+
+
+@pytest.mark.parametrize(
+    'state',
+    [
+        r'C:\\Users\\me\\run\\model-1000', r'C:\Users\me\run\model-1000', r'\\\\host\\run\\model-1000',
+        'C:/run/model-1000',
+        r'/home/\346\250\241/model-1000', r'it\'s \"here\"/model-1000', r'/a\\b/model-1000', '/caf\udce9/model-1000',
+        '/模型/model-1000', r'/tab\t\n/model-1000', r'/octal/m\157del-1000', r'\x2fmodel-1000',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize('layout', ['{0}: "{1}"\n', "\ufeff{0}: '{1}'\r\n", '  {0}:"{1}"'])
+def test_the_last_component_counts_whichever_system_wrote_it(tmp_path, state, layout):
+    (tmp_path / 'model-1000.index').touch()
+    text = layout.format('model_checkpoint_path', state)
+    (tmp_path / 'checkpoint').write_bytes(text.encode('utf-8', 'surrogateescape'))
+    assert find_prefix(str(tmp_path)) == str(tmp_path / 'model-1000')
+
+
+@pytest.mark.parametrize('name', ['a\\b', '模型', 'caf\udce9', 'it"s', 'two\nlines', 'plain'])
+def test_a_state_file_as_tensorflow_writes_it(tmp_path, name):
+    tf.compat.v1.train.update_checkpoint_state(str(tmp_path), 'placeholder')
+    octal = ''.join(
+        chr(byte) if chr(byte).isalnum() and byte < 128 else f'\\{byte:03o}' for byte in os.fsencode(name)
+    )
+    text = (tmp_path / 'checkpoint').read_text().replace('placeholder', octal)
+    (tmp_path / 'checkpoint').write_text(text)
+    (tmp_path / f'{name}.index').touch()
+    assert find_prefix(str(tmp_path)) == str(tmp_path / name)
+
+
+ODD_NAMES = [
+    'sp ace', '[2]', 'a[2]b', '[^x]', 'a*b', 'a?b', 'a\\b', '{a,b}', 'two\nlines', 'tab\t', '"quoted"', "it's", '~',
+    '$HOME', '%41', '模型', 'caf\udce9', '-dash', 'a#b', 'gs:',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ODD_NAMES)
+def test_any_name_that_the_system_allows(tmp_path, name, monkeypatch):
+    folder = tmp_path / name
+    folder.mkdir()
+    decoy = tmp_path / name.translate(str.maketrans('*?[', 'xxx'))  # what the name means as a pattern, perhaps
+    decoy.mkdir(exist_ok=True)
+    optimizer = {'step': tf.constant(7.0)}
+    checkpoint.save(str(folder), 'model-2', TINY, as_params(VALUES), optimizer)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([
+        'checkpoint', *(f'model-2.{end}' for end in ('meta', 'index', 'data-00000-of-00001')),
+        *(f'model-2.optimizer.{end}' for end in ('index', 'data-00000-of-00001')),
+    ])  # fmt: skip
+    assert_loads(folder)
+    assert_loads(f'{folder}/')
+    monkeypatch.chdir(folder)
+    assert_loads('.')
+    assert_loads('model-2')
+    [(_, step)] = checkpoint.read_values(f'{folder}/model-2.optimizer', {'step': []})
+    assert step == 7
+    save_hparams(str(folder / 'hparams.json'), TINY)
+    assert load_hparams(str(folder / 'hparams.json')) == TINY
+    for file in ('encoder.json', 'vocab.bpe'):
+        shutil.copy(BUNDLED / file, folder)
+    assert get_encoder(name, str(tmp_path)).decode(get_encoder(str(folder), '').encode('Once')) == 'Once'
+
+
+@pytest.mark.parametrize('name', ['a[2]b', 'a*b', 'a\\b', 'caf\udce9'])
+def test_checkpoints_of_odd_names_and_only_they_are_removed(tmp_path, name):
+    for other in (name, 'axb', 'a2b', 'b'):
+        if os.fsencode(other).isascii():
+            write(tmp_path, name=other, state=None)
+    checkpoint.write_values(str(tmp_path / name), {key: tf.constant(value) for key, value in VALUES.items()})
+    assert_loads(tmp_path / name)
+    checkpoint.remove(str(tmp_path / name))
+    assert {path.name.partition('.')[0] for path in tmp_path.iterdir()} == {'axb', 'a2b', 'b'}
+
+
+def test_an_error_names_the_users_path_and_no_link(tmp_path):
+    folder = tmp_path / '[2]'
+    folder.mkdir()
+    damage(write(folder), '.data-00000-of-00001', lambda content: content[:-100])
+    message = error_of(folder)
+    assert message.startswith(f'{folder}/model.ckpt.data-00000-of-00001: model/')
+    assert tempfile.gettempdir() not in message.replace(str(tmp_path), '')
+
+
+def test_a_temporary_folder_of_an_odd_name_is_not_used(tmp_path, monkeypatch):
+    odd = tmp_path / '[tmp]'
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(odd))
+    assert_loads(write(odd))
+
+
+def test_a_symbolic_link_to_a_folder_of_an_odd_name(tmp_path):
+    (tmp_path / '[2]').mkdir()
+    write(tmp_path / '[2]')
+    (tmp_path / 'link').symlink_to('[2]')
+    assert_loads(tmp_path / 'link')
 
 
 def test_loads_a_bare_prefix_and_a_folder_without_state_file(tmp_path):
@@ -143,11 +243,18 @@ def test_useless_state_file(tmp_path, content):
     assert str(tmp_path / 'checkpoint') in error_of(tmp_path)
 
 
+def test_a_state_file_that_is_a_folder(tmp_path):
+    write(tmp_path, state=None)
+    (tmp_path / 'checkpoint').mkdir()
+    assert f'{tmp_path}/checkpoint cannot be read (Is a directory)' in error_of(tmp_path)
+
+
 def test_folder_with_no_or_two_checkpoints(tmp_path):
     assert '0 .index files' in error_of(tmp_path)
     write(tmp_path, name='a', state=None)
     write(tmp_path, name='b', state=None)
     assert '2 .index files' in error_of(tmp_path)
+    assert f'name one checkpoint by its path, such as {tmp_path}/a' in error_of(tmp_path)
 
 
 def test_saves_in_the_released_layout(tmp_path):
@@ -196,6 +303,13 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, limit):
 
 
 GOOD = {'n_vocab': 61, 'n_ctx': 40, 'n_embd': 20, 'n_head': 4, 'n_layer': 2}
+
+
+@pytest.mark.parametrize('start', ['', '\ufeff'])
+def test_hparams_of_other_systems_lines(tmp_path, start):
+    text = start + json.dumps(GOOD, indent=1).replace('\n', '\r\n')
+    (tmp_path / 'hparams.json').write_bytes(text.encode())
+    assert load_hparams(str(tmp_path / 'hparams.json')) == TINY
 
 
 def test_hparams_round_trip(tmp_path):

@@ -1,5 +1,6 @@
 """The downloader as a user runs it, and the whole way from a server to a sample."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,9 +9,11 @@ from example_models import RELEASE, REPOSITORY
 from misbehaving_server import MisbehavingServer
 from running import INTERACTIVE, objects, run
 
-import download_model
 from gpt2 import model
+from gpt2.checkpoints import downloads as download_model
 from gpt2.checkpoints import release as checkpoint
+from gpt2.checkpoints.folders import downloads_folder
+from gpt2.commands import download as command
 from gpt2.hparams import RELEASED_HPARAMS, HParams, save_hparams, weights_bytes
 from gpt2.system.download import problem
 
@@ -89,6 +92,37 @@ def test_a_folder_that_cannot_be_made_is_an_error(download, tmp_path):
     assert 'choose another --models_dir' in err
 
 
+@pytest.mark.parametrize('url', ['http://no-such-host.invalid', 'http://127.0.0.1:1'])
+def test_without_a_server_it_ends_at_once_says_what_to_do_and_leaves_nothing(download, tmp_path, url):
+    for name in ('124M', 'small'):
+        out, err, status = download(name, '--models_dir', tmp_path / 'new' / 'models', '--base_url', url)
+        assert (out, len(err.splitlines()), status) == ('', 1, 1)
+        for word in (f'{url}/{name}/hparams.json', 'check the network', '--base_url', '--model_name 7M'):
+            assert word in err
+        assert 'kept' not in err and 'trying again' not in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_is_not_there_leaves_no_folder(download, server, tmp_path):
+    err = download('nobody', *mirror(server, tmp_path / 'new'))[1]
+    assert 'nobody/hparams.json: the server answers 404' in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_whoever_has_the_released_model_is_told_how_to_check_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, 'download_model', lambda *_: True)
+    command.download_models('117M', models_dir=str(tmp_path / 'my models'))
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.endswith(f"GPT2_MODELS='{tmp_path}/my models' python -m pytest -m released")
+    command.download_models('124M')
+    assert capsys.readouterr().out.endswith(': python -m pytest -m released\n')
+    command.download_models('355M')  # of which no answers are known
+    assert 'pytest' not in capsys.readouterr().out
+    monkeypatch.setattr(command, 'REPOSITORY', None)
+    command.download_models('124M')
+    assert 'pytest' not in capsys.readouterr().out
+
+
 # Files
 
 
@@ -131,7 +165,7 @@ def test_the_variable_names_a_mirror_and_the_flag_another(download, server, tmp_
 
 
 def test_the_default_folder_is_the_repositorys():
-    assert str(REPOSITORY / 'models') == download_model.REPOSITORY_MODELS
+    assert str(REPOSITORY / 'models') == downloads_folder()
 
 
 def test_weights_of_another_length_than_hparams_implies_are_refused(download, server, small, tmp_path):

@@ -12,7 +12,7 @@ from example_models import REPOSITORY
 from misbehaving_server import MisbehavingServer
 
 from gpt2.system import download as module
-from gpt2.system.download import ATTEMPTS, DownloadError, download
+from gpt2.system.download import ATTEMPTS, DownloadError, UnreachableError, download
 
 SOURCE = REPOSITORY / 'src'
 BODY = bytes(range(256)) * 4096
@@ -133,7 +133,7 @@ def test_a_process_that_is_killed_loses_nothing(server, path):
         go_on.wait(60)
 
     server.faults['/file'] = [half_then_wait]
-    code = f'import sys, download; download.CHUNK = 1000; download.download("{server.url}/file", {path!r})'
+    code = f'from gpt2.system import download; download.CHUNK = 1000; download.download("{server.url}/file", {path!r})'
     with subprocess.Popen([sys.executable, '-c', code], cwd=SOURCE) as process:
         assert sent.wait(60)
         while not (os.path.exists(path + '.part') and os.path.getsize(path + '.part') >= 1000):
@@ -167,6 +167,47 @@ def test_a_server_that_is_not_there_is_given_up(path):
     refused(gone, path, 'Connection refused')
 
 
+@pytest.mark.parametrize('url', ['http://no-such-host.invalid/file', 'http://127.0.0.1:1/file'])
+def test_where_no_server_is_nothing_is_tried_again_and_nothing_left(tmp_path, path, pauses, url, capfd):
+    with pytest.raises(UnreachableError, match=r'; check the network and the address$') as raised:
+        download(url, path)
+    assert str(raised.value).startswith(f'{url}: ')
+    assert 'kept' not in str(raised.value)
+    assert (pauses, os.listdir(tmp_path), capfd.readouterr().err) == ([], [], '')
+
+
+def test_what_an_earlier_call_left_stays_where_no_server_is(path):
+    leave_part(path, BODY[:1000])
+    with pytest.raises(UnreachableError, match='what has come is kept'):
+        download('http://127.0.0.1:1/file', path)
+    assert Path(path + '.part').read_bytes() == BODY[:1000]
+
+
+def test_a_proxy_that_will_not_is_not_asked_again(server, path, pauses, monkeypatch):
+    monkeypatch.setenv('https_proxy', server.url)  # which answers CONNECT with 501
+    monkeypatch.delenv('no_proxy', raising=False)
+    with pytest.raises(UnreachableError, match='Tunnel connection failed: 501'):
+        download('https://example.invalid/file', path)
+    assert pauses == []
+
+
+def test_a_server_that_goes_away_midway_is_waited_for(server, path, pauses):
+    def half_then_close(handler, body):
+        server.socket.close()
+        handler.answer(200, body[: len(body) // 2], {}, len(body))
+        handler.close_connection = True
+
+    server.faults['/file'] = [half_then_close]
+    assert len(refused(server, path, 'Connection refused.*what has come is kept')) == len(BODY) // 2
+    assert pauses == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize('url', ['http://a..b/file', 'http:///file', 'http://here:99999/file'])
+def test_what_is_no_address_is_refused(path, url):
+    with pytest.raises(DownloadError, match='check the address'):
+        download(url, path)
+
+
 def test_a_server_that_falls_silent_is_asked_again(server, path, monkeypatch):
     silent = threading.Event()
     monkeypatch.setattr(module, 'TIMEOUT', (10, 0.2))
@@ -184,7 +225,7 @@ def test_a_server_that_falls_silent_is_asked_again(server, path, monkeypatch):
 def test_another_answer_is_an_error_at_once(server, path, fault, part):
     leave_part(path, part)
     server.faults['/file'] = [fault]
-    assert refused(server, path, 'web page' if fault == 'html' else f'answers {fault}') == part
+    assert refused(server, path, 'web page' if fault == 'html' else f'answers {fault}') == (part or None)
     assert len(server.requests) == 1
 
 
@@ -310,6 +351,20 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(server, tmp_path):
     (tmp_path / 'folder').touch()
     with pytest.raises(DownloadError, match=r'cannot be written \(Not a directory\)'):
         fetch(server, str(tmp_path / 'folder' / 'file'))
+
+
+def test_a_folder_in_the_place_of_the_file_is_an_error(server, path):
+    os.mkdir(path)
+    with pytest.raises(DownloadError, match=r'file cannot be written \(.+\); free space, or choose another folder'):
+        fetch(server, path, sha256='00' * 32)
+    assert os.listdir(os.path.dirname(path)) == ['file']
+
+
+@pytest.mark.parametrize('name', ['[a]*?', 'two\nlines', 'caf\udce9'])
+def test_any_name_a_file_can_have(server, tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert fetch(server, str(tmp_path / name / name))
+    assert (tmp_path / name / name).read_bytes() == BODY
 
 
 def test_of_two_processes_one_fetches_and_both_succeed(server, path):

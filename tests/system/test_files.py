@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gpt2.system.files import WriteError, make_folder, whole_file
+from gpt2.system.files import WriteError, make_folder, new_folder, whole_file
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
@@ -41,3 +41,26 @@ def test_what_cannot_be_written_is_said_with_the_remedy(tmp_path):
 def test_a_readers_error_in_the_context_is_not_taken_for_one_of_writing(tmp_path):
     with pytest.raises(OSError, match='CRC'), whole_file(str(tmp_path / 'file')):
         raise OSError('CRC check failed')  # as gzip raises it: without an error number
+
+
+def test_a_new_folder_goes_with_an_error_unless_something_is_in_it(tmp_path):
+    (tmp_path / 'there').mkdir()
+    inner = tmp_path / 'there' / 'a' / 'b'
+    with pytest.raises(ZeroDivisionError), new_folder(str(inner), 'go elsewhere'):
+        1 / 0  # noqa: B018
+    assert os.listdir(tmp_path) == ['there'] and not os.listdir(tmp_path / 'there')
+    with pytest.raises(ZeroDivisionError), new_folder(str(inner), 'go elsewhere'):
+        (inner / 'file').touch()
+        1 / 0  # noqa: B018
+    assert (inner / 'file').exists()
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ZeroDivisionError), new_folder(str(tmp_path / 'empty'), 'go elsewhere'):
+        1 / 0  # noqa: B018
+    assert (tmp_path / 'empty').exists()
+
+
+def test_a_new_folder_stays_when_all_is_well(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with new_folder('a/b/', 'go elsewhere'):
+        pass
+    assert (tmp_path / 'a' / 'b').is_dir()

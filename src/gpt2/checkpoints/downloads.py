@@ -5,7 +5,7 @@ import os
 
 from gpt2.hparams import RELEASED_HPARAMS, HParamsError, load_hparams, weights_bytes
 from gpt2.system.download import download
-from gpt2.system.files import make_folder
+from gpt2.system.files import new_folder
 
 BASE_URL = 'https://openaipublic.blob.core.windows.net/gpt-2/models'
 WEIGHTS = 'model.ckpt.data-00000-of-00001'
@@ -25,19 +25,20 @@ SHA256 = dict.fromkeys(RELEASED_HPARAMS, SHA256_OF_ALL_SIZES) | {
 }  # fmt: skip
 
 
-def download_model(name, folder, url):
-    """Fetch the missing files of a model into its folder; returns whether any was missing."""
-    make_folder(folder, 'choose another --models_dir')
+def download_model(name: str, folder: str, url: str) -> bool:
+    """Fetch the missing files of a model into its folder; returns whether any was missing. Raises Error; a folder
+    that nothing has come into is then not made."""
     fetched = False
-    for file in FILES:
-        size = weights_bytes(load_hparams(os.path.join(folder, 'hparams.json'))) if file == WEIGHTS else None
-        check = functools.partial(hparams_problem, name) if file == 'hparams.json' else None
-        sha256 = SHA256.get(name, {}).get(file)
-        fetched |= download(f'{url}/{file}', os.path.join(folder, file), size, sha256, check)
+    with new_folder(folder, 'choose another --models_dir'):
+        for file in FILES:
+            size = weights_bytes(load_hparams(os.path.join(folder, 'hparams.json'))) if file == WEIGHTS else None
+            check = functools.partial(hparams_problem, name) if file == 'hparams.json' else None
+            sha256 = SHA256.get(name, {}).get(file)
+            fetched |= download(f'{url}/{file}', os.path.join(folder, file), size, sha256, check)
     return fetched
 
 
-def hparams_problem(name, path):
+def hparams_problem(name: str, path: str) -> str | None:
     """What is wrong with an hparams.json of the model so named, or None."""
     try:
         found = load_hparams(path)

@@ -1,38 +1,84 @@
 """The only reader and writer of weights: TensorFlow V2 checkpoints in the release's layout.
 
-Which files those are says checkpoint_files.py.
+Which files those are says files.py.
 """
 
-import glob
+import contextlib
 import os
 import re
+import tempfile
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
 from gpt2 import model
-from gpt2.checkpoints.files import DATA_SUFFIX, OPTIMIZER_SUFFIX, STATE_FILE, CheckpointError, find_prefix
-from gpt2.hparams import variable_shapes
+from gpt2.checkpoints.files import (
+    DATA_SUFFIX,
+    OPTIMIZER_SUFFIX,
+    RELEASED_PREFIX,
+    STATE_FILE,
+    CheckpointError,
+    files_of,
+    find_prefix,
+)
+from gpt2.hparams import HParams, variable_shapes
 from gpt2.system.files import WriteError, whole_file
 from gpt2.system.tensorflow import interrupts_held_back, tf
 
 
-def read_values(prefix, shapes):
+def read_values(prefix: str, shapes: dict[str, list[int]]) -> Iterator[tuple[str, tf.Tensor]]:
     """Yield (name, float32 tensor) for each variable in shapes, one at a time.
 
     All names, shapes and dtypes are checked before the first is read; variables that shapes does
     not name, such as an optimizer's, are passed over. Raises CheckpointError.
     """
-    check_variables(prefix, shapes)
-    for name in shapes:
-        yield name, read_value(prefix, name)
+    with as_tensorflow_reads(prefix) as readable:
+        check_variables(prefix, readable, shapes)
+        for name in shapes:
+            yield name, read_value(prefix, readable, name)
 
 
-def check_variables(prefix, shapes):
+@contextlib.contextmanager
+def as_tensorflow_reads(prefix: str) -> Iterator[str]:
+    """The prefix under which TensorFlow finds the checkpoint at prefix while it reads it.
+
+    TensorFlow takes what it is to read for a pattern, in UTF-8. A path that is another one as a
+    pattern, or none, is read through links of plain names.
+    """
+    if is_plain(prefix):
+        yield prefix
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            place = tempfile.gettempdir() if is_plain(tempfile.gettempdir()) else '/tmp'
+            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=place))
+            link = os.path.join(folder, RELEASED_PREFIX)
+            for path in files_of(prefix):
+                os.symlink(os.path.abspath(path), link + path.removeprefix(prefix))
+        except OSError as error:
+            reach = f'{prefix} cannot be linked to from {place} ({error.strerror})'
+            raise CheckpointError(f'{reach}; free space there, or give the folder another name') from None
+        yield link
+
+
+def is_plain(path):
+    """Whether TensorFlow finds what lies at path. On Windows, where \\ divides folders, it knows no [ and names
+    hold no other mark of a pattern."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return os.name == 'nt' or not set(path) & set('*?[\\')
+
+
+def check_variables(prefix, readable, shapes):
+    """readable: where TensorFlow finds prefix."""
     remedy = 'download the model again, or mend its hparams.json'
     try:
-        reader = tf.train.load_checkpoint(prefix)
+        reader = tf.train.load_checkpoint(readable)
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f'{prefix}.index cannot be read ({reason(error)}); download the model again') from None
+        why = reason(error).replace(readable, prefix)
+        raise CheckpointError(f'{prefix}.index cannot be read ({why}); download the model again') from None
     found, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     for name, shape in shapes.items():
         if name not in found:
@@ -43,12 +89,13 @@ def check_variables(prefix, shapes):
 
 
 @interrupts_held_back()
-def read_value(prefix, name):
+def read_value(prefix, readable, name):
     try:
-        return tf.raw_ops.RestoreV2(prefix=prefix, tensor_names=[name], shape_and_slices=[''], dtypes=[tf.float32])[0]
+        return tf.raw_ops.RestoreV2(prefix=readable, tensor_names=[name], shape_and_slices=[''], dtypes=[tf.float32])[0]
     except tf.errors.OpError as error:
+        why = reason(error).replace(readable, prefix)
         raise CheckpointError(
-            f'{prefix}{DATA_SUFFIX}: {name} cannot be read ({reason(error)}); delete it and download the model again'
+            f'{prefix}{DATA_SUFFIX}: {name} cannot be read ({why}); delete it and download the model again'
         ) from None
 
 
@@ -58,7 +105,7 @@ def reason(error):
     return re.sub(r'^\{\{function_node [^}]*\}\} ?|\[Op:.*$', '', message.splitlines()[0]).strip()
 
 
-def load_params(path, hparams):
+def load_params(path: str, hparams: HParams) -> dict:
     """Parameters of the model at path (see find_prefix), as model.forward takes them.
 
     Variable by variable, so that no second copy of the weights is ever in memory. Raises
@@ -71,15 +118,18 @@ def load_params(path, hparams):
     return model.nest({name: new_variable(value, name=name) for name, value in progress})
 
 
-def write_values(prefix, values):
+def write_values(prefix: str, values: dict[str, tf.Tensor]) -> None:
     """Write a dict from name to tensor as one V2 checkpoint."""
     names = sorted(values)
+    tensors = [values[name] for name in names]
     tf.raw_ops.SaveV2(
-        prefix=prefix, tensor_names=names, shape_and_slices=[''] * len(names), tensors=[values[name] for name in names]
+        prefix=os.fsencode(prefix), tensor_names=names, shape_and_slices=[''] * len(names), tensors=tensors
     )
 
 
-def save(folder, prefix_name, hparams, params, optimizer=None):
+def save(
+    folder: str, prefix_name: str, hparams: HParams, params: dict, optimizer: dict[str, tf.Tensor] | None = None
+) -> None:
     """Save params as the folder's current checkpoint, with optimizer values beside it.
 
     The new files have names of their own; the state file that makes them current is renamed into
@@ -110,11 +160,13 @@ def write_state_file(state, prefix_name):
             file.write(f'{field}: "{prefix_name}"\n')
 
 
-def remove(prefix):
-    """Delete the files of a checkpoint and of the optimizer beside it, whole or cut short."""
-    for path in glob.glob(glob.escape(prefix) + '.*'):
-        if re.match(r'(\.optimizer)?\.(index|meta|data-)', path.removeprefix(prefix)):
+def remove(prefix: str) -> None:
+    """Delete the files of a checkpoint and of the optimizer beside it, whole or cut short. Raises CheckpointError."""
+    for path in files_of(prefix):
+        try:
             os.remove(path)
+        except OSError as error:
+            raise CheckpointError(f'{path} cannot be removed ({error.strerror}); remove it by hand') from None
 
 
 def write_meta_graph(path, hparams):
@@ -127,4 +179,6 @@ def write_meta_graph(path, hparams):
         tokens = tf.compat.v1.placeholder(tf.int32, [None, None], name='tokens')
         tf.identity(model.logits(params, model.forward(hparams, params, tokens)), name='logits')
         tf.identity(model.loss(hparams, params, tokens), name='loss')
-        tf.compat.v1.train.Saver().export_meta_graph(path)
+        graph = tf.compat.v1.train.Saver().export_meta_graph()
+    with whole_file(path, 'wb') as file:
+        file.write(graph.SerializeToString())

@@ -1,12 +1,15 @@
 """Fetch released models."""
 
+import json
 import os
+import shlex
 
 from gpt2.checkpoints.downloads import BASE_URL, download_model
-from gpt2.checkpoints.folders import REPOSITORY_MODELS, canonical_name, expand
+from gpt2.checkpoints.folders import BUNDLED_MODEL, REPOSITORY, canonical_name, downloads_folder, expand
 from gpt2.commands.flags import reject_unknown
-from gpt2.errors import UsageError
+from gpt2.errors import Error, UsageError
 from gpt2.hparams import RELEASED_HPARAMS
+from gpt2.system.download import UnreachableError
 
 HELP = f"""\
 Fetch models of the 2019 release: {', '.join(RELEASED_HPARAMS)}.
@@ -16,33 +19,57 @@ Fetch models of the 2019 release: {', '.join(RELEASED_HPARAMS)}.
 
 Old names such as 117M, 345M, 1.5B and gpt2-xl are understood. The weights are 0.5, 1.4, 3.1 and
 6.2 GB. Each file is checked before it gets its name; an interrupted call goes on where it stopped
-when it is given again, and files that are there and whole are not fetched again.
+when it is given again, and files that are there and whole are not fetched again. Where no server can
+be reached it ends at once; the bundled model, --model_name {BUNDLED_MODEL}, needs none.
 
 --models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: this
-                      repository's models/
+                      repository's models/, or where there is no repository models/ in the current folder
 --base_url URL        a mirror, http or https: files are at URL/<model>/<file>. It may have models of
                       other names. Default: $GPT2_BASE_URL, or else
                       {BASE_URL}
 """
 
 
-def download_models(*models, models_dir=REPOSITORY_MODELS, base_url=None, **unknown):
+def download_models(*models, models_dir=None, base_url=None, **unknown):
     reject_unknown((), unknown)
+    models_dir = expand(models_dir or downloads_folder())
     if not models:
         raise UsageError(f'name at least one model: {", ".join(RELEASED_HPARAMS)}')
     base_url = (base_url or os.environ.get('GPT2_BASE_URL') or BASE_URL).rstrip('/')
     if not base_url.startswith(('http://', 'https://')):
         raise UsageError(f'--base_url is {base_url!r}, expected one that starts with http:// or https://')
-    names = [canonical_name(model) for model in models]
+    names = [canonical_name(model, 'the model') for model in models]
     for name in names:
         if name not in RELEASED_HPARAMS and base_url == BASE_URL:
             raise UsageError(
                 f'no model {name} was released, only {", ".join(RELEASED_HPARAMS)}; a mirror needs --base_url'
             )
     for name in dict.fromkeys(names):
-        folder = os.path.join(expand(models_dir), name)
-        fetched = download_model(name, folder, f'{base_url}/{name}')
+        folder = os.path.join(models_dir, name)
+        try:
+            fetched = download_model(name, folder, f'{base_url}/{name}')
+        except UnreachableError as error:
+            otherwise = f'the bundled model needs no download: --model_name {BUNDLED_MODEL}'
+            raise Error(f'{error}, or name a mirror with --base_url; {otherwise}') from None
         print(f'{name} is in {folder}' + ('' if fetched else ' and whole; nothing was downloaded'), flush=True)
+        if name in models_with_known_answers():
+            print(f'to check what it says against what others have published: {check_command(models_dir)}', flush=True)
+
+
+def models_with_known_answers() -> set[str]:
+    """Names of the models whose answers the tests know; they come with the repository alone."""
+    path = os.path.join(REPOSITORY or '', 'tests', 'known_answers.json')
+    if not REPOSITORY or not os.path.exists(path):
+        return set()
+    with open(path, encoding='utf-8') as file:
+        return {name for name, answers in json.load(file).items() if isinstance(answers, list)}
+
+
+def check_command(models_dir: str) -> str:
+    """The command that checks a downloaded model, to be given in the repository."""
+    elsewhere = os.path.realpath(models_dir) != os.path.join(REPOSITORY, 'models')
+    place = f'GPT2_MODELS={shlex.quote(os.path.abspath(models_dir))} ' if elsewhere else ''
+    return f'{place}python -m pytest -m released'
 
 
 download_models.__doc__ = HELP

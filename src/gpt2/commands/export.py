@@ -1,6 +1,5 @@
 """Export a checkpoint for the LiteRT engine."""
 
-import os
 import sys
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, find_model
@@ -16,8 +15,8 @@ Export a checkpoint for the LiteRT engine, as models/<name>/litert-<precision>.t
 The sampling scripts do so by themselves when --engine litert is first used. A file that is there and
 belongs to the checkpoint is kept.
 
---model_name NAME     folder of the model inside the models folder. Default: 124M if it is there, else
-                      the bundled model
+--model_name NAME     folder of the model inside the models folder, or a path, to a model's folder or to
+                      one checkpoint in it. Default: 124M if it is there, else the bundled model
 --precision P         float32, or int8: matrices as integers, one scale a row. Default: float32
 --models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
                       else in the repository
@@ -27,10 +26,10 @@ belongs to the checkpoint is kept.
 def export_model(*extra, model_name=None, precision='float32', models_dir=DEFAULT_MODELS_DIR, **unknown):
     reject_unknown(extra, unknown)
     precision = choice('precision', precision, PRECISIONS)
-    name, folder, notice = find_model(model_name, models_dir)
-    if notice:
-        print(notice, file=sys.stderr)
-    print(exported_file(open_source(os.path.join(folder, name)), precision))
+    found = find_model(model_name, models_dir)
+    if found.notice:
+        print(found.notice, file=sys.stderr)
+    print(exported_file(open_source(found.path), precision))
 
 
 export_model.__doc__ = HELP

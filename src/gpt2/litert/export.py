@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import math
 import os
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from gpt2.checkpoints.folders import PACKAGE
 from gpt2.checkpoints.source import Source
 from gpt2.hparams import weights_bytes
-from gpt2.system import progress
+from gpt2.system import locks, progress
 from gpt2.system.files import WriteError, check_space, make_folder, whole_file
 
 # The exported file: LiteRT's graph, then the weights it names, then tables of our own (what is needed
@@ -115,18 +115,15 @@ def stored_array(path, name):
 
 
 @contextlib.contextmanager
-def locked(folder):
-    """Hold the folder, made if need be, for one process at a time. Raises WriteError where that cannot be."""
+def locked(folder: str) -> Iterator[None]:
+    """Hold the exports of a folder, made if need be, for one process at a time. Raises WriteError where it cannot."""
     make_folder(folder, REMEDY)
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError as error:
-        raise WriteError(f'{folder} cannot be locked ({error.strerror}); {REMEDY}') from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.locked(os.path.join(folder, 'litert')))
+        except OSError as error:
+            raise WriteError(f'{folder} cannot be locked ({error.strerror}); {REMEDY}') from None
         yield
-    finally:
-        os.close(handle)
 
 
 def export(path: str, source: Source, precision: str, wanted: dict[str, Any]) -> None:

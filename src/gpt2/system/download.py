@@ -1,22 +1,27 @@
 """Fetch one file over HTTP: whole and checked under its own name, or not at all.
 
-What has come so far lies beside it in `<path>.part`, and a later call goes on from there. The part
-is locked while it is written to, so of two processes that want one file the second waits.
+What has come so far lies beside it in `<path>.part`, and a later call goes on from there. Of two
+processes that want one file the second waits.
 """
 
 import base64
-import fcntl
+import contextlib
+import errno
 import hashlib
 import os
 import re
 import shutil
+import socket
+import ssl
 import sys
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 
 from tqdm import tqdm
 
 from gpt2.errors import Error
+from gpt2.system.locks import locked
 
 PART_SUFFIX = '.part'
 TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of data
@@ -24,18 +29,30 @@ ATTEMPTS = 5  # in a row that bring nothing new
 PAUSE = 1  # seconds before the second attempt, twice as long before each that follows
 WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
 CHUNK = 1 << 14  # bytes; what has come of a chunk when the connection breaks is lost
-AGAIN = 'what has come is kept: run the same command again to go on'
+NO_NETWORK = {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
 
 
 class DownloadError(Error):
     """A file that could not be fetched, or was not what it should be."""
 
 
+class UnreachableError(DownloadError):
+    """No server was reached, nor will one be before the network or the address has changed."""
+
+
 class BrokenTransferError(Exception):
-    """A request that failed in a way in which the next may not."""
+    """A request that failed in a way in which the next may not. out_of_reach: it met no server, and if it was
+    the first, the next will not either."""
+
+    def __init__(self, message, out_of_reach=False):
+        super().__init__(message)
+        self.out_of_reach = out_of_reach
 
 
-def download(url, path, size=None, sha256=None, check=None):
+def download(
+    url: str, path: str, size: int | None = None, sha256: str | None = None,
+    check: Callable[[str], str | None] | None = None,
+) -> bool:  # fmt: skip
     """Make path the file at url; returns False if it was there and whole, so that nothing was fetched.
 
     size: its length in bytes where that is known; sha256 and check: see problem(). The MD5 that the
@@ -44,19 +61,44 @@ def download(url, path, size=None, sha256=None, check=None):
     def find_problem(path):
         return problem(path, size, sha256, check)
 
-    if is_whole(path, find_problem):
-        return False
+    def waiting():
+        note(f'another process is fetching {os.path.basename(path)}; waiting for it')
+
     try:
-        with open_part(path + PART_SUFFIX) as part:
-            if is_whole(path, find_problem):  # by now: another process had the part
-                os.remove(part.name)
+        if is_whole(path, find_problem):
+            return False
+        with locked(path, waiting):
+            if is_whole(path, find_problem):  # by now: another process has fetched it
                 return False
-            fetch_and_check(url, part, size, find_problem)
-            os.fsync(part.fileno())
-            os.replace(part.name, path)
+            fetch_whole(url, path, size, find_problem)
             return True
     except OSError as error:
-        raise DownloadError(f'{path} cannot be written ({error.strerror or error}); {AGAIN}') from None
+        remedy = next_step(path + PART_SUFFIX, 'free space, or choose another folder')
+        raise DownloadError(f'{path} cannot be written ({error.strerror or error}); {remedy}') from None
+
+
+def fetch_whole(url, path, size, find_problem):
+    part_path = path + PART_SUFFIX
+    try:
+        with open(part_path, 'ab') as part:
+            fetch_and_check(url, part, size, find_problem)
+            os.fsync(part.fileno())
+        os.replace(part_path, path)
+    finally:
+        if not kept_bytes(part_path):
+            with contextlib.suppress(OSError):
+                os.remove(part_path)
+
+
+def kept_bytes(part_path):
+    return os.path.getsize(part_path) if os.path.exists(part_path) else 0
+
+
+def next_step(part_path, remedy):
+    """What the user can do: go on if anything has come, or else the remedy."""
+    if kept_bytes(part_path):
+        return 'what has come is kept: run the same command again to go on'
+    return remedy
 
 
 def is_whole(path, find_problem):
@@ -95,20 +137,6 @@ def note(text):
     tqdm.write(text, file=sys.stderr)
 
 
-def open_part(path):
-    """Open a part to append to, alone: waits while another process has it."""
-    while True:
-        part = open(path, 'ab')
-        try:
-            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            note(f'another process is fetching {os.path.basename(path)}; waiting for it')
-            fcntl.flock(part, fcntl.LOCK_EX)
-        if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(part.fileno())):
-            return part
-        part.close()  # the other process has finished, and renamed or removed what was opened here
-
-
 def start_over(part, why):
     note(f'{os.path.basename(part.name)}: {why}; starting over')
     part.truncate(0)
@@ -120,7 +148,7 @@ def fetch_and_check(url, part, size, find_problem):
     resumed = part.tell() > 0
     while wrong := wrong_md5(part.name, fetch(url, part, size)) or find_problem(part.name):
         if not resumed:
-            os.remove(part.name)
+            part.truncate(0)
             raise DownloadError(f'{url} {wrong}; it was not kept: try again later or elsewhere')
         start_over(part, 'what came now does not fit what an earlier call left')
         resumed = False
@@ -140,9 +168,14 @@ def fetch(url, part, size):
         try:
             return receive(url, part, size)
         except BrokenTransferError as error:
+            part.flush()
+            if error.out_of_reach and not failures:
+                step = next_step(part.name, 'check the network and the address')
+                raise UnreachableError(f'{url}: {error}; {step}') from None
             failures = 1 if part.tell() > before else failures + 1
             if failures == ATTEMPTS:
-                raise DownloadError(f'{url}: {error}, {ATTEMPTS} times in a row; {AGAIN}') from None
+                step = next_step(part.name, 'try again later')
+                raise DownloadError(f'{url}: {error}, {ATTEMPTS} times in a row; {step}') from None
             pause = PAUSE * 2 ** (failures - 1)
             note(f'{os.path.basename(url)}: {error}; trying again in {pause} s')
             time.sleep(pause)
@@ -168,8 +201,8 @@ def receive(url, part, size):
             whole = response.status_code == HTTPStatus.OK
             return response.headers.get('Content-MD5' if whole else 'x-ms-blob-content-md5')
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise BrokenTransferError(reason(error)) from None
-    except requests.RequestException as error:
+        raise BrokenTransferError(reason(error), out_of_reach(error)) from None
+    except (requests.RequestException, ValueError) as error:  # the latter for some addresses that are none
         raise DownloadError(f'{url}: {reason(error)}; check the address') from None
 
 
@@ -210,7 +243,8 @@ def restart_unless_continued(response, part):
 def append(response, url, part, total):
     missing, free = (total or 0) - part.tell(), shutil.disk_usage(os.path.dirname(part.name) or '.').free
     if missing > free:
-        raise DownloadError(f'{part.name}: {missing} bytes are missing and the disk has {free} free; {AGAIN}')
+        step = next_step(part.name, 'free space, or choose another folder')
+        raise DownloadError(f'{part.name}: {missing} bytes are missing and the disk has {free} free; {step}')
     with progress(os.path.basename(url), total, initial=part.tell()) as bar:
         for chunk in response.iter_content(CHUNK):
             part.write(chunk)
@@ -220,9 +254,38 @@ def append(response, url, part, total):
         raise BrokenTransferError(f'the connection ended after {part.tell()} of {total} bytes')
 
 
+def out_of_reach(error):
+    """Whether a request came to no server for a reason that does not pass by itself within seconds: a name that
+    is not known, nobody who listens, no network, a proxy that will not, a stranger's certificate."""
+    return any(
+        isinstance(cause, (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationError))
+        or (isinstance(cause, OSError) and (cause.errno in NO_NETWORK or refused_by_proxy(cause)))
+        for cause in causes(error)
+    )
+
+
+def refused_by_proxy(error):
+    status = re.match(r'Tunnel connection failed: (\d+)', str(error))
+    return status is not None and int(status.group(1)) not in WORTH_ANOTHER_TRY
+
+
+def causes(error):
+    """An exception and those it was made from: requests and urllib3 wrap what the system says several times."""
+    found = []
+    left = [error]
+    while left:
+        error = left.pop()
+        if isinstance(error, BaseException) and error not in found:
+            found.append(error)
+            left += [*error.args, getattr(error, 'reason', None), error.__cause__, error.__context__]
+    return found
+
+
 def reason(error):
     """What went wrong, without the names of the library's classes and objects around it."""
     cause = error.args[0] if error.args else error
     cause = getattr(cause, 'reason', cause)
     text = next((argument for argument in getattr(cause, 'args', ()) if isinstance(argument, str)), str(cause))
-    return re.sub(r'^\w+\(.*?\): |^<.*?>: |\(\d+ bytes.*', '', text)
+    text = re.sub(r'^\w+\(.*?\): |^<.*?>: |\(\d+ bytes.*', '', text)
+    from_proxy = getattr(cause, 'original_error', None)
+    return f'{text} ({reason(from_proxy)})' if from_proxy else text

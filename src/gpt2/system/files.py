@@ -3,6 +3,8 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
+from typing import IO
 
 from gpt2.errors import Error
 
@@ -11,7 +13,7 @@ class WriteError(Error):
     """A file that cannot be written, or a folder that cannot be made."""
 
 
-def make_folder(path, remedy):
+def make_folder(path: str, remedy: str) -> None:
     """Make a folder and those above it, unless it is there. Raises WriteError, which names the remedy."""
     try:
         os.makedirs(path, exist_ok=True)
@@ -27,7 +29,24 @@ def check_space(folder, size, remedy):
 
 
 @contextlib.contextmanager
-def whole_file(path, mode='w', remedy='free space, or choose another folder'):
+def new_folder(path: str, remedy: str) -> Iterator[None]:
+    """make_folder, for a context: if it ends in an error, no folder stays that was made here and is empty."""
+    made, above = [], path
+    while above and not os.path.lexists(above):
+        made.append(above)
+        above = os.path.dirname(above)
+    try:
+        make_folder(path, remedy)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for folder in made:
+                os.rmdir(folder)
+        raise
+
+
+@contextlib.contextmanager
+def whole_file(path: str, mode: str = 'w', remedy: str = 'free space, or choose another folder') -> Iterator[IO]:
     """A file open for writing, which gets its name, path, when the context ends.
 
     Until then it is <path>.part, of which an error leaves nothing. mode: 'w', UTF-8 text, or a binary

@@ -5,7 +5,7 @@ import os
 import shutil
 
 from gpt2.checkpoints.files import OPTIMIZER_SUFFIX, STATE_FILE, find_prefix
-from gpt2.checkpoints.folders import find_model
+from gpt2.checkpoints.folders import find_model, find_vocabulary
 from gpt2.encoder import get_encoder
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams, load_hparams, save_hparams, variable_shapes
@@ -28,18 +28,18 @@ def holds_run(folder):
 
 def prepare_folder(folder, init_from, vocabulary, shape, models_dir):
     """Make a new model's folder: hparams.json, encoder.json, vocab.bpe. Returns where it starts from."""
-    source_name, source_dir, _ = find_model(init_from or vocabulary, models_dir)
-    source = os.path.join(source_dir, source_name)
     if init_from:
-        hparams = load_hparams(os.path.join(source, 'hparams.json'))
+        found = find_model(init_from, models_dir, '--init_from')
+        source, hparams = found.folder, load_hparams(os.path.join(found.folder, 'hparams.json'))
     else:
-        hparams = HParams(n_vocab=len(get_encoder(source_name, source_dir).encoder), **shape)
+        source = find_vocabulary(vocabulary, models_dir)
+        hparams = HParams(n_vocab=len(get_encoder(source, '').encoder), **shape)
     make_folder(folder, 'choose another --models_dir')
     for name in ('encoder.json', 'vocab.bpe'):
         with open(os.path.join(source, name), 'rb') as file, whole_file(os.path.join(folder, name), 'wb') as copy:
             shutil.copyfileobj(file, copy)
     save_hparams(os.path.join(folder, 'hparams.json'), hparams)
-    return source if init_from else None
+    return found.path if init_from else None
 
 
 def check_record(folder, record, resumed):

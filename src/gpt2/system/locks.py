@@ -1,0 +1,35 @@
+"""Locks between processes, and between threads, that write the same file."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+from filelock import FileLock, Timeout
+
+LOCK_SUFFIX = '.lock'
+
+
+@contextlib.contextmanager
+def locked(path: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold path, which need not be there, for one process and thread at a time.
+
+    waiting: called once, if another has it. The system keeps the lock in <path>.lock, which is gone
+    afterwards; one that a killed process left locks nothing. Raises OSError where no lock can be made.
+    """
+    os.stat(os.path.join(os.path.dirname(path), '.'))  # FileLock would make a folder that is not there
+    lock = FileLock(path + LOCK_SUFFIX, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if waiting:
+            waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        # Whoever waits has opened this file, or will make another: FileLock takes none that has lost its
+        # name. Windows removes no open file; there FileLock does it by itself.
+        if os.name == 'posix':
+            with contextlib.suppress(OSError):
+                os.remove(lock.lock_file)
+        lock.release()
