@@ -84,13 +84,14 @@ def flip_a_bit_at(fraction):
 
 
 @pytest.mark.parametrize('fault', [cut, empty, *map(flip_a_bit_at, (0, 0.1, 0.5, 0.9, 0.98, 0.9999))])
-def test_a_damaged_file_is_exported_anew(folder, exports, capsys, fault):
+def test_a_damaged_file_is_exported_anew(folder, exports, capsys, monkeypatch, fault):
+    monkeypatch.setattr(progress, 'shown', True)
     path = exported_file(open_source(folder), 'float32')
     expected = sampled(path)
     fault(path)
     assert sampled(exported_file(open_source(folder), 'float32')) == expected
     assert len(exports) == 2
-    assert f'{path} is damaged; exporting {folder}/model.ckpt\n' in capsys.readouterr().err
+    assert f'{path} is damaged; exporting anew\n' in capsys.readouterr().err
 
 
 def test_a_changed_byte_is_noticed_wherever_it_is(folder):
