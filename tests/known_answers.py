@@ -15,8 +15,11 @@ MORE = 4  # tokens beyond those of a text whose number of tokens is not known: i
 
 
 def read_answers(path, name):
-    """The answers of the model so named. Each has `prompt`, sometimes `prompt_ids`, and `ids` or `text`, what
-    follows when always the likeliest token is taken; `tokens`, where it is there, is the length of text and of white space at its end, which was not published."""
+    """The answers of the model so named.
+
+    Each has `prompt`, sometimes `prompt_ids`, and `ids` or `text`, what follows when always the likeliest token is
+    taken. `tokens`, where it is there, is the length of text and of white space at its end, which was not published.
+    """
     return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))[name]
 
 
