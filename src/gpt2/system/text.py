@@ -49,7 +49,8 @@ def open_bytes(path: str) -> BinaryIO:
 
 
 def unreadable(path: str, error: Exception) -> UsageError:
-    return UsageError(f'{path} cannot be read: {getattr(error, "strerror", None) or error}')
+    reason = getattr(error, 'strerror', None) or error
+    return UsageError(f'{path or repr(path)} cannot be read: {reason}; name a text file that can')
 
 
 def chunks(path: str) -> Iterator[bytes]:
