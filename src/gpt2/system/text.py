@@ -19,7 +19,8 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 from gpt2.errors import UsageError
 
@@ -40,7 +41,7 @@ class EncodingError(UsageError):
         self.offset = offset
 
 
-def open_bytes(path: str) -> BinaryIO:
+def open_bytes(path: str) -> BufferedReader:
     """Binary file at path; - is standard input. Raises UsageError."""
     try:
         return open(0 if path == '-' else path, 'rb', closefd=path != '-')
