@@ -101,8 +101,13 @@ def test_utf_16_is_named():
 @pytest.mark.parametrize('name', ['missing', '.', 'nul\x00'])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
     path = os.path.join(tmp_path, name)
-    with pytest.raises(UsageError, match=re.escape(f'{path} cannot be read: ')):
+    with pytest.raises(UsageError, match=re.escape(f'{path} cannot be read: ') + '.*; name a text file that can$'):
         list(text.pieces(path))
+
+
+def test_an_empty_name_is_shown():
+    with pytest.raises(UsageError, match=r"^'' cannot be read: No such file"):
+        text.read_text('')
 
 
 def test_a_line_comes_as_soon_as_it_is_written():

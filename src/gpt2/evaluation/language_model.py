@@ -1,12 +1,13 @@
 """A loaded model as evaluation tasks use it: it scores rows and texts, and continues token ids."""
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
 
-from gpt2.completion import Completion, complete
+from gpt2.completion import Completion
 from gpt2.encoder import END_OF_TEXT, Encoder, utf8
 from gpt2.errors import UsageError
 from gpt2.hparams import HParams
@@ -71,9 +72,12 @@ class LanguageModel:
         drawn = self.generator.generate(
             [ids], length, numbers=[1], seed=0, temperature=1 if top_k else 0, top_k=top_k
         )
-        completion = Completion(self.encoder, 1, stop, stop_at_end=True)
-        for _ in complete(drawn, [completion]):
-            pass
+        completion = Completion(self.encoder, 1, stop, stop_at_end=True, length=length)
+        with contextlib.closing(drawn):
+            for [token] in drawn:
+                completion.add(token)
+                if completion.finish_reason:
+                    break
         return completion.text
 
 

@@ -73,7 +73,7 @@ def counted(count: int | None, units: str) -> str:
     return '–' if count is None else f'{count:,} {units.removesuffix("s") if count == 1 else units}'
 
 
-def first(count: int, units: str) -> str:
+def first(count: int | None, units: str) -> str:
     return f'first {units.removesuffix("s")}' if count == 1 else f'first {counted(count, units)}'
 
 
@@ -148,7 +148,7 @@ def draw(results: dict[str, Any]) -> Any:
     """
     from matplotlib.figure import Figure
 
-    panels = [row for row in rows(results) if row.metric in row.task.published and row.value is not None]
+    panels: list[Any] = [row for row in rows(results) if row.metric in row.task.published and row.value is not None]
     if not panels:
         return None
     parameters = parameter_count(HParams(**results['model']['hparams']))

@@ -43,8 +43,8 @@ def make_score(
     once for all shapes. Raises OutOfMemory where a batch is too large all the same.
     """
     integers = tf.TensorSpec([None], tf.int32)
-    excluded, likeliest = np.array(excluded, np.int32), min(likeliest, hparams.n_vocab)
-    outputs = [(tf.float32, [None]), (tf.int32, [None]), (tf.int32, [None])]
+    shut_out, likeliest = np.array(excluded, np.int32), min(likeliest, hparams.n_vocab)
+    outputs: list[tuple] = [(tf.float32, [None]), (tf.int32, [None]), (tf.int32, [None])]
     if likeliest:
         outputs += [(tf.int32, [None, likeliest]), (tf.float32, [None, likeliest])]
 
@@ -53,7 +53,7 @@ def make_score(
         target = tf.gather(logits, targets[:, tf.newaxis], batch_dims=1)
         normaliser = tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
         ranks = 1 + tf.math.count_nonzero(logits > target, axis=-1, dtype=tf.int32)
-        likelier = tf.math.count_nonzero(tf.gather(logits, excluded, axis=1) > target, axis=-1, dtype=tf.int32)
+        likelier = tf.math.count_nonzero(tf.gather(logits, shut_out, axis=1) > target, axis=-1, dtype=tf.int32)
         found = (target - normaliser)[:, 0], ranks, likelier
         if not likeliest:
             return found

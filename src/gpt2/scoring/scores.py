@@ -66,7 +66,7 @@ def score_text(
     """
     start = [encoder.encoder[END_OF_TEXT]] if end_of_text else []
     whole = Text({}, itertools.chain(start, encoder.encode(text)), Measure())
-    tokens = []
+    tokens: list[TokenScore] = []
     for _, ids, found in score_rows(score, [whole], n_ctx, stride, batch_size):
         if ids is not None:
             tokens += token_scores(encoder, ids, *found)
@@ -81,7 +81,8 @@ def score_rows(
     Yields (text, scored ids, what `score` found of them) for each row, once the text's sums hold it; and
     (text, None, ()) at the end of each text.
     """
-    waiting = collections.deque()  # rows that are not scored yet, and the ends of their texts
+    # Rows that are not scored yet, each with its text, and None at the end of each text.
+    waiting: collections.deque[tuple[Text, Any]] = collections.deque()
 
     def rows():
         for text in texts:

@@ -6,7 +6,7 @@ the whole text at once: a text is cut only where no pre-token (see encoder.PRETO
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import regex
 
@@ -37,7 +37,7 @@ class Measure:
             self.within_word = not text[-1].isspace()
 
 
-def whole_pretokens(texts: Iterable[str]) -> Iterator[str]:
+def whole_pretokens(texts: Iterable[str]) -> Generator[str, None, None]:
     """Regroup an iterable of texts, without changing what they are together, so that none but the
     last ends within a pre-token."""
     rest = ''

@@ -31,7 +31,8 @@ def windows(ids: Iterable[int], n_ctx: int, stride: int) -> Iterator[Row]:
     those that are new, each of which is predicted from n_ctx - stride + 1 ids or more.
     stride: from 1 to n_ctx.
     """
-    row, count = [], -1
+    row: list[int] = []
+    count = -1
     for token in ids:
         if len(row) == n_ctx + 1:
             yield row, count
@@ -55,7 +56,8 @@ def conditional(context: Sequence[int], ids: Sequence[int], n_ctx: int) -> Row:
 def batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
     """Group consecutive rows such that a batch, padded to its longest row, has at most size inputs;
     a row that is longer by itself is a batch of its own."""
-    batch, longest = [], 0
+    batch: list[Row] = []
+    longest = 0
     for row in rows:
         longest = max(longest, len(row[0]) - 1)
         if batch and longest * (len(batch) + 1) > size:

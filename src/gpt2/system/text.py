@@ -19,7 +19,8 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 from gpt2.errors import UsageError
 
@@ -40,7 +41,7 @@ class EncodingError(UsageError):
         self.offset = offset
 
 
-def open_bytes(path: str) -> BinaryIO:
+def open_bytes(path: str) -> BufferedReader:
     """Binary file at path; - is standard input. Raises UsageError."""
     try:
         return open(0 if path == '-' else path, 'rb', closefd=path != '-')
@@ -49,7 +50,8 @@ def open_bytes(path: str) -> BinaryIO:
 
 
 def unreadable(path: str, error: Exception) -> UsageError:
-    return UsageError(f'{path} cannot be read: {getattr(error, "strerror", None) or error}')
+    reason = getattr(error, 'strerror', None) or error
+    return UsageError(f'{path or repr(path)} cannot be read: {reason}; name a text file that can')
 
 
 def chunks(path: str) -> Iterator[bytes]:

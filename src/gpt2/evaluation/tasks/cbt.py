@@ -29,8 +29,8 @@ def read(path):
         if '\t' not in text:
             sentences.append(text)
             continue
-        question, answer, *_, candidates = text.split('\t')
-        candidates = candidates.strip().split('|')
+        question, answer, *_, listed = text.split('\t')
+        candidates = listed.strip().split('|')
         if BLANK not in question or answer not in candidates:
             raise malformed(path, number, f'no {BLANK} in the question, or its answer is no candidate')
         examples.append((sentences, question, answer, candidates))

@@ -21,7 +21,7 @@ class Source(NamedTuple):
     note: str | None = None
 
     def __str__(self) -> str:
-        return self.note or (f'{self.member} in {self.url}' if self.member else self.url)
+        return self.note or (f'{self.member} in {self.url}' if self.member else str(self.url))
 
 
 @dataclasses.dataclass(frozen=True)
