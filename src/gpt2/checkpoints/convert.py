@@ -13,7 +13,9 @@ from tqdm import tqdm
 from gpt2.checkpoints.dtypes import FLOATS, rounded
 from gpt2.checkpoints.source import Source, combined_digest, value_digest
 from gpt2.errors import Error, UsageError
-from gpt2.system.files import WriteError
+from gpt2.hparams import parameter_count
+from gpt2.system import progress
+from gpt2.system.files import WriteError, check_space
 
 # Each format's module has write(destination, source, dtype), which makes a new folder or file, and DTYPES.
 WRITERS = {
@@ -22,6 +24,8 @@ WRITERS = {
     'gguf': 'gpt2.checkpoints.gguf',
     'saved_model': 'gpt2.checkpoints.saved_model',
 }
+BYTES = {'float32': 4, 'float16': 2, 'bfloat16': 2, 'q8_0': 1}  # a weight takes at least
+REMEDY = 'free space, or choose another destination'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,16 +46,17 @@ def convert(source: Source, destination: str, to: str, dtype: str = 'float32') -
     writer = importlib.import_module(WRITERS[to])
     if dtype not in writer.DTYPES:
         raise UsageError(f'--dtype is {dtype!r}, and --to {to} holds {" or ".join(writer.DTYPES)}')
-    with new_at(destination) as part, tqdm(
-        desc='converting', total=len(source.shapes), unit='variable', leave=False, delay=2, disable=None
-    ) as progress:
-        digests: dict[str, str] = {}
-        writer.write(part, watched(source, dtype, digests, progress), dtype)
+    digests: dict[str, str] = {}
+    with (
+        new_at(destination, BYTES[dtype] * parameter_count(source.hparams)) as part,
+        progress.bar(desc='converting', total=len(source.shapes), unit='variable', delay=1) as bar,
+    ):
+        writer.write(part, watched(source, dtype, digests, bar), dtype)
     return Conversion(source, destination, dtype, combined_digest(digests))
 
 
-def watched(source: Source, dtype: str, digests: dict[str, str], progress: tqdm) -> Source:
-    """source, its values those that dtype can hold, of which each leaves its digest and moves progress on."""
+def watched(source: Source, dtype: str, digests: dict[str, str], bar: tqdm) -> Source:
+    """source, its values those that dtype can hold, of which each leaves its digest and moves the bar on."""
     stored_as = dtype if dtype in FLOATS else 'float32'  # other dtypes are the writer's affair
 
     def read(name: str) -> np.ndarray:
@@ -59,7 +64,7 @@ def watched(source: Source, dtype: str, digests: dict[str, str], progress: tqdm)
             value = rounded(source.value(name), stored_as)
         except Error as error:
             raise type(error)(f'{source.path}: {name}: {error}') from None
-        progress.update(name not in digests)
+        bar.update(name not in digests)
         digests[name] = value_digest(value)
         return value
 
@@ -67,10 +72,11 @@ def watched(source: Source, dtype: str, digests: dict[str, str], progress: tqdm)
 
 
 @contextlib.contextmanager
-def new_at(destination: str) -> Iterator[str]:
+def new_at(destination: str, size: int) -> Iterator[str]:
     """A path to write a file or a folder at, which becomes destination when the context ends without an error.
 
-    Raises UsageError where something is there already, WriteError where it cannot be written.
+    size: bytes that it takes at least. Raises UsageError where something is there already, WriteError
+    where it cannot be written.
     """
     destination = os.path.abspath(destination)
     if os.path.lexists(destination):
@@ -78,6 +84,7 @@ def new_at(destination: str) -> Iterator[str]:
     folder, name = os.path.split(destination)
     try:
         os.makedirs(folder, exist_ok=True)
+        check_space(folder, size, REMEDY)
         with tempfile.TemporaryDirectory(prefix=f'.{name}.', suffix='.part', dir=folder) as place:
             part = os.path.join(place, name)
             yield part
@@ -87,5 +94,4 @@ def new_at(destination: str) -> Iterator[str]:
     except OSError as error:
         if error.errno is None:
             raise
-        remedy = 'free space, or choose another destination'
-        raise WriteError(f'{destination} cannot be written ({error.strerror}); {remedy}') from None
+        raise WriteError(f'{destination} cannot be written ({error.strerror}); {REMEDY}') from None

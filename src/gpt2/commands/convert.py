@@ -7,6 +7,7 @@ from gpt2.checkpoints.source import open_source
 from gpt2.commands.flags import choice, reject_unknown
 from gpt2.errors import UsageError
 from gpt2.hparams import parameter_count
+from gpt2.system import progress
 
 DTYPES = ('float32', 'float16', 'bfloat16', 'q8_0')
 HELP = """\
@@ -28,12 +29,14 @@ DESTINATION must not be there yet; it appears when it is whole.
 """
 
 
-def convert_model(source=None, destination=None, *extra, to=None, dtype='float32', **unknown):
-    reject_unknown(extra, unknown)
-    if source is None or destination is None:
-        raise UsageError('name a model and where to write it: convert.py SOURCE DESTINATION; --help says more')
+def convert_model(*paths, to=None, dtype='float32', **unknown):
+    reject_unknown((), unknown)
+    if len(paths) != 2:
+        raise UsageError(f'{len(paths)} paths are given, expected a model and where to write it; --help shows how')
+    source, destination = map(str, paths)
     to = to and choice('to', to, tuple(WRITERS))
     dtype = choice('dtype', dtype, DTYPES)
+    progress.show()
     model = open_source(source)
     for notice in model.notices:
         print(f'{source}: {notice}', file=sys.stderr)
