@@ -81,7 +81,7 @@ def from_tokenizer_json(content: dict) -> tuple[dict, list, list]:
         if kind not in kinds:
             raise VocabularyError(f"tokenizer.json: its {part} is {kind}, and GPT-2's is {next(iter(kinds))}")
         for name, value in kinds[kind].items():
-            if (found.get(name, value) or value) != value:
+            if (found.get(name, value) or None) != (value or None):
                 raise VocabularyError(f"tokenizer.json: {name} is {found[name]!r}, and GPT-2's is {value!r}")
     model = content['model']
     merges = [tuple(merge.split(' ')) if isinstance(merge, str) else tuple(merge) for merge in model['merges']]
@@ -148,8 +148,10 @@ def make_encoder(vocabulary: dict, merges: list, added: dict[str, int], ends: li
         raise VocabularyError('the vocabulary has no token that ends a text (eos_token)')
     made = made_tokens(merges)
     ids = {token: index for token, index in vocabulary.items() if token in made or token not in added}
+    owned = set(ids.values())
     for text, index in added.items():
-        ids.setdefault(spelt(text), index)
+        if index not in owned:
+            ids.setdefault(spelt(text), index)
     # The release's programs ask for the end of text by this name.
     ids.setdefault(END_OF_TEXT, ends[0])
     return Encoder(ids, merges, added=added, end_of_text=ends[0])
