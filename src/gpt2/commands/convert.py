@@ -66,8 +66,8 @@ def report(conversion: Conversion) -> str:
 
 def listed(texts, limit=5):
     """Texts in quotes, the first few of many."""
-    shown = [repr(text) for text in list(texts)[:limit]]
-    return ', '.join([*shown, '...'] if len(texts) > limit else shown)
+    quoted = [repr(text) for text in texts]
+    return ', '.join([*quoted[:limit], '...'] if len(quoted) > limit else quoted)
 
 
 convert_model.__doc__ = HELP
