@@ -13,7 +13,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gpt2.encoder import END_OF_TEXT, LONGEST_CACHED, Encoder, VocabularyError, bytes_to_unicode, get_encoder, get_pairs
+from gpt2.encoder import (
+    END_OF_TEXT,
+    LONGEST_CACHED,
+    Encoder,
+    VocabularyError,
+    bytes_to_unicode,
+    get_encoder,
+    get_pairs,
+    read_encoder,
+    spelt,
+    write_encoder,
+)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RELEASE = os.path.join(HERE, 'release')
@@ -152,6 +163,102 @@ def test_end_of_text_is_never_encoded(gpt2, text):
 def test_end_of_text_is_decoded(gpt2):
     assert gpt2.decode([50256]) == '<|endoftext|>'
     assert gpt2.decode([15496, 50256, 995]) == 'Hello<|endoftext|> world'
+
+
+# Added tokens
+
+
+def grown(texts):
+    """An encoder of MERGES with tokens added after the end of text, from a file's order alone."""
+    ids = vocabulary(MERGES)
+    return Encoder(ids | {spelt(text): len(ids) + index for index, text in enumerate(texts)}, MERGES)
+
+
+def test_added_tokens_are_found_by_where_they_stand():
+    encoder = grown(texts=['<|startoftext|>', ' a b', '漢'])
+    assert encoder.added == {END_OF_TEXT: 260, '<|startoftext|>': 261, ' a b': 262, '漢': 263}
+    assert (len(encoder), encoder.end_of_text) == (264, 260)
+    assert Encoder(encoder.encoder, MERGES, end_of_text=261).end_of_text == 261
+
+
+@pytest.mark.parametrize('text', ['<|startoftext|>', 'x<|startoftext|>y', f'{END_OF_TEXT}<|pad|>', ' a b'])
+def test_added_tokens_are_encoded_only_where_asked(text):
+    encoder = grown(texts=['<|startoftext|>', '<|pad|>', ' a b'])
+    assert max(encoder.encode(text)) < 260
+    assert max(encoder.encode(text, special=True)) >= 260
+    assert encoder.decode(encoder.encode(text)) == encoder.decode(encoder.encode(text, special=True)) == text
+
+
+def test_the_longest_added_token_counts():
+    encoder = grown(texts=['<|a', '<|a|>', '<|a|><|b|>'])
+    assert encoder.encode('<|a|>', special=True) == [262]
+    assert encoder.encode('<|a|><|b|><|a', special=True) == [263, 261]
+    assert encoder.encode('<|a|x', special=True)[0] == 261
+
+
+def test_text_between_added_tokens_is_encoded_by_itself():
+    encoder = grown(texts=['<|a|>'])
+    ids = encoder.encode('ab <|a|> abc', special=True)
+    assert ids == [*encoder.encode('ab '), 261, *encoder.encode(' abc')]
+    assert encoder.encode('', special=True) == []
+
+
+def test_the_release_has_one_added_token(gpt2):
+    assert gpt2.added == {END_OF_TEXT: 50256}
+    assert gpt2.encode(f'Hello{END_OF_TEXT} world', special=True) == [15496, 50256, 995]
+
+
+def test_the_release_s_reader_decodes_added_tokens(tmp_path):
+    """Its Encoder needs ids by token, each token in the characters of bytes."""
+    encoder = grown(texts=['<|startoftext|>', ' a b', '漢'])
+    write_encoder(str(tmp_path), encoder)
+    ids = json.loads((tmp_path / 'encoder.json').read_text(encoding='utf-8'))
+    token_of = {index: token for token, index in ids.items()}
+    byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    text = bytearray(byte_of[character] for character in ''.join(token_of[index] for index in [261, 262, 263, 260]))
+    assert text.decode() == f'<|startoftext|> a b漢{END_OF_TEXT}'
+
+
+def test_vocabularies_are_written_as_they_were_read(tmp_path, gpt2):
+    write_encoder(str(tmp_path), gpt2)
+    for name in ('encoder.json', 'vocab.bpe'):
+        assert (tmp_path / name).read_bytes() == pathlib.Path(RELEASE, '124M', name).read_bytes()
+    assert not (tmp_path / 'generation_config.json').exists()
+
+
+def test_an_end_token_of_its_own_is_kept_beside_the_vocabulary(tmp_path):
+    encoder = grown(texts=['<|end|>'])
+    write_encoder(str(tmp_path), Encoder(encoder.encoder, MERGES, end_of_text=261))
+    assert json.loads((tmp_path / 'generation_config.json').read_text()) == {'eos_token_id': 261}
+    again = read_encoder(str(tmp_path))
+    assert (again.end_of_text, again.added) == (261, encoder.added)
+    for content, part in [('{"eos_token_id": 9999}', 'the end of text is 9999'), ('{"eos_token_id": "x"}', "is 'x'")]:
+        (tmp_path / 'generation_config.json').write_text(content)
+        with pytest.raises(VocabularyError, match=part):
+            read_encoder(str(tmp_path))
+
+
+def test_an_added_token_in_the_midst_is_taken_for_damage():
+    ids = vocabulary(MERGES)
+    ids = {token: index + (index >= 258) for token, index in ids.items()}
+    ids = dict(list(ids.items())[:258]) | {'<|a|>': 258} | ids
+    with pytest.raises(VocabularyError, match='damaged or of another model'):
+        Encoder(ids, MERGES)
+
+
+def test_a_cut_merges_file_does_not_make_added_tokens(gpt2):
+    """Also where the file lists the end of text first."""
+    ids = {END_OF_TEXT: 50256} | gpt2.encoder
+    with pytest.raises(VocabularyError, match='damaged or of another model'):
+        Encoder(ids, list(gpt2.bpe_ranks)[:-1])
+
+
+def test_a_second_name_of_the_end_of_text():
+    ids = {token: index for token, index in vocabulary(MERGES).items() if token != END_OF_TEXT}
+    ids |= {END_OF_TEXT: 261, '<s>': 260, '</s>': 261}
+    encoder = Encoder(ids, MERGES)
+    assert encoder.added == {'<s>': 260, '</s>': 261}
+    assert (encoder.end_of_text, encoder.decode([260, 261]), len(encoder)) == (261, '<s></s>', 262)
 
 
 # The printable characters that stand for bytes

@@ -129,8 +129,8 @@ class Encoder:
         self.encoder = encoder
         self.bpe_ranks = {pair: rank for rank, pair in enumerate(bpe_merges)}
         self.added = find_added(encoder, bpe_merges) if added is None else added
-        self.decoder = {index: token for token, index in encoder.items()}
-        self.decoder |= {index: spelt(text) for text, index in self.added.items()}
+        self.decoder = {index: spelt(text) for text, index in self.added.items()}
+        self.decoder |= {index: token for token, index in self.owners()}
         check_vocabulary(self, bpe_merges)
         self.end_of_text = encoder[END_OF_TEXT] if end_of_text is None else end_of_text
         if self.end_of_text not in self.decoder:
@@ -146,6 +146,11 @@ class Encoder:
     def __len__(self):
         """The number of tokens; ids are all below it."""
         return len(self.decoder)
+
+    def owners(self):
+        """(token, id) of all in encoder but an `<|endoftext|>` that is a second name for an added token."""
+        second_names = set() if END_OF_TEXT in self.added else {END_OF_TEXT}
+        return [(token, index) for token, index in self.encoder.items() if token not in second_names]
 
     def bpe(self, token):
         """Tokens of one pre-token, both in the characters of bytes_to_unicode, joined by spaces."""
@@ -221,15 +226,12 @@ def find_added(encoder, bpe_merges):
 
 def check_vocabulary(vocabulary, bpe_merges):
     """Raise VocabularyError unless the tokens are just those that bytes and merges make, and the added ones."""
-    encoder, added = vocabulary.encoder, vocabulary.added
-    named_twice = [END_OF_TEXT] if END_OF_TEXT not in added else []
-    ids = {token: index for token, index in encoder.items() if token not in named_twice}
-    ids |= {('added', text): index for text, index in added.items() if ids.get(spelt(text)) != index}
-    if sorted(ids.values()) != list(range(len(ids))):
-        raise VocabularyError(f'encoder.json: ids are not each of 0 to {len(ids) - 1} once')
+    encoder, owners = vocabulary.encoder, vocabulary.owners()
+    if len({index for _, index in owners}) < len(owners) or set(vocabulary.decoder) != set(range(len(vocabulary))):
+        raise VocabularyError(f'encoder.json: ids are not each of 0 to {len(encoder) - 1} once')
     if len(set(bpe_merges)) < len(bpe_merges):
         raise VocabularyError('vocab.bpe: a merge comes twice')
-    made, known = made_tokens(bpe_merges), {spelt(text) for text in added}
+    made, known = made_tokens(bpe_merges), {spelt(text) for text in vocabulary.added}
     remedy = 'one of the two files is damaged or of another model'
     for token in [*made, END_OF_TEXT]:
         if token not in encoder:
@@ -325,6 +327,5 @@ def listed_ids(vocabulary):
             )
     plain = {token: index for token, index in vocabulary.encoder.items() if token in made}
     by_id = dict(sorted(plain.items(), key=lambda item: item[1]))
-    return by_id | {END_OF_TEXT: vocabulary.encoder[END_OF_TEXT]} | {
-        token: index for token, index in added.items() if token not in made
-    }
+    own = {token: index for token, index in added.items() if index not in plain.values()}
+    return by_id | {END_OF_TEXT: vocabulary.encoder[END_OF_TEXT]} | own

@@ -67,6 +67,29 @@ class Source:
         return combined_digest({name: value_digest(value) for name, value in self.values()})
 
 
+def files_identity(paths: Iterable[str]) -> str:
+    """SHA-256, in hexadecimal, of files' names, sizes and times of change: of any files, without reading them."""
+    lines = [f'{os.path.basename(path)} {os.stat(path).st_size} {os.stat(path).st_mtime_ns}\n' for path in paths]
+    return hashlib.sha256(''.join(lines).encode()).hexdigest()
+
+
+def without_unowned_rows(path: str, hparams: HParams, encoder: Encoder | None) -> tuple[HParams, list[str]]:
+    """(hparams of the tokens alone, what a user should know), hparams.n_vocab being the rows of wte.
+
+    Rows that no token owns, with which some pad a vocabulary, are left out: they are never drawn, and the
+    probabilities of the tokens are those given that none of them is drawn. Raises CheckpointError for a
+    token without a row.
+    """
+    if encoder is None or len(encoder) == hparams.n_vocab:
+        return hparams, []
+    if len(encoder) > hparams.n_vocab:
+        raise CheckpointError(f'{path}: the vocabulary has {len(encoder)} tokens, and wte {hparams.n_vocab} rows')
+    return dataclasses.replace(hparams, n_vocab=len(encoder)), [
+        f'{hparams.n_vocab - len(encoder)} rows of wte belong to no token and are left out: '
+        'probabilities are those of the tokens alone'
+    ]
+
+
 def value_digest(value: np.ndarray) -> str:
     """SHA-256 of a variable's shape and little-endian float32 values."""
     result = hashlib.sha256(f'{list(value.shape)}\n'.encode())

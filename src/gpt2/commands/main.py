@@ -28,6 +28,7 @@ COMMANDS = {
     'vocabulary': Command('train_vocabulary', 'train_vocabulary', 'train_vocabulary', 'learn a vocabulary from text'),
     'score': Command('score', 'score_files', 'score', 'print the probability that a model gives to texts'),
     'evaluate': Command('evaluate', 'evaluate_model', 'evaluate', "run the paper's zero-shot evaluation"),
+    'convert': Command('convert', 'convert_model', 'convert', 'convert a model from one format to another'),
     'export': Command('export', 'export_model', 'export_litert', 'export a checkpoint for the LiteRT engine'),
 }
 USAGE = '\n'.join(

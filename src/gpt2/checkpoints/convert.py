@@ -1,0 +1,97 @@
+"""From any format that is read to any that is written: whole or not at all, one tensor in memory at a time."""
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from gpt2.checkpoints.dtypes import FLOATS, rounded
+from gpt2.checkpoints.source import Source, combined_digest, value_digest
+from gpt2.errors import Error, UsageError
+from gpt2.hparams import parameter_count
+from gpt2.system import progress
+from gpt2.system.files import WriteError, check_space
+
+# Each format's module has write(destination, source, dtype), which makes a new folder or file, and DTYPES.
+WRITERS = {
+    'release': 'gpt2.checkpoints.bundle',
+    'huggingface': 'gpt2.checkpoints.huggingface',
+    'gguf': 'gpt2.checkpoints.gguf',
+    'saved_model': 'gpt2.checkpoints.saved_model',
+}
+BYTES = {'float32': 4, 'float16': 2, 'bfloat16': 2, 'q8_0': 1}  # a weight takes at least
+REMEDY = 'free space, or choose another destination'
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What was done. digest: of the weights as they were written, the same in every format."""
+
+    source: Source
+    destination: str
+    dtype: str
+    digest: str
+
+
+def convert(source: Source, destination: str, to: str, dtype: str = 'float32') -> Conversion:
+    """Write source to destination, where nothing may be yet, in a format of WRITERS.
+
+    dtype: one of the format's DTYPES. Raises UsageError, Error; then nothing is at destination.
+    """
+    writer = importlib.import_module(WRITERS[to])
+    if dtype not in writer.DTYPES:
+        raise UsageError(f'--dtype is {dtype!r}, and --to {to} holds {" or ".join(writer.DTYPES)}')
+    digests: dict[str, str] = {}
+    with (
+        new_at(destination, BYTES[dtype] * parameter_count(source.hparams)) as part,
+        progress.bar(desc='converting', total=len(source.shapes), unit='variable', delay=1) as bar,
+    ):
+        writer.write(part, watched(source, dtype, digests, bar), dtype)
+    return Conversion(source, destination, dtype, combined_digest(digests))
+
+
+def watched(source: Source, dtype: str, digests: dict[str, str], bar: tqdm) -> Source:
+    """source, its values those that dtype can hold, of which each leaves its digest and moves the bar on."""
+    stored_as = dtype if dtype in FLOATS else 'float32'  # other dtypes are the writer's affair
+
+    def read(name: str) -> np.ndarray:
+        try:
+            value = rounded(source.value(name), stored_as)
+        except Error as error:
+            raise type(error)(f'{source.path}: {name}: {error}') from None
+        bar.update(name not in digests)
+        digests[name] = value_digest(value)
+        return value
+
+    return dataclasses.replace(source, read=read)
+
+
+@contextlib.contextmanager
+def new_at(destination: str, size: int) -> Iterator[str]:
+    """A path to write a file or a folder at, which becomes destination when the context ends without an error.
+
+    size: bytes that it takes at least. Raises UsageError where something is there already, WriteError
+    where it cannot be written.
+    """
+    destination = os.path.abspath(destination)
+    if os.path.lexists(destination):
+        raise UsageError(f'{destination} is there already; choose another destination, or remove it')
+    folder, name = os.path.split(destination)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        check_space(folder, size, REMEDY)
+        with tempfile.TemporaryDirectory(prefix=f'.{name}.', suffix='.part', dir=folder) as place:
+            part = os.path.join(place, name)
+            yield part
+            if os.path.lexists(destination):
+                raise UsageError(f'{destination} came to be in the meantime; choose another destination')
+            os.rename(part, destination)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise WriteError(f'{destination} cannot be written ({error.strerror}); {REMEDY}') from None

@@ -1,0 +1,73 @@
+"""Convert a checkpoint from one format to another."""
+
+import sys
+
+from gpt2.checkpoints.convert import WRITERS, Conversion, convert
+from gpt2.checkpoints.source import open_source
+from gpt2.commands.flags import choice, reject_unknown
+from gpt2.errors import UsageError
+from gpt2.hparams import parameter_count
+from gpt2.system import progress
+
+DTYPES = ('float32', 'float16', 'bfloat16', 'q8_0')
+HELP = """\
+Convert a model from one format to another.
+
+    python src/convert.py SOURCE DESTINATION
+    python src/convert.py path/to/huggingface/folder models/mine
+    python src/convert.py models/124M 124M.gguf --dtype q8_0
+
+SOURCE is any model that can be read: a folder of the release's or the prefix of a checkpoint in it, a
+folder of Hugging Face's, a GGUF file with float tensors, nanoGPT's ckpt.pt; what is there decides.
+DESTINATION must not be there yet; it appears when it is whole.
+
+--to FORMAT    release, a folder as OpenAI's; huggingface, a folder for transformers; gguf, a file for
+               llama.cpp; saved_model, a folder for TensorFlow Serving. Default: gguf for a DESTINATION
+               that ends in .gguf, else huggingface for a SOURCE of the release's, and release for any other
+--dtype TYPE   float32; float16 or bfloat16, to the nearest; q8_0, 8 bits, for gguf alone. The release's
+               layout and saved_model hold float32 alone. Default: float32
+"""
+
+
+def convert_model(*paths, to=None, dtype='float32', **unknown):
+    reject_unknown((), unknown)
+    if len(paths) != 2:
+        raise UsageError(f'{len(paths)} paths are given, expected a model and where to write it; --help shows how')
+    source, destination = map(str, paths)
+    to = to and choice('to', to, tuple(WRITERS))
+    dtype = choice('dtype', dtype, DTYPES)
+    progress.show()
+    model = open_source(source)
+    for notice in model.notices:
+        print(f'{source}: {notice}', file=sys.stderr)
+    print(report(convert(model, destination, to or default_format(model, destination), dtype)))
+
+
+def default_format(model, destination):
+    if destination.endswith('.gguf'):
+        return 'gguf'
+    return 'huggingface' if model.format == 'release' else 'release'
+
+
+def report(conversion: Conversion) -> str:
+    """Three lines: the model's shape, its vocabulary, its weights."""
+    model, vocabulary = conversion.source, conversion.source.encoder
+    hparams = model.hparams
+    shape = f'{hparams.n_layer} layers, {hparams.n_head} heads, {hparams.n_embd} features, {hparams.n_ctx} positions'
+    tokens = 'none'
+    if vocabulary:
+        tokens = f'{len(vocabulary)} tokens, {len(vocabulary.added)} of them added: {listed(vocabulary.added)}'
+    return (
+        f'shape: {parameter_count(hparams):,} parameters, {shape}\n'
+        f'vocabulary: {tokens}\n'
+        f'weights: {conversion.dtype}, digest {conversion.digest}'
+    )
+
+
+def listed(texts, limit=5):
+    """Texts in quotes, the first few of many."""
+    quoted = [repr(text) for text in texts]
+    return ', '.join([*quoted[:limit], '...'] if len(quoted) > limit else quoted)
+
+
+convert_model.__doc__ = HELP

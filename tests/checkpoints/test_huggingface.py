@@ -1,0 +1,497 @@
+"""Hugging Face's folders, as transformers itself writes and reads them.
+
+What it wrote once lies in tests/huggingface; where torch and transformers are installed they write more.
+"""
+
+import json
+import pickle
+import shutil
+import struct
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import reference_numpy
+from example_models import BUNDLED, HERE, full_logits
+
+from gpt2.checkpoints import bundle, huggingface
+from gpt2.checkpoints.source import load_params, open_source
+from gpt2.encoder import END_OF_TEXT, spelt
+from gpt2.errors import Error
+
+GOLDENS = HERE / 'huggingface'
+TINY = GOLDENS / 'tiny'
+with open(GOLDENS / 'goldens.json', encoding='utf-8') as goldens_file:
+    WANTED = json.load(goldens_file)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of what transformers wrote, to be changed."""
+    return shutil.copytree(TINY, tmp_path / 'tiny')
+
+
+@pytest.fixture(scope='module')
+def theirs():
+    """The module that makes models with transformers."""
+    pytest.importorskip('torch')
+    pytest.importorskip('transformers')
+    import transformers_models
+
+    return transformers_models
+
+
+def our_logits(source, tokens):
+    hparams = source.hparams
+    return reference_numpy.logits(dict(source.values()), hparams.n_head, hparams.n_layer, tokens)
+
+
+def change(path, **fields):
+    content = json.loads(path.read_text(encoding='utf-8')) | fields
+    path.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))
+
+
+def refusal(path):
+    with pytest.raises(Error) as caught:
+        open_source(str(path))
+    message = str(caught.value)
+    assert '\n' not in message
+    assert str(path) in message
+    return message
+
+
+# What transformers wrote
+
+
+def test_logits_are_those_of_transformers():
+    source = open_source(str(TINY))
+    tokens = WANTED['tokens']
+    expected = np.array(WANTED['logits'])[:, : source.hparams.n_vocab]
+    np.testing.assert_allclose(our_logits(source, tokens)[::7], expected, atol=1e-4)
+    computed = full_logits(source.hparams, load_params(source), np.array([tokens], np.int32))[0]
+    np.testing.assert_allclose(computed[::7], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('text, ids', WANTED['texts'], ids=range(len(WANTED['texts'])))
+def test_ids_are_those_of_the_tokenizer(text, ids):
+    encoder = open_source(str(TINY)).encoder
+    assert encoder.encode(text, special=True) == ids
+    assert encoder.decode(ids) == text
+    assert max(encoder.encode(text), default=0) < 296
+
+
+def test_shape_vocabulary_and_what_a_user_should_know():
+    source = open_source(str(TINY))
+    assert (source.format, source.dtype) == ('huggingface', 'float32')
+    assert dict(source.encoder.added) == {END_OF_TEXT: 296, '<|startoftext|>': 297, '<|pad|>': 298, ' spaced': 299}
+    assert (len(source.encoder), source.hparams.n_vocab, source.encoder.end_of_text) == (300, 300, 296)
+    assert source.value('model/wte').shape == (300, 16)
+    [notice] = source.notices
+    assert '4 rows of wte belong to no token' in notice
+
+
+def test_the_identity_changes_with_a_file(folder):
+    before = open_source(str(folder)).identity
+    assert open_source(str(folder)).identity == before
+    change(folder / 'config.json', scale_attn_by_inverse_layer_idx=True)
+    assert open_source(str(folder)).identity != before
+
+
+# Arithmetic
+
+
+@pytest.mark.parametrize(
+    'fields, parts',
+    [
+        ({'activation_function': 'gelu'}, ["activation_function is 'gelu'", "'gelu_new'"]),
+        ({'activation_function': 'relu'}, ["activation_function is 'relu'"]),
+        ({'layer_norm_epsilon': 1e-6}, ['layer_norm_epsilon is 1e-06', '1e-05']),
+        ({'n_inner': 32}, ['n_inner is 32', '64']),
+        ({'add_cross_attention': True}, ['add_cross_attention is True']),
+        ({'quantization_config': {'bits': 4}}, ['quantization_config', "{'bits': 4}"]),
+        ({'auto_map': {'AutoModel': 'code.Model'}}, ['auto_map']),
+        ({'pruned_heads': {'0': [1]}}, ['pruned_heads']),
+        ({'scale_attn_weights': 'no'}, ["scale_attn_weights is 'no'"]),
+        ({'n_ctx': 12}, ['n_ctx is 12', 'n_positions 24']),
+        ({'model_type': 'llama'}, ["model_type is 'llama'", 'not a GPT-2']),
+        ({'model_type': ..., 'architectures': ['BertModel']}, ['BertModel', 'not a GPT-2']),
+        ({'n_head': 3}, ['n_embd 16 is not a multiple of n_head 3']),
+        ({'n_layer': '2'}, ["n_layer is '2'"]),
+        ({'tie_word_embeddings': False}, ['tie_word_embeddings is False', 'lm_head.weight']),
+        ({'vocab_size': 100}, ['wte.weight', '[304, 16]', '[100, 16]']),
+        ({'hidden_size': 32}, ['expected', '32']),
+    ],
+)
+def test_other_arithmetic_is_refused_by_name_and_value(folder, fields, parts):
+    change(folder / 'config.json', **fields)
+    message = refusal(folder)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    'fields', [{'n_inner': 64}, {'model_type': ...}, {'n_ctx': 1024}, {'activation_function': ...}]
+)
+def test_the_same_in_other_words_is_read(folder, fields):
+    change(folder / 'config.json', **fields)
+    assert open_source(str(folder)).digest() == open_source(str(TINY)).digest()
+
+
+# A matrix of what transformers writes
+
+
+def saved(theirs, folder, model, added=(), **how):
+    tokenizer = theirs.make_tokenizer(folder, added)
+    tokenizer.save_pretrained(str(folder))
+    model.save_pretrained(str(folder), **how)
+    return folder
+
+
+TOKENS = [296, *range(70, 90)]
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'scale_attn_by_inverse_layer_idx': True},
+        {'scale_attn_weights': False},
+        {'scale_attn_weights': False, 'scale_attn_by_inverse_layer_idx': True},
+        {'reorder_and_upcast_attn': True},
+        {'activation_function': 'gelu_pytorch_tanh'},
+        {'activation_function': 'gelu_fast'},
+        {'n_inner': 64},
+    ],
+)
+def test_settings_that_are_honoured(theirs, tmp_path, settings):
+    model = theirs.make_model(**settings)
+    source = open_source(str(saved(theirs, tmp_path / 'model', model)))
+    np.testing.assert_allclose(our_logits(source, TOKENS), theirs.logits(model, TOKENS), atol=1e-4)
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_16_bits_are_widened_exactly(theirs, tmp_path, dtype):
+    import torch
+
+    model = theirs.make_model().to(getattr(torch, dtype))
+    source = open_source(str(saved(theirs, tmp_path / 'model', model)))
+    assert source.dtype == dtype
+    wte = model.transformer.wte.weight.detach().float().numpy()
+    assert (source.value('model/wte') == wte).all()
+    np.testing.assert_allclose(our_logits(source, TOKENS), theirs.logits(model, TOKENS), atol=1e-4)
+
+
+def test_shards(theirs, tmp_path):
+    model = theirs.make_model()
+    folder = saved(theirs, tmp_path / 'model', model, max_shard_size='20KB')
+    assert len(list(folder.glob('model-*.safetensors'))) > 2
+    source = open_source(str(folder))
+    np.testing.assert_allclose(our_logits(source, TOKENS), theirs.logits(model, TOKENS), atol=1e-4)
+    shard = sorted(folder.glob('model-*.safetensors'))[1]
+    shard.unlink()
+    assert f'{shard} is not there' in refusal(folder)
+
+
+def test_names_without_prefix(theirs, tmp_path):
+    model = theirs.make_model()
+    folder = saved(theirs, tmp_path / 'model', model.transformer)
+    source = open_source(str(folder))
+    np.testing.assert_allclose(our_logits(source, TOKENS), theirs.logits(model, TOKENS), atol=1e-4)
+
+
+def torch_saved(theirs, folder, model, **how):
+    """A folder with a pytorch_model.bin, as transformers wrote it before it wrote safetensors."""
+    import torch
+
+    saved(theirs, folder, model)
+    (folder / 'model.safetensors').unlink()
+    buffers = {'bias': torch.ones(1, 1, 24, 24), 'masked_bias': torch.tensor(-1e4)}
+    buffers = {f'transformer.h.0.attn.{name}': value for name, value in buffers.items()}
+    torch.save({**model.state_dict(), **buffers}, folder / 'pytorch_model.bin', **how)
+    return folder
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_files_of_pytorch(theirs, tmp_path, zipped):
+    model = theirs.make_model()
+    folder = torch_saved(theirs, tmp_path / 'model', model, _use_new_zipfile_serialization=zipped)
+    source = open_source(str(folder))
+    np.testing.assert_allclose(our_logits(source, TOKENS), theirs.logits(model, TOKENS), atol=1e-4)
+
+
+def test_a_head_of_its_own_is_refused(theirs, tmp_path):
+    import torch
+
+    model = theirs.make_model(tie_word_embeddings=False)
+    folder = saved(theirs, tmp_path / 'model', model)
+    assert 'lm_head.weight is another matrix than wte.weight' in refusal(folder)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.transformer.wte.weight)
+    model.save_pretrained(str(folder))
+    np.testing.assert_allclose(our_logits(open_source(str(folder)), TOKENS), theirs.logits(model, TOKENS), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'added', [[], ['<|startoftext|>', '<|pad|>', '[SEP]'], ['\n', ' in', 'the', '<|pad'], ['ß', '漢字', 'a b']]
+)
+def test_ids_of_2000_texts(theirs, tmp_path, added):
+    tokenizer = theirs.make_tokenizer(tmp_path / 'model', added)
+    tokenizer.save_pretrained(str(tmp_path / 'model'))
+    theirs.make_model(len(tokenizer)).save_pretrained(str(tmp_path / 'model'))
+    encoder = open_source(str(tmp_path / 'model')).encoder
+    assert len(encoder) == len(tokenizer)
+    for text in theirs.random_texts(2000, added):
+        ids = tokenizer.encode(text)
+        assert encoder.encode(text, special=True) == ids
+        # Not the text, where an added token is spelt as the vocabulary spells a byte: theirs loses it too.
+        assert encoder.decode(ids) == tokenizer.decode(ids)
+
+
+def test_vocab_json_and_merges_txt(theirs, tmp_path):
+    folder = saved(theirs, tmp_path / 'model', theirs.make_model(theirs.PLAIN + 2))
+    (folder / 'tokenizer.json').unlink()
+    (folder / 'tokenizer_config.json').unlink()
+    theirs.write_plain_vocabulary(folder)
+    (folder / 'added_tokens.json').write_text('{"<|pad|>": 297, "<|a|>": 298}')
+    encoder = open_source(str(folder)).encoder
+    assert encoder.added == {END_OF_TEXT: 296, '<|pad|>': 297, '<|a|>': 298}
+    assert encoder.encode('the<|pad|>', special=True)[-1] == 297
+
+
+# Vocabularies
+
+
+def edit_tokenizer(folder, edit):
+    path = folder / 'tokenizer.json'
+    content = json.loads(path.read_text(encoding='utf-8'))
+    edit(content)
+    path.write_text(json.dumps(content), encoding='utf-8')
+
+
+@pytest.mark.parametrize(
+    'edit, part',
+    [
+        (lambda c: c.update(normalizer={'type': 'NFC'}), 'normalizer is NFC'),
+        (lambda c: c.update(pre_tokenizer={'type': 'Whitespace'}), 'pre_tokenizer is Whitespace'),
+        (lambda c: c['pre_tokenizer'].update(add_prefix_space=True), 'add_prefix_space is True'),
+        (lambda c: c['pre_tokenizer'].update(use_regex=False), 'use_regex is False'),
+        (lambda c: c['model'].update(type='Unigram'), 'model is Unigram'),
+        (lambda c: c['model'].update(ignore_merges=True), 'ignore_merges is True'),
+        (lambda c: c['model'].update(end_of_word_suffix='</w>'), 'end_of_word_suffix'),
+        (lambda c: c['model']['merges'].pop(), "tokenizer.json has the token"),
+        (lambda c: c['model']['vocab'].pop('Ġt'), 'ids are not each of 0 to 298 once'),
+        (lambda c: c.pop('model'), 'tokenizer.json cannot be read'),
+    ],
+)
+def test_a_tokenizer_of_another_kind_is_refused(folder, edit, part):
+    edit_tokenizer(folder, edit)
+    assert part in refusal(folder)
+
+
+def test_an_end_token_of_its_own(folder):
+    change(folder / 'generation_config.json', eos_token_id=[298, 296])
+    assert open_source(str(folder)).encoder.end_of_text == 298
+
+
+def test_an_end_token_that_is_an_ordinary_one_is_passed_over(folder):
+    """The default of transformers' configuration, 50256, stays where a vocabulary is another."""
+    for name in ('generation_config.json', 'config.json'):
+        change(folder / name, eos_token_id=100)
+    change(folder / 'tokenizer_config.json', eos_token='<|pad|>')
+    assert open_source(str(folder)).encoder.end_of_text == 298
+
+
+def test_a_token_without_a_row_is_left_out(folder):
+    edit_tokenizer(folder, lambda c: c['added_tokens'].append({'id': 304, 'content': '[PAD]'}))
+    edit_tokenizer(folder, lambda c: c['added_tokens'].extend({'id': i, 'content': f'[{i}]'} for i in range(300, 304)))
+    source = open_source(str(folder))
+    assert len(source.encoder) == source.hparams.n_vocab == 304
+    [notice] = source.notices
+    assert "'[PAD]' is left out" in notice
+
+
+def test_a_vocabulary_without_our_end_of_text(folder, tmp_path):
+    def rename(content):
+        content['model']['vocab'].pop(END_OF_TEXT, None)
+        content['added_tokens'][0]['content'] = '</s>'
+
+    edit_tokenizer(folder, rename)
+    change(folder / 'tokenizer_config.json', eos_token='</s>', bos_token='</s>', unk_token='</s>')
+    source = open_source(str(folder))
+    assert source.encoder.decode([296]) == '</s>'
+    assert source.encoder.end_of_text == source.encoder.encoder[END_OF_TEXT] == 296
+    assert 296 not in source.encoder.encode(END_OF_TEXT, special=True)
+    bundle.write(str(tmp_path / 'release'), source)
+    again = open_source(str(tmp_path / 'release')).encoder
+    assert (again.decode([296]), again.end_of_text, again.added) == ('</s>', 296, source.encoder.added)
+
+
+# Bad input
+
+
+def test_a_missing_tensor(folder):
+    change(folder / 'config.json', n_layer=3)
+    assert 'has no tensor h.2.ln_1.weight, expected [16]' in refusal(folder)
+
+
+def test_a_tensor_that_is_not_ours(folder):
+    change(folder / 'config.json', n_layer=1)
+    assert "is no tensor of GPT-2's" in refusal(folder)
+
+
+def rewrite(folder, data):
+    (folder / 'model.safetensors').write_bytes(data)
+
+
+def test_damaged_safetensors(folder):
+    data = (folder / 'model.safetensors').read_bytes()
+    for damaged in (b'', data[:4], data[:100], data[:-5], struct.pack('<Q', 10**18) + data[8:], b'\0' * 100):
+        rewrite(folder, damaged)
+        assert 'model.safetensors cannot be read' in refusal(folder)
+
+
+def test_a_header_of_tensors_that_are_too_large(folder):
+    header = json.dumps({'wte.weight': {'dtype': 'F32', 'shape': [10**18], 'data_offsets': [0, 4 * 10**18]}}).encode()
+    rewrite(folder, struct.pack('<Q', len(header)) + header)
+    assert 'model.safetensors cannot be read' in refusal(folder)
+
+
+@pytest.mark.parametrize('name', ['/etc/passwd', '../model.safetensors'])
+def test_an_index_that_leaves_the_folder(folder, name):
+    (folder / 'model.safetensors').unlink()
+    (folder / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': {'wte.weight': name}}))
+    assert 'has no weight_map of tensors and files beside it' in refusal(folder)
+
+
+def test_no_weights(folder):
+    (folder / 'model.safetensors').unlink()
+    assert 'has no weights' in refusal(folder)
+
+
+class Code:
+    def __reduce__(self):
+        return open, (str(Code.path), 'w')
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_pickle_with_code_in_it_is_not_run(theirs, folder, tmp_path, zipped):
+    import torch
+
+    Code.path = tmp_path / 'executed'
+    (folder / 'model.safetensors').unlink()
+    torch.save({'wte.weight': Code()}, folder / 'pytorch_model.bin', _use_new_zipfile_serialization=zipped)
+    assert 'it holds more than tensors and plain values, which could be code' in refusal(folder)
+    assert not Code.path.exists()
+    (folder / 'pytorch_model.bin').write_bytes(pickle.dumps(Code()))
+    refusal(folder)
+    assert not Code.path.exists()
+
+
+def test_without_torch_the_line_says_what_to_do(folder, monkeypatch):
+    (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    assert 'pip install torch' in refusal(folder)
+
+
+def test_without_safetensors_the_line_says_what_to_do(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'safetensors', None)
+    assert 'pip install -r requirements-convert.txt' in refusal(folder)
+
+
+@pytest.mark.parametrize('name', ['config.json', 'tokenizer.json', 'tokenizer_config.json', 'generation_config.json'])
+@pytest.mark.parametrize('content', [b'', b'[]', b'\xff', b'{"a": '])
+def test_a_damaged_json(folder, name, content):
+    (folder / name).write_bytes(content)
+    assert name in refusal(folder)
+
+
+# Writing
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+    """The bundled model as we write it for transformers."""
+    path = tmp_path_factory.mktemp('written') / 'mine'
+    huggingface.write(str(path), open_source(str(BUNDLED)))
+    return path
+
+
+def test_files_that_are_written(written):
+    names = ['README.md', 'config.json', 'generation_config.json', 'merges.txt', 'model.safetensors', 'tokenizer.json',
+             'tokenizer_config.json', 'vocab.json']  # fmt: skip
+    assert sorted(path.name for path in written.iterdir()) == names
+    assert json.loads((written / 'vocab.json').read_text()) == json.loads((BUNDLED / 'encoder.json').read_text())
+    assert (written / 'merges.txt').read_bytes() == (BUNDLED / 'vocab.bpe').read_bytes()
+
+
+def test_what_is_written_is_read_again(written):
+    ours, again = open_source(str(BUNDLED)), open_source(str(written))
+    assert again.digest() == ours.digest()
+    assert again.hparams == ours.hparams
+    assert (again.encoder.encoder, again.encoder.bpe_ranks) == (ours.encoder.encoder, ours.encoder.bpe_ranks)
+    assert again.notices == ()
+
+
+def test_added_tokens_are_written_and_read_again(tmp_path):
+    source = open_source(str(TINY))
+    huggingface.write(str(tmp_path / 'mine'), source, 'float16')
+    again = open_source(str(tmp_path / 'mine'))
+    assert (again.encoder.added, again.dtype, again.hparams) == (source.encoder.added, 'float16', source.hparams)
+    for text, ids in WANTED['texts']:
+        assert again.encoder.encode(text, special=True) == ids
+
+
+def test_transformers_loads_it_without_a_warning(theirs, written, caplog, capfd):
+    from transformers import AutoTokenizer, GPT2LMHeadModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        model, report = GPT2LMHeadModel.from_pretrained(str(written), output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(written))
+    assert not any(report.values())
+    assert caplog.records == []
+    assert 'arning' not in capfd.readouterr().err
+    encoder = open_source(str(written)).encoder
+    assert len(tokenizer) == len(encoder)
+    for text in theirs.random_texts(300):
+        assert tokenizer.encode(text) == encoder.encode(text, special=True)
+    assert tokenizer.eos_token_id == model.generation_config.eos_token_id == encoder.end_of_text
+
+
+def test_transformers_continues_greedily_as_we_do(theirs, written):
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    from gpt2 import load
+
+    model = load('7M', engine='tf')
+    prompt = model.encode('Once upon a time there was a little')
+    ours = model.complete('Once upon a time there was a little', length=100, temperature=0).ids
+    theirs_model = GPT2LMHeadModel.from_pretrained(str(written))
+    out = theirs_model.generate(torch.tensor([prompt]), max_new_tokens=100, do_sample=False, eos_token_id=None)
+    assert out[0, len(prompt) :].tolist() == list(ours)
+
+
+def test_transformers_reads_added_tokens_as_we_wrote_them(theirs, tmp_path):
+    from transformers import AutoTokenizer
+
+    huggingface.write(str(tmp_path / 'mine'), open_source(str(TINY)))
+    tokenizer = AutoTokenizer.from_pretrained(str(tmp_path / 'mine'))
+    for text, ids in WANTED['texts']:
+        assert tokenizer.encode(text) == ids
+
+
+# The release's layout, with tokens added
+
+
+def test_added_tokens_in_the_release_s_layout(tmp_path):
+    source = open_source(str(TINY))
+    bundle.write(str(tmp_path / 'mine'), source)
+    again = open_source(str(tmp_path / 'mine'))
+    assert again.digest() == source.digest()
+    assert again.encoder.added == source.encoder.added
+    for text, ids in WANTED['texts']:
+        assert again.encoder.encode(text, special=True) == ids
+    encoder = json.loads((tmp_path / 'mine' / 'encoder.json').read_text())
+    assert encoder[spelt(' spaced')] == 299  # which the release's reader can decode
+    assert list(encoder)[-4] == END_OF_TEXT
