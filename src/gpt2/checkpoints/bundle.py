@@ -10,7 +10,7 @@ import functools
 import math
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import google_crc32c
 import numpy as np
@@ -23,7 +23,8 @@ from gpt2.hparams import HParams, HParamsError, load_hparams, save_hparams, vari
 from gpt2.system.files import make_folder
 
 DTYPES = ('float32',)
-FLOAT32 = 1  # among TensorFlow's dtypes
+FLOAT32 = 1  # among TensorFlow's dtypes, of which these are the ones that weights come in
+DTYPE_NAMES = {FLOAT32: 'float32', 2: 'float64', 14: 'bfloat16', 19: 'float16'}
 HEADER = {b'': bytes.fromhex('08011a020801')}  # one data file, little-endian, written as of version 1
 VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # how a protocol buffer's field is written
 CHUNK = 1 << 24  # bytes
@@ -65,6 +66,18 @@ def check_size(folder: str, encoder: Encoder | None, hparams: HParams) -> None:
             f'{folder}: encoder.json has {len(encoder)} tokens, hparams.json says n_vocab {hparams.n_vocab}; '
             'download the model again'
         )
+
+
+def read_values(prefix: str, shapes: dict[str, list[int]]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (name, float32 array) of each variable in shapes of a checkpoint, one at a time.
+
+    All are checked to be there before the first is read; variables that shapes does not name, such as an
+    optimizer's, are passed over. Raises CheckpointError.
+    """
+    entries, shards = read_index(prefix)
+    check_entries(prefix, entries, shapes)
+    for name in shapes:
+        yield name, read_value(prefix, name, entries[name], shards)
 
 
 def read_index(prefix: str) -> tuple[dict[str, Entry], int]:
@@ -127,7 +140,7 @@ def check_entries(prefix: str, entries: dict[str, Entry], shapes: dict[str, list
             raise CheckpointError(f'{prefix}.index has no variable {name}, expected float32 {shape}; {remedy}')
         entry = entries[name]
         if entry.dtype != FLOAT32 or list(entry.shape) != shape or entry.size != 4 * math.prod(shape) or entry.sliced:
-            found = 'float32' if entry.dtype == FLOAT32 else f"TensorFlow's dtype {entry.dtype}"
+            found = DTYPE_NAMES.get(entry.dtype, f"TensorFlow's dtype {entry.dtype}")
             found += f' {list(entry.shape)}' + ' in slices' * entry.sliced
             raise CheckpointError(
                 f'{prefix}.index: {name} does not fit: expected float32 {shape}, found {found}; {remedy}'

@@ -1,102 +1,18 @@
-"""The only reader and writer of weights: TensorFlow V2 checkpoints in the release's layout.
+"""Training's checkpoints: TensorFlow V2 checkpoints in the release's layout, saved one after another in a folder.
 
-Which files those are says files.py.
+Which files those are says files.py; how they are read without TensorFlow, bundle.py.
 """
 
-import contextlib
 import os
 import re
-import tempfile
-from collections.abc import Iterator
-
-from tqdm import tqdm
 
 from gpt2 import model
-from gpt2.checkpoints.files import (
-    DATA_SUFFIX,
-    OPTIMIZER_SUFFIX,
-    RELEASED_PREFIX,
-    STATE_FILE,
-    CheckpointError,
-    files_of,
-    find_prefix,
-)
+from gpt2.checkpoints.bundle import read_values
+from gpt2.checkpoints.files import OPTIMIZER_SUFFIX, STATE_FILE, CheckpointError, files_of, find_prefix
+from gpt2.checkpoints.source import as_params
 from gpt2.hparams import HParams, variable_shapes
 from gpt2.system.files import WriteError, whole_file
-from gpt2.system.tensorflow import interrupts_held_back, tf
-
-
-def read_values(prefix: str, shapes: dict[str, list[int]]) -> Iterator[tuple[str, tf.Tensor]]:
-    """Yield (name, float32 tensor) for each variable in shapes, one at a time.
-
-    All names, shapes and dtypes are checked before the first is read; variables that shapes does
-    not name, such as an optimizer's, are passed over. Raises CheckpointError.
-    """
-    with as_tensorflow_reads(prefix) as readable:
-        check_variables(prefix, readable, shapes)
-        for name in shapes:
-            yield name, read_value(prefix, readable, name)
-
-
-@contextlib.contextmanager
-def as_tensorflow_reads(prefix: str) -> Iterator[str]:
-    """The prefix under which TensorFlow finds the checkpoint at prefix while it reads it.
-
-    TensorFlow takes what it is to read for a pattern, in UTF-8. A path that is another one as a
-    pattern, or none, is read through links of plain names.
-    """
-    if is_plain(prefix):
-        yield prefix
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            place = tempfile.gettempdir() if is_plain(tempfile.gettempdir()) else '/tmp'
-            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=place))
-            link = os.path.join(folder, RELEASED_PREFIX)
-            for path in files_of(prefix):
-                os.symlink(os.path.abspath(path), link + path.removeprefix(prefix))
-        except OSError as error:
-            reach = f'{prefix} cannot be linked to from {place} ({error.strerror})'
-            raise CheckpointError(f'{reach}; free space there, or give the folder another name') from None
-        yield link
-
-
-def is_plain(path):
-    """Whether TensorFlow finds what lies at path. On Windows, where \\ divides folders, it knows no [ and names
-    hold no other mark of a pattern."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return os.name == 'nt' or not set(path) & set('*?[\\')
-
-
-def check_variables(prefix, readable, shapes):
-    """readable: where TensorFlow finds prefix."""
-    remedy = 'download the model again, or mend its hparams.json'
-    try:
-        reader = tf.train.load_checkpoint(readable)
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        why = reason(error).replace(readable, prefix)
-        raise CheckpointError(f'{prefix}.index cannot be read ({why}); download the model again') from None
-    found, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    for name, shape in shapes.items():
-        if name not in found:
-            raise CheckpointError(f'{prefix}.index has no variable {name}, expected float32 {list(shape)}; {remedy}')
-        if list(found[name]) != list(shape) or dtypes[name] != tf.float32:
-            expected = f'expected float32 {list(shape)}, found {dtypes[name].name} {found[name]}'
-            raise CheckpointError(f'{prefix}.index: {name} does not fit: {expected}; {remedy}')
-
-
-@interrupts_held_back()
-def read_value(prefix, readable, name):
-    try:
-        return tf.raw_ops.RestoreV2(prefix=readable, tensor_names=[name], shape_and_slices=[''], dtypes=[tf.float32])[0]
-    except tf.errors.OpError as error:
-        why = reason(error).replace(readable, prefix)
-        raise CheckpointError(
-            f'{prefix}{DATA_SUFFIX}: {name} cannot be read ({why}); delete it and download the model again'
-        ) from None
+from gpt2.system.tensorflow import tf
 
 
 def reason(error):
@@ -106,16 +22,13 @@ def reason(error):
 
 
 def load_params(path: str, hparams: HParams) -> dict:
-    """Parameters of the model at path (see find_prefix), as model.forward takes them.
+    """Parameters of the model at path (see find_prefix), as model.forward takes them: TensorFlow variables.
 
     Variable by variable, so that no second copy of the weights is ever in memory. Raises
     CheckpointError in one line naming file, variable, what was expected and what was found.
     """
     shapes = variable_shapes(hparams)
-    values = read_values(find_prefix(path), shapes)
-    progress = tqdm(values, 'loading', len(shapes), unit='variable', leave=False, delay=2, disable=None)
-    new_variable = interrupts_held_back()(tf.Variable)
-    return model.nest({name: new_variable(value, name=name) for name, value in progress})
+    return as_params(read_values(find_prefix(path), shapes), len(shapes))
 
 
 def write_values(prefix: str, values: dict[str, tf.Tensor]) -> None:

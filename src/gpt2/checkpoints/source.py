@@ -140,12 +140,17 @@ def reader(path: str) -> str:
 
 
 def load_params(source: Source) -> dict:
-    """Parameters of a source, as model.forward takes them: TensorFlow variables, made one at a time,
-    so that no second copy of the weights is ever in memory."""
+    """Parameters of a source, as model.forward takes them."""
+    return as_params(source.values(), len(source.shapes))
+
+
+def as_params(values: Iterable[tuple[str, np.ndarray]], count: int) -> dict:
+    """TensorFlow variables of so many (name, value) pairs, nested as model.forward takes them: made one at a time, so
+    that no second copy of the weights is ever in memory."""
     from gpt2 import model
     from gpt2.system.signals import interrupts_held_back
     from gpt2.system.tensorflow import tf
 
     new_variable = interrupts_held_back()(tf.Variable)
-    values = progress.bar(source.values(), 'loading', len(source.shapes), unit='variable', delay=1)
-    return model.nest({name: new_variable(value, name=name) for name, value in values})
+    found = progress.bar(values, 'loading', count, unit='variable', delay=1)
+    return model.nest({name: new_variable(value, name=name) for name, value in found})
