@@ -53,7 +53,10 @@ def load_engine(source: Source, engine: str, precision: str) -> Engine:
 def load_tensorflow(source: Source) -> Engine:
     with progress.doing('loading TensorFlow'):
         from gpt2 import sample
+        from gpt2.system import tensorflow
 
+    if os.getpid() != tensorflow.PROCESS:
+        raise Error('TensorFlow was loaded before this process was forked; load the model after the fork only')
     return sample.Generator(source.hparams, load_params(source))
 
 

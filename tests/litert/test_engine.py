@@ -209,6 +209,16 @@ def test_an_exported_model_runs_without_tensorflow_and_quietly(bundled, tmp_path
     assert f'"tokens": {draw_samples(generator, context, 12, [1], 1, seed=3)[0]}' in out
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='other systems have no such names')
+def test_a_folder_whose_name_is_no_utf8_can_be_sampled_from(tmp_path, tiny, tiny_params):
+    folder = tmp_path / os.fsdecode(b'caf\xe9')
+    folder.mkdir()
+    path = exported_file(open_source(save(folder, TINY, tiny_params)), 'float32')
+    assert path.startswith(str(folder))
+    generator = sample_litert.Generator(path, TINY)
+    assert draw_samples(generator, [3, 1, 4], 12, [1], 1) == draw_samples(tiny[1], [3, 1, 4], 12, [1], 1)
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='memory is given back on Linux alone')
 def test_once_packed_the_weights_are_in_memory_once(bundled):
     hparams = load_hparams(bundled / '7M' / 'hparams.json')

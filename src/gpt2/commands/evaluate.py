@@ -12,7 +12,7 @@ import time
 from gpt2.api import open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, expand
 from gpt2.checkpoints.source import load_params
-from gpt2.commands.flags import boolean, integer, print_utf8, reject_unknown
+from gpt2.commands.flags import MODEL_NAME_HELP, MODELS_DIR_HELP, boolean, integer, print_utf8, reject_unknown
 from gpt2.errors import Error, UsageError
 from gpt2.evaluation import tasks as tasks_package
 from gpt2.evaluation.data import digests, fetch, missing_files
@@ -49,14 +49,12 @@ text8 every byte counts.
                       text, thousands of bytes; CoQA's are conversations). Every figure is marked so, and they are kept
                       apart, in <output_dir>/<model>-first-N.json, .md and .png. Default: all
 --output_dir DIR      where results are saved. Default: evaluation, here
---model_name NAME     folder of the model inside the models folder. Default: 124M if it is there,
-                      else the bundled model
+{MODEL_NAME_HELP}
 --stride N            tokens by which the window moves over long texts, from 1 to n_ctx; smaller is
                       slower and gives lower perplexities. Default: half of n_ctx
 --batch_size N        windows scored at once, at least 1; each needs memory. Default: 4
 --json                print the results as JSON in UTF-8, not as Markdown
---models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
-                      else in the repository
+{MODELS_DIR_HELP}
 """
 
 

@@ -4,7 +4,7 @@ import sys
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, find_model
 from gpt2.checkpoints.source import open_source
-from gpt2.commands.flags import choice, reject_unknown
+from gpt2.commands.flags import MODEL_NAME_HELP, MODELS_DIR_HELP, choice, reject_unknown
 from gpt2.litert.export import PRECISIONS, exported_file
 
 HELP = f"""\
@@ -15,11 +15,9 @@ Export a checkpoint for the LiteRT engine, as models/<name>/litert-<precision>.t
 The sampling scripts do so by themselves when --engine litert is first used. A file that is there and
 belongs to the checkpoint is kept.
 
---model_name NAME     folder of the model inside the models folder, or a path, to a model's folder or to
-                      one checkpoint in it. Default: 124M if it is there, else the bundled model
+{MODEL_NAME_HELP}
 --precision P         float32, or int8: matrices as integers, one scale a row. Default: float32
---models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
-                      else in the repository
+{MODELS_DIR_HELP}
 """
 
 

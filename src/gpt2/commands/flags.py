@@ -19,12 +19,17 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import fire
-
 from gpt2 import __version__, checks
+from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.errors import Error, UsageError
 
 Pair = tuple[str | None, str]  # a flag and its value, or None and a word without a flag
+MODEL_NAME_HELP = """\
+--model_name NAME     folder of the model inside the models folder, or a path to a model's folder or to one
+                      checkpoint in it. Default: 124M if it is there, else the bundled model"""
+MODELS_DIR_HELP = f"""\
+--models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
+                      else where the bundled model is"""
 HELP = {'--help', '-h'}
 VERSION = '--version'
 NEVER_TYPED = '\x00'  # fire splits commands at a separator, by default the lone `-` we read as a file
@@ -60,6 +65,8 @@ def run(
         else:
             pairs = flags_and_words(arguments, function)
             refuse_words(pairs, function)
+            import fire  # here, since it takes as long as all that help needs
+
             command = fire.decorators.SetParseFn(str)(with_values(function, repeated))
             with shortages_named(remedies(function, dict(pairs))):
                 fire.Fire(command, command=[*words, '--', f'--separator={NEVER_TYPED}'])

@@ -5,16 +5,14 @@ import sys
 from typing import Any
 
 from gpt2.api import Model, new_seed, open_model
-from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
-from gpt2.commands.flags import boolean, integer, number, print_utf8, texts
+from gpt2.commands.flags import MODEL_NAME_HELP, MODELS_DIR_HELP, boolean, integer, number, print_utf8, texts
 from gpt2.completion import Completion
 from gpt2.errors import UsageError
 from gpt2.system import progress
 from gpt2.system.text import json_line
 
 SHARED_FLAGS = f"""\
---model_name NAME     folder of the model inside the models folder, or a path to one; 124M, 355M, 774M and
-                      1558M can be downloaded. Default: 124M if it is there, else the bundled model
+{MODEL_NAME_HELP}
 --seed N              integer of at least 0; the same seed, prompt and settings give the same
                       samples, whatever the batch size. Default: other samples every time
 --batch_size N        samples drawn at once, at least 1; faster together, each needs memory. Default: 1
@@ -30,8 +28,7 @@ SHARED_FLAGS = f"""\
                       the model once; or auto: TensorFlow where it would use a graphics card, LiteRT
                       elsewhere. Both draw the same samples. Default: auto
 --precision P         float32; or int8, several times as fast, on LiteRT only. Default: float32
---models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
-                      else in the repository
+{MODELS_DIR_HELP}
 --stop TEXT           end a sample before TEXT; may be given more than once
 --stop_at_end         end a sample at the end-of-text token
 --stream              print text as it is drawn; --nostream to wait for whole samples. Needs

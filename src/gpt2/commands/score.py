@@ -8,7 +8,7 @@ from tqdm import tqdm
 from gpt2.api import Model, open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.checkpoints.source import load_params
-from gpt2.commands.flags import boolean, choice, integer, print_utf8, reject_unknown
+from gpt2.commands.flags import MODEL_NAME_HELP, MODELS_DIR_HELP, boolean, choice, integer, print_utf8, reject_unknown
 from gpt2.errors import UsageError
 from gpt2.scoring.scores import ScoreFunction, score_rows, summary, token_scores
 from gpt2.scoring.texts import check_files, is_regular, texts_by_line, whole_texts
@@ -33,8 +33,7 @@ stays. A word is what white space divides; bytes are those of UTF-8; both are co
 
 --lines               score each line by itself, without its end, and print one result a line, with the line's
                       number. Every line has one: of an empty line it is log-probability 0 of no tokens
---model_name NAME     folder of the model inside the models folder. Default: 124M if it is there,
-                      else the bundled model
+{MODEL_NAME_HELP}
 --stride N            tokens by which the window moves, from 1 to n_ctx; each token beyond the first
                       window is predicted from n_ctx - N + 1 tokens or more. Smaller is slower and
                       usually gives the text a higher probability. Default: half of n_ctx
@@ -52,8 +51,7 @@ stays. A word is what white space divides; bytes are those of UTF-8; both are co
                       perplexity_per_word, bits_per_byte, stride, end_of_text. With --lines each has line too,
                       from 1. A figure that would divide by nothing is null
 --batch_size N        windows scored at once, at least 1; each needs memory. Default: 4
---models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
-                      else in the repository
+{MODELS_DIR_HELP}
 """
 
 

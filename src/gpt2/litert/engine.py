@@ -14,6 +14,7 @@ import math
 import mmap
 import os
 import sys
+import tempfile
 import threading
 
 import numpy as np
@@ -108,8 +109,8 @@ class Generator(Engine):
         super().__init__(hparams)
         self.wte, self.wpe = stored_array(path, 'model/wte'), stored_array(path, 'model/wpe')
         self.scales = stored_array(path, 'model/wte/scales') if self.wte.dtype == np.int8 else None
-        with standard_error_held_back():  # LiteRT says what it computes with
-            self.interpreter = Interpreter(path, num_threads=usable_cores())
+        with standard_error_held_back(), plainly_named(path) as name:  # LiteRT says what it computes with
+            self.interpreter = Interpreter(name, num_threads=usable_cores())
             self.interpreter.allocate_tensors()  # packs the weights
         release_pages(path)
         details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
@@ -312,6 +313,19 @@ def as_slice(places):
     return slice(first, last + 1) if last - first + 1 == len(places) else places
 
 
+@contextlib.contextmanager
+def plainly_named(path):
+    """A name of the file at path that LiteRT can take, which is UTF-8, while the context lasts."""
+    try:
+        path.encode()
+        yield path
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = os.path.join(folder, 'link')
+            os.symlink(os.path.abspath(path), link)
+            yield link
+
+
 def usable_cores():
     """Processor cores this process may run on; macOS does not tell, there it is all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -322,7 +336,7 @@ def release_pages(path):
     weights that it has packed."""
     if not os.path.exists('/proc/self/maps'):
         return
-    with open('/proc/self/maps') as maps:
+    with open('/proc/self/maps', errors='surrogateescape') as maps:
         fields = [line.split(maxsplit=5) for line in maps]
     path = os.path.realpath(path)
     for start, end in (field[0].split('-') for field in fields if field[5:] == [f'{path}\n']):

@@ -15,3 +15,5 @@ os.environ.setdefault('TF_NUM_INTEROP_THREADS', '1')
 
 with interrupts_held_back(), standard_error_held_back():
     import tensorflow as tf  # noqa: F401
+
+PROCESS = os.getpid()  # that TensorFlow's threads are in
