@@ -135,7 +135,7 @@ class Model:
         alone = prompt is None or isinstance(prompt, str)
         prompts = [prompt] if alone else check_list('prompt', prompt)
         count = 1 if samples is None else checks.integer('samples', samples, 0)
-        size = checks.integer('batch_size', batch_size, 1) or BATCH_SIZE
+        size = checks.integer('batch_size', batch_size, 1)
         seed = new_seed() if seed is None else seed
         wanted = [(text, number) for text in prompts for number in range(1, count + 1)]
         for text in prompts:  # a bad one is refused before anything is drawn
@@ -193,7 +193,7 @@ class Model:
     def length(self, taken: int, length: int | None, default: int) -> int:
         """Tokens to draw after so many: length, or when it is None the default, shrunk to fit. Raises UsageError."""
         name = f'{self.prefix}length'
-        length = checks.integer(name, length, 1)
+        length = checks.optional_integer(name, length, 1)
         room = self.hparams.n_ctx + 1 - taken
         if length is None:
             return max(1, min(default, room))
@@ -216,7 +216,7 @@ class Model:
         from 1 to n_ctx; None is half of n_ctx. end_of_text: whether the text is scored as what follows the
         end-of-text token; if not, its first token is only context. Raises UsageError.
         """
-        count = checks.integer('likeliest', likeliest, 0) or 0
+        count = checks.integer('likeliest', likeliest, 0)
         stride = check_stride('stride', stride, self.hparams.n_ctx)
         check_text('text', text)
         score = make_score(self.engine, likeliest=min(count, self.hparams.n_vocab))

@@ -7,10 +7,13 @@ from typing import Any
 from gpt2.errors import UsageError
 
 
-def integer(name: str, value: Any, minimum: int) -> int | None:
-    """value, an int or its text, as an int of at least minimum; None (also as text) stays None."""
-    if value in (None, 'None'):
-        return None
+def optional_integer(name: str, value: Any, minimum: int) -> int | None:
+    """value as integer() has it; None (also as text) stays None."""
+    return None if value in (None, 'None') else integer(name, value, minimum)
+
+
+def integer(name: str, value: Any, minimum: int) -> int:
+    """value, an int or its text, as an int of at least minimum."""
     try:
         if isinstance(value, float) and not value.is_integer():
             raise ValueError

@@ -112,7 +112,7 @@ class Engine(abc.ABC):
 
         sampling: fields of Sampling. Raises UsageError when a prompt and length exceed n_ctx + 1.
         """
-        length = integer('length', length, 1) or 1
+        length = integer('length', length, 1)
         for row in context:
             check_window(self.hparams, len(row), length)
         how = Sampling(**sampling)

@@ -105,7 +105,7 @@ class Generator(Engine):
         self.check_usable()
         check_prompt(self.hparams, ids)
         with interrupts_held_back():
-            features = self.features(np.int32([ids]))[0, first:]
+            features = self.features(np.array([ids], np.int32))[0, first:]
             parts = [features[start : start + LOGIT_ROWS] for start in range(0, len(features), LOGIT_ROWS)]
             return [function(self.logits(part).numpy()) for part in parts]
 
@@ -147,8 +147,9 @@ class TensorFlowRows(Rows):
         self.capacity = self.generator.capacity(tokens.shape[1])
         self.cache = model.new_cache(self.hparams, len(prompts), self.capacity)
         self.cached = None if len(rows) == len(prompts) else rows
-        rows = np.array(rows, np.int32)
-        return self.generator.prompt_step(tokens, last, rows, self.noise(), *self.settings, self.cache)
+        return self.generator.prompt_step(
+            tokens, last, np.array(rows, np.int32), self.noise(), *self.settings, self.cache
+        )
 
     def process_tokens(self):
         longest = int(self.positions.max())

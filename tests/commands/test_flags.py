@@ -19,6 +19,8 @@ from gpt2.commands.flags import (
     integer,
     number,
     open_standard_streams,
+    optional_boolean,
+    optional_integer,
     reject_unknown,
     run,
     texts,
@@ -485,10 +487,10 @@ def test_streams_that_were_closed_are_there_all_the_same(monkeypatch, name):
 
 @pytest.mark.parametrize(
     ('value', 'result'),
-    [('0', 0), ('40', 40), (40, 40), (' 7 ', 7), ('+3', 3), (None, None), ('None', None), (2.0, 2)],
+    [('0', 0), ('40', 40), (40, 40), (' 7 ', 7), ('+3', 3), (2.0, 2)],
 )
 def test_integer(value, result):
-    assert integer('seed', value, 0) == result
+    assert integer('seed', value, 0) == optional_integer('seed', value, 0) == result
 
 
 @pytest.mark.parametrize('value', [2**53 + 1, 2**64 - 1, 10**30 + 1])
@@ -497,7 +499,8 @@ def test_integer_takes_any_size_exactly(value):
 
 
 @pytest.mark.parametrize(
-    'value', ['', 'x', '1.5', '4.0', '1e3', 'nan', 'inf', '0x10', '1,000', 'True', '--', 1.5, float('inf'), '９.']
+    'value',
+    [None, 'None', '', 'x', '1.5', '4.0', '1e3', 'nan', 'inf', '0x10', '1,000', 'True', '--', 1.5, float('inf'), '９.'],
 )
 def test_what_is_no_integer_is_refused(value):
     with pytest.raises(UsageError) as error:
@@ -528,14 +531,19 @@ def test_what_is_no_allowed_number_is_refused(value):
     ('value', 'result'),
     [
         ('True', True), ('true', True), ('1', True), ('yes', True), (True, True),
-        ('False', False), ('FALSE', False), ('0', False), ('no', False), (False, False), (None, None), ('None', None),
+        ('False', False), ('FALSE', False), ('0', False), ('no', False), (False, False),
     ],
 )  # fmt: skip
 def test_boolean(value, result):
-    assert boolean('json', value) is result
+    assert boolean('json', value) is optional_boolean('json', value) is result
 
 
-@pytest.mark.parametrize('value', ['', 'maybe', '2', 'tru'])
+@pytest.mark.parametrize('value', [None, 'None'])
+def test_what_may_be_left_out_stays_none(value):
+    assert optional_integer('seed', value, 0) is None and optional_boolean('stream', value) is None
+
+
+@pytest.mark.parametrize('value', [None, '', 'maybe', '2', 'tru'])
 def test_what_is_no_boolean_is_refused(value):
     with pytest.raises(UsageError) as error:
         boolean('json', value)

@@ -11,6 +11,7 @@ import math
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -95,12 +96,14 @@ def read_index(prefix: str) -> tuple[dict[str, Entry], int]:
         raise CheckpointError(f'{path} cannot be read ({why}); download the model again') from None
 
 
-def read_fields(message: bytes) -> dict[int, list[int | bytes]]:
-    """The fields of a protocol buffer: {number: values}."""
-    fields, place = {}, 0
+def read_fields(message: bytes) -> dict[int, list[Any]]:
+    """The fields of a protocol buffer: {number: values}, each an int or bytes."""
+    fields: dict[int, list[Any]] = {}
+    place = 0
     while place < len(message):
         key, place = read_varint(message, place)
         number, kind = key >> 3, key & 7
+        value: int | bytes
         if kind == VARINT:
             value, place = read_varint(message, place)
         elif kind == BYTES:

@@ -67,7 +67,7 @@ def models_with_known_answers() -> set[str]:
 
 def check_command(models_dir: str) -> str:
     """The command that checks a downloaded model, to be given in the repository."""
-    elsewhere = os.path.realpath(models_dir) != os.path.join(REPOSITORY, 'models')
+    elsewhere = os.path.realpath(models_dir) != os.path.join(REPOSITORY or '', 'models')
     place = f'GPT2_MODELS={shlex.quote(os.path.abspath(models_dir))} ' if elsewhere else ''
     return f'{place}python -m pytest -m released'
 

@@ -12,7 +12,15 @@ import time
 from gpt2.api import open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, expand
 from gpt2.checkpoints.source import load_params
-from gpt2.commands.flags import MODEL_NAME_HELP, MODELS_DIR_HELP, boolean, integer, print_utf8, reject_unknown
+from gpt2.commands.flags import (
+    MODEL_NAME_HELP,
+    MODELS_DIR_HELP,
+    boolean,
+    integer,
+    optional_integer,
+    print_utf8,
+    reject_unknown,
+)
 from gpt2.errors import Error, UsageError
 from gpt2.evaluation import tasks as tasks_package
 from gpt2.evaluation.data import digests, fetch, missing_files
@@ -64,7 +72,7 @@ def evaluate_model(
 ) -> None:  # fmt: skip
     reject_unknown(extra, unknown)
     download, json = boolean('download', download), boolean('json', json)
-    batch_size, limit = integer('batch_size', batch_size, 1) or 4, integer('limit', limit, 1)
+    batch_size, limit = integer('batch_size', batch_size, 1), optional_integer('limit', limit, 1)
     chosen = choose_tasks(tasks)
     model = open_model(model_name, models_dir, prefix='--')
     stride = check_stride('--stride', stride, model.hparams.n_ctx)

@@ -35,7 +35,7 @@ VERSION = '--version'
 NEVER_TYPED = '\x00'  # fire splits commands at a separator, by default the lone `-` we read as a file
 NO_WORDS = 'extra'  # the name a function gives to words without a flag where it has no use for them
 TEXT_FLAGS = {'prompt', 'stop'}  # whose value is often several words
-BOOLEANS = {'true': True, 'false': False, '1': True, '0': False, 'yes': True, 'no': False, 'none': None}
+BOOLEANS = {'true': True, 'false': False, '1': True, '0': False, 'yes': True, 'no': False}
 # Errors of other names that libraries raise where memory is short, by what they say.
 OUT_OF_MEMORY = re.compile(
     r'fail\w* to allocate|unable to allocate|bad_alloc|out of memory|\bOOM\b|Dst tensor is not initialized', re.I
@@ -309,9 +309,14 @@ def reject_unknown(extra: Iterable[str], unknown: Iterable[str]) -> None:
         raise UsageError(f'{word!r} belongs to no flag; put quotes around a text of several words')
 
 
-def integer(name: str, value: Any, minimum: int) -> int | None:
+def integer(name: str, value: Any, minimum: int) -> int:
     """The value of a flag, as checks.integer takes and returns it."""
     return checks.integer(f'--{name}', value, minimum)
+
+
+def optional_integer(name: str, value: Any, minimum: int) -> int | None:
+    """The value of a flag, as checks.optional_integer takes and returns it."""
+    return checks.optional_integer(f'--{name}', value, minimum)
 
 
 def number(name: str, value: Any, allowed: Callable[[float], bool], limits: str) -> float:
@@ -324,8 +329,13 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> str:
     return checks.choice(f'--{name}', value, choices)
 
 
-def boolean(name: str, value: Any) -> bool | None:
-    """value, a bool or its text, as a bool; None stays None."""
+def optional_boolean(name: str, value: Any) -> bool | None:
+    """value as boolean() has it; None (also as text) stays None."""
+    return None if value in (None, 'None') else boolean(name, value)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """value, a bool or its text, as a bool."""
     try:
         return BOOLEANS[str(value).lower()]
     except KeyError:

@@ -5,7 +5,17 @@ import sys
 from typing import Any
 
 from gpt2.api import Model, new_seed, open_model
-from gpt2.commands.flags import MODEL_NAME_HELP, MODELS_DIR_HELP, boolean, integer, number, print_utf8, texts
+from gpt2.commands.flags import (
+    MODEL_NAME_HELP,
+    MODELS_DIR_HELP,
+    boolean,
+    integer,
+    number,
+    optional_boolean,
+    optional_integer,
+    print_utf8,
+    texts,
+)
 from gpt2.completion import Completion
 from gpt2.errors import UsageError
 from gpt2.system import progress
@@ -53,32 +63,26 @@ def check_settings(
     *, seed, nsamples, batch_size, length, temperature, top_k, top_p, stop, stop_at_end, stream, json,
 ):  # fmt: skip
     """Settings from flags, each text or a Python value. Raises UsageError."""
-    drawing = {
-        'length': integer('length', length, 1),
+    drawing: dict[str, Any] = {
+        'length': optional_integer('length', length, 1),
         'temperature': number('temperature', temperature, lambda value: value >= 0, 'of at least 0'),
-        'top_k': required('top_k', integer('top_k', top_k, 0)),
+        'top_k': integer('top_k', top_k, 0),
         'top_p': number('top_p', top_p, lambda value: 0 < value <= 1, 'above 0 and at most 1'),
         'stop': texts(stop),
         'stop_at_end': boolean('stop_at_end', stop_at_end),
     }
     if '' in drawing['stop']:
         raise UsageError('--stop is empty, expected a text of at least one character')
-    json, batch_size = boolean('json', json), integer('batch_size', batch_size, 1) or 1
-    stream = boolean('stream', stream)
+    json, batch_size = boolean('json', json), integer('batch_size', batch_size, 1)
+    stream = optional_boolean('stream', stream)
     if stream and batch_size > 1:
         raise UsageError(f'--stream needs --batch_size 1, not {batch_size}: one sample at a time')
     if stream and json:
         raise UsageError('--stream and --json exclude each other: an object is printed when its sample is whole')
     if stream is None:
         stream = sys.stdout.isatty() and batch_size == 1 and not json
-    nsamples = required('nsamples', integer('nsamples', nsamples, 0))
-    return Settings(integer('seed', seed, 0), nsamples, batch_size, drawing, stream, json)
-
-
-def required(name, value):
-    if value is None:
-        raise UsageError(f'--{name} needs a number')
-    return value
+    nsamples = integer('nsamples', nsamples, 0)
+    return Settings(optional_integer('seed', seed, 0), nsamples, batch_size, drawing, stream, json)
 
 
 def open_for_sampling(model_name, models_dir, engine, precision) -> Model:

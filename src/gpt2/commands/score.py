@@ -62,7 +62,7 @@ def score_files(
     reject_unknown((), unknown)
     lines, json = boolean('lines', lines), boolean('json', json)
     end_of_text, per_token = boolean('end_of_text', end_of_text), boolean('per_token', per_token)
-    batch_size = integer('batch_size', batch_size, 1) or 4
+    batch_size = integer('batch_size', batch_size, 1)
     errors = choice('errors', errors, ('strict', 'replace'))
     if not files:
         raise UsageError('give a text file, or - for standard input; --help shows how')

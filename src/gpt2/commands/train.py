@@ -6,7 +6,7 @@ import sys
 import zlib
 
 from gpt2.checkpoints.folders import BUNDLED_MODEL, DEFAULT_MODELS_DIR, canonical_name, models_folders
-from gpt2.commands.flags import integer, number, reject_unknown
+from gpt2.commands.flags import integer, number, optional_integer, reject_unknown
 from gpt2.encoder import get_encoder
 from gpt2.errors import UsageError
 from gpt2.hparams import load_hparams
@@ -54,11 +54,12 @@ def train_model(
         raise UsageError('give text files and --model_name; --help shows how')
     shape = {'n_ctx': n_ctx, 'n_embd': n_embd, 'n_head': n_head, 'n_layer': n_layer}
     shape = {name: integer(name, value, 2 if name == 'n_ctx' else 1) for name, value in shape.items()}
+    window = optional_integer('window', window, 2)
     rate = learning_rate or (5e-5 if init_from else 1.5e-3)
     settings = Settings(
         steps=integer('steps', steps, 1),
         batch_size=integer('batch_size', batch_size, 1),
-        window=integer('window', window, 2),
+        window=window or 0,
         learning_rate=number('learning_rate', rate, lambda value: value > 0, 'above 0'),
         warmup=integer('warmup', warmup, 0),
         weight_decay=number('weight_decay', weight_decay, lambda value: value >= 0, 'of at least 0'),

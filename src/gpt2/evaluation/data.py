@@ -23,18 +23,20 @@ def fetch(source, path):
     download(source.url, archive, sha256=source.sha256)
     try:
         extract(archive, source.member, path)
-    except (KeyError, AttributeError, OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except (KeyError, OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise DownloadError(f'{archive} holds no readable {source.member} ({error}); delete it and try again') from None
 
 
 def extract(archive, member, path):
     """Write one member of a .zip or a compressed tar file to path."""
     if archive.endswith('.zip'):
-        with zipfile.ZipFile(archive) as packed, packed.open(member) as file, whole_file(path, 'wb') as out:
+        with zipfile.ZipFile(archive) as zipped, zipped.open(member) as file, whole_file(path, 'wb') as out:
             shutil.copyfileobj(file, out)
     else:
-        with tarfile.open(archive) as packed, packed.extractfile(member) as file, whole_file(path, 'wb') as out:
-            shutil.copyfileobj(file, out)
+        with tarfile.open(archive) as packed, whole_file(path, 'wb') as out:
+            if (found := packed.extractfile(member)) is None:
+                raise KeyError(f'{member} is no file')
+            shutil.copyfileobj(found, out)
 
 
 def digests(task, data_dir):

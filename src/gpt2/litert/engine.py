@@ -49,11 +49,11 @@ def top_p_edge(logits, p):
     # a running sum over the whole vocabulary would take as long as sorting it.
     end = len(weights)
     blocks = np.cumsum(weights[end % SUM_BLOCK :].reshape(-1, SUM_BLOCK).sum(axis=1)[::-1])
-    whole = np.count_nonzero(blocks <= limit)
+    whole = int(np.count_nonzero(blocks <= limit))
     end -= whole * SUM_BLOCK
     before = blocks[whole - 1] if whole else 0
     inside = before + np.cumsum(weights[max(end - SUM_BLOCK, 0) : end][::-1])
-    count = whole * SUM_BLOCK + np.count_nonzero(inside <= limit)
+    count = whole * SUM_BLOCK + int(np.count_nonzero(inside <= limit))
     return ascending[-max(count, 1)]
 
 
@@ -79,7 +79,8 @@ def draw(logits, noise, temperature, top_k, top_p):
     # Softmax is blind to a shift; without it a temperature near 0 would overflow.
     with np.errstate(over='ignore'):
         logits = (logits - logits.max()) / np.float32(temperature)
-    edge, kept = -math.inf, logits
+    edge: np.floating | float = -math.inf
+    kept = logits
     if 0 < top_k < len(logits):
         edge = top_k_edge(logits, top_k)
         kept = logits[logits >= edge]

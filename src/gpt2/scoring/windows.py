@@ -7,7 +7,7 @@ predicted, of which the last `count` are scored; at least the first is context.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from gpt2.checks import integer
+from gpt2.checks import optional_integer
 from gpt2.errors import UsageError
 
 Row = tuple[list[int], int]
@@ -16,7 +16,7 @@ Row = tuple[list[int], int]
 def check_stride(name: str, stride: Any, n_ctx: int) -> int:
     """Tokens by which the window moves: stride, or when it is None half the window. Raises UsageError, which calls
     it by name."""
-    stride = integer(name, stride, 1)
+    stride = optional_integer(name, stride, 1)
     if stride is None:
         return max(1, n_ctx // 2)
     if stride > n_ctx:

@@ -64,17 +64,25 @@ def stop_ids(encoder: Encoder) -> list[int]:
     return [token for token, text in texts if is_stop_word(text)]
 
 
+def last_word(text: str) -> int:
+    """Where the last word of a passage begins, with the white space before it."""
+    found = LAST_WORD.search(text)
+    if found is None:
+        raise ValueError(f'{text!r} has no two words')
+    return found.start()
+
+
 def metrics(with_start, model, texts):
     """with_start: whether the context begins with the end-of-text token."""
     def split(text):
-        place = LAST_WORD.search(text).start()
+        place = last_word(text)
         start = model.start if with_start else []
         return start + model.encoder.encode(text[:place]), model.encoder.encode(text[place:])
 
     stop = stop_ids(model.encoder)
-    rows = (conditional(*split(text), model.hparams.n_ctx) for text in model.progress(texts))
+    rows = (conditional(context, ids, model.hparams.n_ctx) for context, ids in map(split, model.progress(texts)))
     found = [
-        result(split(text)[1], scores, set(stop), is_stop_word(text[LAST_WORD.search(text).start() :]))
+        result(split(text)[1], scores, set(stop), is_stop_word(text[last_word(text) :]))
         for text, scores in zip(texts, model.score_rows(rows, stop))
     ]
     words, tokens, *correct = zip(*found)
