@@ -8,6 +8,7 @@ import json
 import math
 import os
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -109,7 +110,9 @@ def load_torch(path: str) -> dict:
         name = os.path.basename(path)
         raise CheckpointError(f'{path} needs PyTorch: pip install torch, or get the model without {name}') from None
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            content = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path) or None)
     except Exception as error:  # whatever a damaged file brings about
         unsafe = 'Weights only load failed' in str(error)
         why = 'it holds more than tensors and plain values, which could be code' if unsafe else 'it is damaged'
