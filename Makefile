@@ -5,7 +5,7 @@
 # make bench  the benchmarks
 # make bench-peers  the same weights on other programs, for each of which it makes an environment
 # The first of these makes .venv and installs requirements.txt there; the tests also install
-# requirements-evaluate.txt. PYTHON=python3.12 make run chooses another Python;
+# requirements-evaluate.txt and requirements-convert.txt. PYTHON=python3.12 make run chooses another Python;
 # ARGS="--length 50" make run adds flags.
 
 PYTHON ?= python3
@@ -19,10 +19,10 @@ INSTALL := $(BIN) -m pip install --quiet --disable-pip-version-check
 run: $(VENV)/installed
 	@$(BIN) src/interactive_conditional_samples.py --model_name 7M $(ARGS)
 
-test: $(VENV)/evaluation
+test: $(VENV)/tests
 	$(BIN) -m pytest
 
-test-all: $(VENV)/evaluation
+test-all: $(VENV)/tests
 	$(BIN) -m pytest -m ""
 
 lint: $(VENV)/linters
@@ -43,8 +43,8 @@ $(VENV)/installed: requirements.txt
 	$(INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/evaluation: requirements-evaluate.txt $(VENV)/installed
-	$(INSTALL) -r requirements-evaluate.txt
+$(VENV)/tests: requirements-evaluate.txt requirements-convert.txt $(VENV)/installed
+	$(INSTALL) -r requirements-evaluate.txt -r requirements-convert.txt
 	@touch $@
 
 $(VENV)/linters: $(VENV)/installed

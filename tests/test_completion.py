@@ -14,7 +14,7 @@ REPLACEMENT = '\ufffd'
 class ChunkEncoder:
     """A vocabulary in which id n + 1 means the n-th of some chunks of bytes; id 0 is end-of-text."""
 
-    encoder = {END_OF_TEXT: 0}  # noqa: RUF012 - read only
+    end_of_text = 0
     errors = 'replace'
 
     def __init__(self, chunks):

@@ -37,7 +37,8 @@ def requirements(name):
 
 def test_the_dependencies_are_those_of_the_requirements():
     assert set(PROJECT['dependencies']) == requirements('requirements.txt')
-    assert set(PROJECT['optional-dependencies']['evaluate']) == requirements('requirements-evaluate.txt')
+    for extra in ('evaluate', 'convert'):
+        assert set(PROJECT['optional-dependencies'][extra]) == requirements(f'requirements-{extra}.txt')
 
 
 def test_the_pythons_are_those_that_make_takes():

@@ -4,7 +4,7 @@ import codecs
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from gpt2.encoder import END_OF_TEXT, Encoder
+from gpt2.encoder import Encoder
 from gpt2.engine import Rows
 
 
@@ -32,7 +32,7 @@ class Completion:
         self.text = ''
         self.finish_reason: str | None = None
         self.encoder, self.stop, self.length = encoder, stop, length
-        self.end_id = encoder.encoder[END_OF_TEXT] if stop_at_end else None
+        self.end_id = encoder.end_of_text if stop_at_end else None
         # A character may be cut between two tokens: its first bytes wait for the others.
         self.decoder = codecs.getincrementaldecoder('utf-8')(encoder.errors)
         self.released = 0

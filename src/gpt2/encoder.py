@@ -8,7 +8,9 @@ import functools
 import heapq
 import json
 import os
+from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
+from typing import IO
 
 import regex
 
@@ -124,14 +126,21 @@ class Encoder:
     Raises VocabularyError when encoder and merges do not belong together.
     """
 
-    def __init__(self, encoder, bpe_merges, errors='replace', added=None, end_of_text=None):
-        bpe_merges = [tuple(pair) for pair in bpe_merges]
+    def __init__(
+        self,
+        encoder: dict[str, int],
+        bpe_merges: Iterable[Sequence[str]],
+        errors: str = 'replace',
+        added: dict[str, int] | None = None,
+        end_of_text: int | None = None,
+    ) -> None:
+        merges = [tuple(pair) for pair in bpe_merges]
         self.encoder = encoder
-        self.bpe_ranks = {pair: rank for rank, pair in enumerate(bpe_merges)}
-        self.added = find_added(encoder, bpe_merges) if added is None else added
+        self.bpe_ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self.added = find_added(encoder, merges) if added is None else added
         self.decoder = {index: spelt(text) for text, index in self.added.items()}
         self.decoder |= {index: token for token, index in self.owners()}
-        check_vocabulary(self, bpe_merges)
+        check_vocabulary(self, merges)
         self.end_of_text = encoder[END_OF_TEXT] if end_of_text is None else end_of_text
         if self.end_of_text not in self.decoder:
             raise VocabularyError(f'the end of text is {end_of_text!r}, which is the id of no token')
@@ -143,24 +152,24 @@ class Encoder:
         longest_first = sorted(self.added, key=len, reverse=True)
         self.added_pattern = regex.compile(f'({"|".join(map(regex.escape, longest_first)) or "(?!)"})')
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of tokens; ids are all below it."""
         return len(self.decoder)
 
-    def owners(self):
+    def owners(self) -> list[tuple[str, int]]:
         """(token, id) of all in encoder but an `<|endoftext|>` that is a second name for an added token."""
         second_names = set() if END_OF_TEXT in self.added else {END_OF_TEXT}
         return [(token, index) for token, index in self.encoder.items() if token not in second_names]
 
-    def bpe(self, token):
+    def bpe(self, token: str) -> str:
         """Tokens of one pre-token, both in the characters of bytes_to_unicode, joined by spaces."""
         return ' '.join(merge(token, self.bpe_ranks))
 
-    def encode_pretoken(self, pretoken):
+    def encode_pretoken(self, pretoken: str) -> list[int]:
         word = [self.byte_encoder[byte] for byte in utf8(pretoken)]
         return [self.encoder[token] for token in merge(word, self.bpe_ranks)]
 
-    def encode(self, text, special=False):
+    def encode(self, text: str, special: bool = False) -> list[int]:
         """Token ids, a list of int, of any string.
 
         special: take added tokens that stand in the text, `<|endoftext|>` among them, for what they are.
@@ -173,7 +182,7 @@ class Encoder:
             ids += [self.added[part]] if place % 2 else self.encode(part)
         return ids
 
-    def decode_bytes(self, tokens):
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """The bytes that token ids stand for. Raises ValueError for an id outside the vocabulary."""
         try:
             text = ''.join([self.decoder[token] for token in tokens])
@@ -181,17 +190,17 @@ class Encoder:
             raise ValueError(f'token id {error.args[0]} is outside the vocabulary of {len(self.decoder)}') from None
         return bytes([self.byte_decoder[character] for character in text])
 
-    def decode(self, tokens):
+    def decode(self, tokens: Iterable[int]) -> str:
         """Text of token ids; bytes that are not UTF-8 are treated as self.errors says."""
         return self.decode_bytes(tokens).decode('utf-8', errors=self.errors)
 
 
-def spelt(text):
+def spelt(text: str) -> str:
     """A text in the characters of bytes_to_unicode."""
     return ''.join(bytes_to_unicode()[byte] for byte in utf8(text))
 
 
-def unspelt(token):
+def unspelt(token: str) -> str:
     """The inverse of spelt, for a token that is whole characters; any other raises ValueError."""
     bytes_of = {character: byte for byte, character in bytes_to_unicode().items()}
     try:
@@ -200,12 +209,12 @@ def unspelt(token):
         raise ValueError(token) from None
 
 
-def made_tokens(bpe_merges):
+def made_tokens(bpe_merges: Iterable[Sequence[str]]) -> dict[str, None]:
     """The tokens that bytes and merges make, as the keys of a dict."""
     return dict.fromkeys([*bytes_to_unicode().values(), *(first + second for first, second in bpe_merges)])
 
 
-def find_added(encoder, bpe_merges):
+def find_added(encoder: dict[str, int], bpe_merges: Iterable[Sequence[str]]) -> dict[str, int]:
     """The added tokens of an encoder.json, {text: id}: `<|endoftext|>` and, where it comes after all that
     bytes and merges make, what the file lists after it.
 
@@ -224,7 +233,7 @@ def find_added(encoder, bpe_merges):
     return added if encoder[END_OF_TEXT] in added.values() else {END_OF_TEXT: encoder[END_OF_TEXT]} | added
 
 
-def check_vocabulary(vocabulary, bpe_merges):
+def check_vocabulary(vocabulary: 'Encoder', bpe_merges: Sequence[Sequence[str]]) -> None:
     """Raise VocabularyError unless the tokens are just those that bytes and merges make, and the added ones."""
     encoder, owners = vocabulary.encoder, vocabulary.owners()
     if len({index for _, index in owners}) < len(owners) or set(vocabulary.decoder) != set(range(len(vocabulary))):
@@ -268,7 +277,7 @@ def parse_ids(file):
     return encoder
 
 
-def parse_end_of_text(file):
+def parse_end_of_text(file: IO[str]) -> int | None:
     """The id of the end token in a generation_config.json, or None."""
     config = json.load(file)
     found = config.get('eos_token_id') if isinstance(config, dict) else config
@@ -278,7 +287,7 @@ def parse_end_of_text(file):
     return found
 
 
-def read_encoder(folder):
+def read_encoder(folder: str) -> Encoder:
     """The Encoder of a folder in the release's layout.
 
     A generation_config.json beside it, which the release has not, names an end token of the model's
@@ -294,12 +303,12 @@ def read_encoder(folder):
         raise VocabularyError(f'{folder}: {error}; download the model again') from None
 
 
-def get_encoder(model_name, models_dir):
+def get_encoder(model_name: str, models_dir: str) -> Encoder:
     """The Encoder of the model in models_dir/model_name. Raises VocabularyError, as read_encoder does."""
     return read_encoder(os.path.join(models_dir, model_name))
 
 
-def write_encoder(folder, vocabulary):
+def write_encoder(folder: str, vocabulary: Encoder) -> None:
     """Write encoder.json and vocab.bpe, and generation_config.json where the release's files would not
     name the end token. Raises VocabularyError for a vocabulary that they cannot hold.
     """
@@ -314,7 +323,7 @@ def write_encoder(folder, vocabulary):
             file.write(text)
 
 
-def listed_ids(vocabulary):
+def listed_ids(vocabulary: Encoder) -> dict[str, int]:
     """The content of encoder.json: first the tokens that bytes and merges make, then `<|endoftext|>`, then
     the added tokens, spelt as the others are, which the release's own reader needs to decode them."""
     made = made_tokens(vocabulary.bpe_ranks)

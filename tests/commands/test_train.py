@@ -5,17 +5,19 @@ import sys
 
 import numpy as np
 import pytest
-from example_models import RELEASE, REPOSITORY, TINY, as_params, random_values
+from example_models import HERE, RELEASE, REPOSITORY, TINY, as_params, random_values, save
 
 from gpt2 import model
 from gpt2.checkpoints import release as checkpoint
+from gpt2.checkpoints.source import open_source
 from gpt2.commands import train
 from gpt2.encoder import get_encoder
 from gpt2.errors import Error, UsageError
+from gpt2.hparams import load_hparams
 from gpt2.system.tensorflow import tf
 from gpt2.training import loop
 from gpt2.training import optimizer as optimizers
-from gpt2.training.folder import starting_point
+from gpt2.training.folder import prepare_folder, starting_point
 
 SCRIPT = REPOSITORY / 'src' / 'train.py'
 TEXT = 'The cat sat on the mat. A dog ran after the cat, and the cat ran up a tall tree. ' * 60
@@ -149,11 +151,23 @@ def test_training_lowers_the_loss_and_starts_from_a_checkpoint():
 
 
 def test_starting_point_takes_the_weights_of_another_model(tmp_path):
-    checkpoint.save(str(tmp_path), 'model.ckpt', TINY, as_params(random_values(TINY, seed=9)))
-    params, optimizer = starting_point(str(tmp_path / 'new'), str(tmp_path), TINY, seed=0)
+    source = open_source(save(tmp_path, TINY, as_params(random_values(TINY, seed=9))))
+    params, optimizer = starting_point(str(tmp_path / 'new'), source, TINY, seed=0)
     found = {name: variable.numpy() for name, variable in model.flatten(params).items()}
     assert all((found[name] == value).all() for name, value in random_values(TINY, seed=9).items())
     assert not any(value.numpy().any() for value in optimizer.values())
+
+
+def test_training_starts_from_a_hugging_face_folder_as_it_is(tmp_path):
+    folder = tmp_path / 'mine'
+    source = prepare_folder(str(folder), str(HERE / 'huggingface' / 'tiny'), None, {}, str(tmp_path))
+    assert source.format == 'huggingface'
+    encoder = get_encoder('mine', str(tmp_path))
+    assert encoder.added == source.encoder.added
+    assert load_hparams(str(folder / 'hparams.json')) == source.hparams
+    params, _ = starting_point(str(folder), source, source.hparams, seed=0)
+    checkpoint.save(str(folder), 'model-1', source.hparams, params)
+    assert open_source(str(folder)).digest() == source.digest()
 
 
 @pytest.mark.parametrize(

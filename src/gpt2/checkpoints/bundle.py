@@ -11,7 +11,6 @@ import math
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -87,43 +86,44 @@ def read_index(prefix: str) -> tuple[dict[str, Entry], int]:
     try:
         with open(path, 'rb') as file:
             table = read_table(file.read())
-        header = read_fields(table.pop(b''))
-        if header.get(2, [0])[0]:
+        header, _ = read_fields(table.pop(b''))
+        if header.get(2):
             raise TableError('its data is big-endian')
-        return {name.decode(): parse_entry(entry) for name, entry in table.items()}, header[1][0]
+        return {name.decode(): parse_entry(entry) for name, entry in table.items()}, header[1]
     except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
         why = getattr(error, 'strerror', None) or (error if isinstance(error, TableError) else 'it is damaged')
         raise CheckpointError(f'{path} cannot be read ({why}); download the model again') from None
 
 
-def read_fields(message: bytes) -> dict[int, list[Any]]:
-    """The fields of a protocol buffer: {number: values}, each an int or bytes."""
-    fields: dict[int, list[Any]] = {}
+def read_fields(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
+    """The fields of a protocol buffer: ({field: number}, {field: its messages})."""
+    numbers: dict[int, int] = {}
+    messages: dict[int, list[bytes]] = {}
     place = 0
     while place < len(message):
         key, place = read_varint(message, place)
-        number, kind = key >> 3, key & 7
-        value: int | bytes
+        field, kind = key >> 3, key & 7
         if kind == VARINT:
-            value, place = read_varint(message, place)
+            numbers[field], place = read_varint(message, place)
         elif kind == BYTES:
             length, place = read_varint(message, place)
-            value, place = message[place : place + length], place + length
+            messages.setdefault(field, []).append(message[place : place + length])
+            place += length
         elif kind in (EIGHT_BYTES, FOUR_BYTES):
             size = 8 if kind == EIGHT_BYTES else 4
-            value, place = int.from_bytes(message[place : place + size], 'little'), place + size
+            numbers[field] = int.from_bytes(message[place : place + size], 'little')
+            place += size
         else:
             raise TableError(f'a field is of kind {kind}')
-        fields.setdefault(number, []).append(value)
-    return fields
+    return numbers, messages
 
 
 def parse_entry(message: bytes) -> Entry:
-    fields = read_fields(message)
-    dimensions = read_fields(fields.get(2, [b''])[0]).get(2, [])
-    dtype, shard, offset, size, checksum = (fields.get(number, [0])[0] for number in (1, 3, 4, 5, 6))
-    shape = tuple(read_fields(dimension).get(1, [0])[0] for dimension in dimensions)
-    return Entry(dtype, shape, shard, offset, size, checksum, sliced=7 in fields)
+    numbers, messages = read_fields(message)
+    dimensions = read_fields(messages.get(2, [b''])[0])[1].get(2, [])
+    dtype, shard, offset, size, checksum = (numbers.get(field, 0) for field in (1, 3, 4, 5, 6))
+    shape = tuple(read_fields(dimension)[0].get(1, 0) for dimension in dimensions)
+    return Entry(dtype, shape, shard, offset, size, checksum, sliced=7 in messages)
 
 
 def serialised(entry: Entry) -> bytes:
@@ -177,7 +177,7 @@ def write_values(prefix: str, values: Iterable[tuple[str, np.ndarray]]) -> None:
     with open(prefix + DATA_SUFFIX, 'wb') as file:
         for name, value in values:
             value = np.ascontiguousarray(value, '<f4')
-            file.write(value.reshape(-1).view(np.uint8))
+            file.write(value.data)
             entry = Entry(FLOAT32, value.shape, 0, offset, value.nbytes, mask(checksum_of(value)))
             entries[name.encode()] = serialised(entry)
             offset += value.nbytes

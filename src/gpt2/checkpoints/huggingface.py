@@ -185,7 +185,7 @@ def as_released(name: str, value: np.ndarray, hparams: HParams, config: dict[str
     if name == 'model/wte':
         return value[: hparams.n_vocab]
     if '/c_attn/' in name:
-        scale = query_scale(config, hparams, int(re.search(r'/h(\d+)/', name)[1]))
+        scale = query_scale(config, hparams, int(name.split('/')[1].removeprefix('h')))
         if scale != 1:
             value = np.concatenate([value[..., : hparams.n_embd] * np.float32(scale), value[..., hparams.n_embd :]], -1)
     return value[np.newaxis] if name.endswith('/w') else value

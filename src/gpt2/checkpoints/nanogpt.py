@@ -1,17 +1,19 @@
 """nanoGPT's ckpt.pt: linear weights stored [outputs, inputs], perhaps without biases, names of a compiled model."""
 
+import contextlib
 import os
 from collections.abc import Callable
 
 import numpy as np
 
+from gpt2.checkpoints import folders
 from gpt2.checkpoints.dtypes import FLOATS
 from gpt2.checkpoints.files import CheckpointError
-from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, find_folder
 from gpt2.checkpoints.huggingface import HEAD, PASSED_OVER, PREFIX, their_name
 from gpt2.checkpoints.source import Source, files_identity, without_unowned_rows
 from gpt2.checkpoints.tensor_files import Tensor, load_torch, torch_file
 from gpt2.encoder import Encoder, read_encoder
+from gpt2.errors import UsageError
 from gpt2.hparams import RELEASED_HPARAMS, HParams, HParamsError, variable_shapes
 
 COMPILED = '_orig_mod.'
@@ -93,6 +95,6 @@ def find_vocabulary(folder: str, rows: int) -> Encoder | None:
     if os.path.exists(os.path.join(folder, 'encoder.json')):
         return read_encoder(folder)
     for name in RELEASED_HPARAMS if rows in RELEASED_ROWS else ():
-        if models := find_folder(name, DEFAULT_MODELS_DIR):
-            return read_encoder(os.path.join(models, name))
+        with contextlib.suppress(UsageError):
+            return read_encoder(folders.find_vocabulary(name))
     return None

@@ -93,7 +93,7 @@ def without_unowned_rows(path: str, hparams: HParams, encoder: Encoder | None) -
 def value_digest(value: np.ndarray) -> str:
     """SHA-256 of a variable's shape and little-endian float32 values."""
     result = hashlib.sha256(f'{list(value.shape)}\n'.encode())
-    result.update(np.ascontiguousarray(value, '<f4').reshape(-1).view(np.uint8))
+    result.update(np.ascontiguousarray(value, '<f4').data)
     return result.hexdigest()
 
 

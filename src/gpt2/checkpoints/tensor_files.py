@@ -8,9 +8,11 @@ import json
 import math
 import os
 import struct
+import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -66,9 +68,10 @@ def read_stored(path: str, offset: int, dtype: str, shape: tuple[int, ...]) -> n
         raise CheckpointError(f'{path} has changed while it was read; run again') from None
 
 
-def write_safetensors(path: str, shapes: dict[str, list[int]], read: Callable, dtype: str) -> None:
+def write_safetensors(path: str, shapes: Mapping[str, Sequence[int]], read: Callable, dtype: str) -> None:
     """Write tensors of these shapes, whose values read(name) gives, float32, in their order. Raises OSError."""
-    header, end = {'__metadata__': {'format': 'pt'}}, 0
+    header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
+    end = 0
     code = next(code for code, name in NAMES.items() if name == dtype)
     for name, shape in shapes.items():
         start, end = end, end + math.prod(shape) * np.dtype(STORED_AS[dtype]).itemsize
@@ -78,7 +81,7 @@ def write_safetensors(path: str, shapes: dict[str, list[int]], read: Callable, d
     with open(path, 'wb') as file:
         file.write(LENGTH.pack(len(text)) + text)
         for name in shapes:
-            file.write(np.ascontiguousarray(narrowed(read(name), dtype)).reshape(-1).view(np.uint8))
+            file.write(np.ascontiguousarray(narrowed(read(name), dtype)).data)
 
 
 def torch_file(path: str, part: Callable[[dict], dict] = lambda content: content) -> dict[str, Tensor]:
@@ -109,7 +112,9 @@ def load_torch(path: str) -> dict:
         name = os.path.basename(path)
         raise CheckpointError(f'{path} needs PyTorch: pip install torch, or get the model without {name}') from None
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            content = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path) or None)
     except Exception as error:  # whatever a damaged file brings about
         unsafe = 'Weights only load failed' in str(error)
         why = 'it holds more than tensors and plain values, which could be code' if unsafe else 'it is damaged'

@@ -10,7 +10,7 @@ from gpt2.system.files import whole_file
 
 NAMED_TOKENS = ('bos_token', 'eos_token', 'unk_token', 'pad_token', 'additional_special_tokens', 'extra_special_tokens')
 # What our encoder does; a tokenizer.json that says otherwise gives other ids.
-OURS = {
+OURS: dict[str, dict[Any, dict[str, Any]]] = {
     'normalizer': {None: {}},
     'pre_tokenizer': {'ByteLevel': {'add_prefix_space': False, 'use_regex': True}},
     'model': {

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from tqdm import tqdm
 
 from gpt2.completion import Completion
-from gpt2.encoder import END_OF_TEXT, Encoder, utf8
+from gpt2.encoder import Encoder, utf8
 from gpt2.errors import UsageError
 from gpt2.hparams import HParams
 from gpt2.scoring.text_stream import Measure, encode_stream
@@ -27,7 +27,7 @@ class LanguageModel:
     def __init__(self, hparams: HParams, params: dict, encoder: Encoder, stride: int, batch_size: int):
         self.hparams, self.params, self.encoder = hparams, params, encoder
         self.stride, self.batch_size = stride, batch_size
-        self.start = [encoder.encoder[END_OF_TEXT]]
+        self.start = [encoder.end_of_text]
 
     @functools.cached_property
     def generator(self):

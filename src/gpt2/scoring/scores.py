@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from gpt2.encoder import END_OF_TEXT, Encoder
+from gpt2.encoder import Encoder
 from gpt2.scoring.text_stream import Measure
 from gpt2.scoring.windows import batches, windows
 
@@ -64,7 +64,7 @@ def score_text(
     the first token is only context and is not among the score's tokens. batch_size: windows scored at once. A text
     of which nothing is scored, such as an empty one, has log-probability 0.
     """
-    start = [encoder.encoder[END_OF_TEXT]] if end_of_text else []
+    start = [encoder.end_of_text] if end_of_text else []
     whole = Text({}, itertools.chain(start, encoder.encode(text)), Measure())
     tokens: list[TokenScore] = []
     for _, ids, found in score_rows(score, [whole], n_ctx, stride, batch_size):

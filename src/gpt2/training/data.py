@@ -7,7 +7,6 @@ import os
 import numpy as np
 from tqdm import tqdm
 
-from gpt2.encoder import END_OF_TEXT
 from gpt2.errors import Error, UsageError
 from gpt2.system import text
 from gpt2.system.files import whole_file
@@ -67,7 +66,7 @@ def encode_documents(paths, encoder, cache_folder):
     cached = os.path.join(cache_folder, f'tokens-{digest.hexdigest()[:16]}.npy')
     if os.path.exists(cached):
         return np.load(cached)
-    end = [encoder.encoder[END_OF_TEXT]]
+    end = [encoder.end_of_text]
     parts = [encoder.encode(document) + end for document in tqdm(texts, 'encoding', unit='file', disable=None)]
     tokens = np.array([token for part in parts for token in part], np.int32)
     with whole_file(cached, 'wb') as file:

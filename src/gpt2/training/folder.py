@@ -2,13 +2,13 @@
 
 import json
 import os
-import shutil
 
 from gpt2.checkpoints.files import OPTIMIZER_SUFFIX, STATE_FILE, find_prefix
 from gpt2.checkpoints.folders import find_model, find_vocabulary
-from gpt2.encoder import get_encoder
+from gpt2.checkpoints.source import load_params, open_source
+from gpt2.encoder import read_encoder, write_encoder
 from gpt2.errors import Error, UsageError
-from gpt2.hparams import HParams, load_hparams, save_hparams, variable_shapes
+from gpt2.hparams import HParams, save_hparams, variable_shapes
 from gpt2.system.files import make_folder, whole_file
 from gpt2.training.optimizer import optimizer_shapes
 
@@ -27,19 +27,14 @@ def holds_run(folder):
 
 
 def prepare_folder(folder, init_from, vocabulary, shape, models_dir):
-    """Make a new model's folder: hparams.json, encoder.json, vocab.bpe. Returns where it starts from."""
-    if init_from:
-        found = find_model(init_from, models_dir, '--init_from')
-        source, hparams = found.folder, load_hparams(os.path.join(found.folder, 'hparams.json'))
-    else:
-        source = find_vocabulary(vocabulary, models_dir)
-        hparams = HParams(n_vocab=len(get_encoder(source, '').encoder), **shape)
+    """Make a new model's folder: hparams.json, encoder.json, vocab.bpe. Returns the Source it starts from, or None."""
+    source = open_source(find_model(init_from, models_dir, '--init_from').path) if init_from else None
+    encoder = source.vocabulary if source else read_encoder(find_vocabulary(vocabulary, models_dir))
     make_folder(folder, 'choose another --models_dir')
-    for name in ('encoder.json', 'vocab.bpe'):
-        with open(os.path.join(source, name), 'rb') as file, whole_file(os.path.join(folder, name), 'wb') as copy:
-            shutil.copyfileobj(file, copy)
+    write_encoder(folder, encoder)
+    hparams = source.hparams if source else HParams(n_vocab=len(encoder), **shape)
     save_hparams(os.path.join(folder, 'hparams.json'), hparams)
-    return found.path if init_from else None
+    return source
 
 
 def check_record(folder, record, resumed):
@@ -70,5 +65,5 @@ def starting_point(folder, source, hparams, seed):
         prefix = find_prefix(folder) + OPTIMIZER_SUFFIX
         optimizer = {name: tf.Variable(value) for name, value in checkpoint.read_values(prefix, shapes)}
         return checkpoint.load_params(folder, hparams), optimizer
-    params = checkpoint.load_params(source, hparams) if source else model.initial_params(hparams, seed)
+    params = load_params(source) if source else model.initial_params(hparams, seed)
     return params, {name: tf.Variable(tf.zeros(shape)) for name, shape in shapes.items()}

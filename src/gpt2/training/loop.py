@@ -11,7 +11,6 @@ import numpy as np
 from tqdm import tqdm
 
 from gpt2.checkpoints.files import RELEASED_PREFIX
-from gpt2.encoder import END_OF_TEXT
 from gpt2.training.data import training_batch
 from gpt2.training.optimizer import adamw, learning_rate
 
@@ -80,8 +79,8 @@ def unigram_loss(train_tokens, rows, n_vocab):
 
 def text_bytes(encoder, rows):
     """Bytes of text that the targets of windows stand for; end-of-text tokens stand for none."""
-    lengths = np.array([len(encoder.decode_bytes([token])) for token in range(len(encoder.encoder))])
-    lengths[encoder.encoder[END_OF_TEXT]] = 0
+    lengths = np.array([len(encoder.decode_bytes([token])) for token in range(len(encoder))])
+    lengths[encoder.end_of_text] = 0
     return int(lengths[rows[:, 1:]].sum())
 
 
