@@ -15,6 +15,7 @@ from samples import CASES, assert_follow, draw_samples
 
 from gpt2 import sample
 from gpt2.checkpoints import bundle, saved_model
+from gpt2.checkpoints.convert import convert
 from gpt2.checkpoints.source import Source, load_params
 from gpt2.errors import UsageError
 from gpt2.hparams import HParams
@@ -215,6 +216,6 @@ def test_vocabulary_and_shape_lie_beside_the_graph(tmp_path):
 
 
 def test_another_dtype_is_refused(tiny, tmp_path):
-    with pytest.raises(UsageError, match='a SavedModel in float16 is not written, only in float32'):
-        saved_model.write(str(tmp_path / 'saved'), tiny, 'float16')
-    assert not (tmp_path / 'saved').exists()
+    with pytest.raises(UsageError, match="--dtype is 'float16', and --to saved_model holds float32"):
+        convert(tiny, str(tmp_path / 'saved'), 'saved_model', 'float16')
+    assert os.listdir(tmp_path) == []

@@ -4,7 +4,6 @@ Files are written with the package `gguf` and read without it: a file may come f
 package's reader follows whatever count a header claims.
 """
 
-import hashlib
 import importlib.util
 import math
 import os
@@ -14,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpt2.checkpoints.dtypes import STORED_AS, narrowed, widened
 from gpt2.checkpoints.files import CheckpointError
-from gpt2.checkpoints.source import Source
-from gpt2.encoder import END_OF_TEXT, Encoder, VocabularyError
-from gpt2.errors import Error, UsageError
+from gpt2.checkpoints.source import Source, files_identity, without_unowned_rows
+from gpt2.checkpoints.tokenizer import in_their_words, make_encoder
+from gpt2.encoder import END_OF_TEXT, VocabularyError
+from gpt2.errors import Error
 from gpt2.hparams import HParams, HParamsError, variable_shapes
-from gpt2.system.files import whole_file
 
 ARCHITECTURE = 'gpt2'
 TOKENIZER = 'gpt2'
@@ -31,8 +31,9 @@ LONGEST_HEADER = 1 << 26  # bytes; that of a GPT-2 takes two million
 ALIGNMENT = 32  # bytes, unless the file says otherwise
 ARRAY, TEXT = 9, 8
 NUMBERS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?', 10: 'Q', 11: 'q', 12: 'd'}
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # kinds of tokens
-FLOATS = {0: ('float32', 4), 1: ('float16', 2), 30: ('bfloat16', 2)}
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # kinds of tokens
+ADDED = (CONTROL, USER_DEFINED)
+FLOATS = {0: 'float32', 1: 'float16', 30: 'bfloat16'}  # the widest first
 QUANTISED = {
     2: 'Q4_0', 3: 'Q4_1', 6: 'Q5_0', 7: 'Q5_1', 8: 'Q8_0', 9: 'Q8_1', 10: 'Q2_K', 11: 'Q3_K', 12: 'Q4_K', 13: 'Q5_K',
     14: 'Q6_K', 15: 'Q8_K',
@@ -81,6 +82,7 @@ class Header:
         if type(alignment) is not int or not 0 < alignment <= LONGEST_HEADER:
             raise ValueError('an alignment that is none')
         self.end = -(-self.place // alignment) * alignment
+        self.data = b''  # has been read
 
     def number(self, code: str) -> Any:
         [value] = struct.unpack_from(f'<{code}', self.data, self.place)
@@ -128,27 +130,27 @@ def read(path: str) -> Source:
     """
     try:
         with open(path, 'rb') as file:
-            data, status = file.read(LONGEST_HEADER), os.fstat(file.fileno())
-        header = Header(data)
+            size = os.fstat(file.fileno()).st_size
+            header = Header(file.read(min(size, LONGEST_HEADER)))
     except OSError as error:
         raise CheckpointError(f'{path} cannot be read ({error.strerror})') from None
     except (struct.error, ValueError, OverflowError) as error:
         reason = 'it breaks off' if isinstance(error, struct.error) else error
         raise CheckpointError(f'{path} has no header of a GGUF file ({reason}); get the file again') from None
-    hparams = read_hparams(path, header)
-    check_tensors(path, header, hparams, status.st_size)
+    rows = read_hparams(path, header)
+    check_tensors(path, header, rows, size)
     head = header.tensors.get(HEAD)
-    if head and not same_bytes(path, header, HEAD, TABLES['model/wte']):
+    if head and not np.array_equal(stored_values(path, header, HEAD), stored_values(path, header, TABLES['model/wte'])):
         raise CheckpointError(f'{path}: {HEAD} differs from token_embd.weight; in GPT-2 they are one')
-    seen = f'{status.st_size} {status.st_mtime_ns} '.encode() + data[: header.end]
+    encoder = read_encoder(path, header)
+    hparams, notices = without_unowned_rows(path, rows, encoder)
+
+    def read_variable(name):
+        value = read_tensor(path, header, name)
+        return value[: hparams.n_vocab] if name == 'model/wte' else value
+
     return Source(
-        path=path,
-        format='gguf',
-        hparams=hparams,
-        encoder=read_encoder(path, header, hparams),
-        read=lambda name: read_tensor(path, header, name),
-        identity=hashlib.sha256(seen).hexdigest(),
-        dtype=widest(header),
+        path, 'gguf', hparams, encoder, read_variable, files_identity([path]), dtype_of(header), tuple(notices)
     )
 
 
@@ -222,49 +224,33 @@ def check_tensor(path, name, tensor, shape, size):
 
 
 def tensor_bytes(tensor):
-    return math.prod(tensor.shape) * FLOATS[tensor.type][1]
+    return math.prod(tensor.shape) * np.dtype(STORED_AS[FLOATS[tensor.type]]).itemsize
 
 
-def same_bytes(path, header, first, second):
-    """Whether two tensors are alike in type and values."""
-    one, other = header.tensors[first], header.tensors[second]
-    return one.type == other.type and np.array_equal(raw_values(path, header, one), raw_values(path, header, other))
-
-
-def raw_values(path, header, tensor):
-    """The flat values of a tensor, unsigned integers as wide as its floats."""
-    width = FLOATS[tensor.type][1]
+def stored_values(path, header, name):
+    """A tensor as the file has it."""
+    tensor = header.tensors[name]
     try:
-        with open(path, 'rb') as file:
-            found = np.fromfile(file, f'<u{width}', math.prod(tensor.shape), offset=header.end + tensor.offset)
-    except OSError as error:
-        raise CheckpointError(f'{path} cannot be read ({error.strerror})') from None
-    if found.size < math.prod(tensor.shape):
-        raise CheckpointError(f'{path} has become shorter while it was read')
-    return found
+        kind, count = STORED_AS[FLOATS[tensor.type]], math.prod(tensor.shape)
+        return np.fromfile(path, kind, count, offset=header.end + tensor.offset).reshape(tensor.shape)
+    except (OSError, ValueError):  # since it was opened
+        raise CheckpointError(f'{path} has changed while it was read; run again') from None
 
 
 def read_tensor(path, header, name):
-    tensor = header.tensors[tensor_name(name)]
-    value = widened(raw_values(path, header, tensor), FLOATS[tensor.type][0]).reshape(tensor.shape)
+    """A variable of the release, float32."""
+    theirs = tensor_name(name)
+    value = widened(stored_values(path, header, theirs), FLOATS[header.tensors[theirs].type])
     return value.T[np.newaxis] if name.endswith('/w') else value
 
 
-def widened(bits, dtype):
-    """float32 values of the bits of a dtype, exactly."""
-    if dtype == 'bfloat16':
-        return (bits.astype(np.uint32) << 16).view(np.float32)
-    return bits.view(dtype).astype(np.float32, copy=False)
-
-
-def widest(header):
+def dtype_of(header):
     """The widest dtype among the matrices; norms, biases and positions are float32 in most files."""
-    matrices = [name for name in header.tensors if re.search('(qkv|output|up|down|embd).weight$', name)]
-    types = {header.tensors[name].type for name in matrices if name != TABLES['model/wpe']}
-    return FLOATS[min(types)][0]
+    matrices = [name for name in header.tensors if re.search('(qkv|output|up|down|token_embd).weight$', name)]
+    return FLOATS[min(header.tensors[name].type for name in matrices)]
 
 
-def read_encoder(path, header, hparams):
+def read_encoder(path, header):
     """The Encoder of a header's tokenizer, None if it has none. Tokens that are marked as unused are none."""
     keys = {name.removeprefix('tokenizer.ggml.'): value for name, value in header.keys.items()}
     if 'tokens' not in keys:
@@ -273,59 +259,49 @@ def read_encoder(path, header, hparams):
         if keys.get(name, expected) != expected:
             raise CheckpointError(f'{path}: tokenizer.ggml.{name} is {keys[name]!r}, expected {expected!r}')
     tokens, merges = keys['tokens'], keys.get('merges', [])
-    kinds = keys.get('token_type', [NORMAL] * len(tokens))
     try:
-        if len(kinds) != len(tokens) or len(tokens) > hparams.n_vocab:
-            raise VocabularyError(f'{len(tokens)} tokens, {len(kinds)} token types, {hparams.n_vocab} rows')
+        kinds = keys.get('token_type', [NORMAL] * len(tokens))
+        if len(kinds) != len(tokens):
+            raise VocabularyError(f'{len(tokens)} tokens and {len(kinds)} token types')
         kind_of = list(zip(tokens, kinds))
-        # encoder.json holds the end of text beside what merges make.
-        vocabulary = {text: i for i, (text, kind) in enumerate(kind_of) if kind == NORMAL or text == END_OF_TEXT}
-        added = {text: i for i, (text, kind) in enumerate(kind_of) if kind in (CONTROL, USER_DEFINED)}
+        added = {text: i for i, (text, kind) in enumerate(kind_of) if kind in ADDED or text == END_OF_TEXT}
+        vocabulary = {text: i for i, (text, kind) in enumerate(kind_of) if kind == NORMAL}
         pairs = [tuple(merge.split(' ')) for merge in merges]
         if not all(len(pair) == 2 for pair in pairs):
             raise VocabularyError('a merge is not two tokens')
-        return Encoder(vocabulary, pairs, added=added, end_of_text=keys.get('eos_token_id'))
+        ends = [keys.get('eos_token_id'), added.get(END_OF_TEXT)]
+        return make_encoder(vocabulary, pairs, added, [end for end in ends if end in added.values()])
     except (VocabularyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f'{path}: its tokenizer is none of GPT-2 ({error})') from None
+        why = in_their_words(error, 'tokenizer.ggml.tokens and tokenizer.ggml.merges')
+        raise CheckpointError(f'{path}: its tokenizer is none of GPT-2 ({why})') from None
 
 
 # Writing
 
 
 def write(destination: str, source: Source, dtype: str = 'float32') -> None:
-    """Write a model as a GGUF file, tensor by tensor, whole or not at all.
+    """Write a model as a new GGUF file, tensor by tensor. Raises Error, OSError.
 
-    dtype: float32, float16 or q8_0. It is that of the matrices; norms, biases and positions stay float32,
-    as llama.cpp wants them, and matrices whose rows are no multiple of 32 become float16 instead of q8_0.
-    Raises UsageError, CheckpointError, WriteError; Error where the package gguf is not installed.
+    dtype: of DTYPES. It is that of the matrices; norms, biases and positions stay float32, as llama.cpp
+    wants them, and matrices whose rows are no multiple of 32 become float16 instead of q8_0.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f'a GGUF file in {dtype} is not written, only in {", ".join(DTYPES)}')
-    if source.encoder is None:
-        raise CheckpointError(f'{source.path} has no vocabulary, and a GGUF file must hold one')
     if importlib.util.find_spec('gguf') is None:
         raise Error('writing GGUF needs the package gguf: pip install -r requirements-convert.txt')
     types = {name: stored_type(name, shape, dtype) for name, shape in source.shapes.items()}
-    with whole_file(destination, 'wb') as file:
-        write_header(file.name, source, dtype, types)
-        file.seek(0, os.SEEK_END)
+    write_header(destination, source, dtype, types)
+    with open(destination, 'ab') as file:
         for name, value in source.values():
-            pad(file)
-            file.write(stored(source.path, name, value, types[name]))
-        pad(file)
-
-
-def pad(file):
-    file.write(bytes(-file.tell() % ALIGNMENT))
+            file.write(stored(value, types[name]))
+            file.write(bytes(-file.tell() % ALIGNMENT))
 
 
 def write_header(path, source, dtype, types):
-    """Everything before the tensors, by the package, which opens the file by its name."""
+    """Write everything before the tensors."""
     import gguf
 
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     add_keys(writer, source, dtype)
-    add_tokenizer(writer, source.encoder, source.hparams.n_vocab)
+    add_tokenizer(writer, source.vocabulary)
     for name, shape in source.shapes.items():
         shape = file_shape(shape)
         size = math.prod(gguf.quants.quant_shape_to_byte_shape(shape, types[name]))
@@ -334,6 +310,7 @@ def write_header(path, source, dtype, types):
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
+        writer.write_padding(writer.fout[0], writer.fout[0].tell())
     finally:
         writer.close()
 
@@ -359,8 +336,8 @@ def add_keys(writer, source, dtype):
     writer.add_file_type(kinds[dtype])
 
 
-def add_tokenizer(writer, encoder, n_vocab):
-    tokens, kinds = token_list(encoder, n_vocab)
+def add_tokenizer(writer, encoder):
+    tokens, kinds = token_list(encoder)
     writer.add_tokenizer_model(TOKENIZER)
     writer.add_tokenizer_pre(PRETOKENIZER)
     writer.add_token_list(tokens)
@@ -370,11 +347,11 @@ def add_tokenizer(writer, encoder, n_vocab):
     writer.add_eos_token_id(encoder.end_of_text)
 
 
-def token_list(encoder, n_vocab):
-    """(tokens, their kinds) of all rows of wte; a row that no token owns gets a name that is never drawn."""
-    tokens, kinds = [f'[PAD{index}]' for index in range(n_vocab)], [UNUSED] * n_vocab
+def token_list(encoder):
+    """(tokens, their kinds), by id."""
+    tokens, kinds = [''] * len(encoder), [NORMAL] * len(encoder)
     for text, index in encoder.encoder.items():
-        tokens[index], kinds[index] = text, NORMAL
+        tokens[index] = text
     for text, index in encoder.added.items():
         tokens[index], kinds[index] = text, CONTROL
     return tokens, kinds
@@ -388,13 +365,9 @@ def stored_type(name, shape, dtype):
     return Type.Q8_0 if dtype == 'q8_0' and file_shape(shape)[-1] % 32 == 0 else Type.F16
 
 
-def stored(path, name, value, kind):
-    """A variable as the file holds it: matrices [outputs, inputs]; q8_0 as bytes."""
+def stored(value, kind):
+    """A variable as the file holds it: matrices [outputs, inputs]; q8_0 as bytes. Raises Error: see narrowed()."""
     from gguf.quants import quantize
 
     value = np.ascontiguousarray(value[0].T) if value.ndim == 3 else value
-    with np.errstate(over='ignore'):
-        result = quantize(value, kind)
-    if result.dtype == np.float16 and not np.isfinite(result).all() and np.isfinite(value).all():
-        raise CheckpointError(f'{path}: {name} holds {np.abs(value).max()}, more than float16 can; take float32')
-    return result
+    return quantize(value, kind) if kind not in FLOATS else narrowed(value, FLOATS[kind])

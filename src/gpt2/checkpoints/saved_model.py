@@ -13,9 +13,8 @@ from gpt2 import model, sample
 from gpt2.checkpoints import bundle
 from gpt2.checkpoints.source import Source
 from gpt2.encoder import write_encoder
-from gpt2.errors import UsageError
 from gpt2.hparams import HParams, save_hparams, variable_shapes
-from gpt2.system.files import make_folder, whole_file
+from gpt2.system.files import make_folder
 from gpt2.system.tensorflow import tf
 
 DTYPES = ('float32',)
@@ -26,12 +25,11 @@ GREEDY_BELOW = np.finfo(np.float32).tiny  # temperatures that mean the likeliest
 
 
 def write(destination: str, source: Source, dtype: str = 'float32') -> None:
-    """Write a model as a SavedModel folder; saved_model.pb comes last. Raises Error, OSError.
+    """Write a model as a new SavedModel folder. Raises Error, OSError.
 
-    Vocabulary and hparams.json lie in assets.extra, for programs that turn text into tokens.
+    dtype: of DTYPES, of which there is one. Vocabulary and hparams.json lie in assets.extra, for programs
+    that turn text into tokens.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f'a SavedModel in {dtype} is not written, only in {", ".join(DTYPES)}')
     prefix, extra = os.path.join(destination, VARIABLES), os.path.join(destination, EXTRA)
     for folder in (os.path.dirname(prefix), extra):
         make_folder(folder, 'choose another destination')
@@ -39,7 +37,7 @@ def write(destination: str, source: Source, dtype: str = 'float32') -> None:
         write_encoder(extra, source.encoder)
     save_hparams(os.path.join(extra, 'hparams.json'), source.hparams)
     bundle.write_values(prefix, source.values(sorted(source.shapes)))
-    with whole_file(os.path.join(destination, GRAPH), 'wb') as file:
+    with open(os.path.join(destination, GRAPH), 'wb') as file:
         file.write(package(source.hparams).SerializeToString())
 
 
