@@ -1,8 +1,9 @@
 """Fetching models from a server that behaves like the hub, and from one that does not."""
 
 import json
-import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from hashlib import sha256
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from hub_server import COMMIT, HubServer
 
 from gpt2.checkpoints import hub
+from gpt2.checkpoints.files import CheckpointError
 from gpt2.checkpoints.hub import Reference, download_from_hub, folder_name, from_environment, parse
-from gpt2.errors import Error, UsageError
+from gpt2.errors import UsageError
 from gpt2.system import download as module
 from gpt2.system.download import ATTEMPTS, DownloadError
 
@@ -20,7 +22,7 @@ NAME = 'someone/some-model'
 LATER = '2' * 40
 SECRET = 'hf_SecretOfTheUser'
 FILES = {
-    'config.json': b'{"model_type": "gpt2"}',
+    'config.json': b'{"model_type": "gpt2", "n_layer": 2}',
     'vocab.json': b'{}',
     'merges.txt': b'#version: 0.2\n',
     'generation_config.json': b'{}',
@@ -31,15 +33,6 @@ FILES = {
 }
 NEEDED = ['config.json', 'generation_config.json', 'merges.txt', 'model.safetensors', 'vocab.json']
 SHARDS = ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors']
-
-
-class NotOursError(Error):
-    """What a checker of config.json raises."""
-
-
-def check_config(config):
-    if config.get('model_type') != 'gpt2':
-        raise NotOursError(f'model_type is {config.get("model_type")!r}, expected gpt2')
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +59,7 @@ def fetch(server, folder, monkeypatch):
     def call(model=f'hf:{NAME}', token=''):
         monkeypatch.setenv('HF_ENDPOINT', server.url + '/')
         monkeypatch.setenv('HF_TOKEN', token)
-        return download_from_hub(parse(model), str(folder), from_environment(), check_config)
+        return download_from_hub(parse(model), str(folder), from_environment())
 
     return call
 
@@ -242,7 +235,7 @@ def test_a_file_of_another_commit_is_refused(server, fetch, folder):
         lambda handler: handler.send_whole(b'{}', {'X-Repo-Commit': LATER, 'ETag': '"x"'})
     ]
     refused(fetch, f'is of commit {LATER}, asked for was {COMMIT}')
-    assert os.listdir(folder) == []
+    assert not folder.exists()
 
 
 def test_another_model_or_revision_is_not_fetched_into_the_folder(server, fetch, folder):
@@ -253,6 +246,27 @@ def test_another_model_or_revision_is_not_fetched_into_the_folder(server, fetch,
     refused(fetch, f'is of {NAME}@main, not of another/some-model@main; remove it', 'hf:another/some-model')
     refused(fetch, f'is of {NAME}@main, not of {NAME}@v2', f'hf:{NAME}@v2')
     assert contents(folder) == before
+
+
+def test_of_two_processes_one_asks_and_both_have_the_same_revision(server, fetch, folder):
+    server.repositories[NAME][LATER] = {name: body + b' ' for name, body in FILES.items()}
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def slow(handler):
+        arrived.set()
+        go_on.wait(60)
+        handler.behave()
+        server.branches[NAME]['main'] = LATER
+
+    server.faults[LISTING] = [slow]
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(fetch)
+        assert arrived.wait(60)
+        second = pool.submit(fetch)
+        go_on.set()
+        assert first.result() or second.result()
+    assert [path for _, path, _ in server.asked].count(LISTING) == 1
+    assert contents(folder) == {name: FILES[name] for name in NEEDED}
 
 
 def test_a_folder_from_elsewhere_is_left_alone(server, fetch, folder):
@@ -285,7 +299,10 @@ def test_a_damaged_record_is_refused(server, fetch, folder, record):
 @pytest.mark.parametrize(
     ('config', 'error', 'match'),
     [
-        (b'{"model_type": "llama"}', NotOursError, "model_type is 'llama', expected gpt2"),
+        (b'{"model_type": "llama"}', CheckpointError, "some-model/config.json: model_type is 'llama': not a GPT-2"),
+        (b'{"model_type": "gpt2", "activation_function": "gelu"}', CheckpointError, "activation_function is 'gelu'"),
+        (b'{"model_type": "gpt2", "n_head": 7}', CheckpointError, 'n_embd 768 is not a multiple of n_head 7'),
+        (b'["gpt2"]', CheckpointError, 'config.json is no JSON object'),
         (b'{"model_type"', DownloadError, 'config.json is no JSON'),
         (b'[' * 100_000, DownloadError, 'config.json is no JSON'),
         (None, DownloadError, 'has no config.json'),
@@ -299,7 +316,7 @@ def test_what_is_no_gpt2_is_refused_before_anything_else_is_asked_for(server, fe
         files['config.json'] = config
     refused(fetch, match, error=error)
     assert len(server.asked) == (1 if config is None else 2)
-    assert os.listdir(folder) == []
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -313,7 +330,7 @@ def test_a_repository_that_lacks_a_part_is_refused(server, fetch, folder, missin
     for name in missing:
         del files_of(server)[name]
     refused(fetch, match)
-    assert os.listdir(folder) == []
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -330,7 +347,7 @@ def test_an_index_of_shards_that_are_not_there_is_refused(server, fetch, folder,
     del files_of(server)['model.safetensors']
     files_of(server)['model.safetensors.index.json'] = json.dumps(index).encode()
     refused(fetch, match)
-    assert os.listdir(folder) == []
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize('body', [b'[]', b'{"sha": 5, "siblings": []}', b'{"sha": "main", "siblings": []}', b'{}'])
@@ -383,7 +400,7 @@ def test_the_token_stays_home_when_the_listing_is_elsewhere(server, fetch):
 def test_refusals_of_the_hub_end_at_once_and_say_what_to_do(server, fetch, folder, status, token, match, path):
     server.faults[path] = [status]
     refused(fetch, f'^{NAME}@main: the server answers {status} .*; {match}', f'hf:{NAME}', token)
-    assert os.listdir(folder) == []
+    assert not folder.exists()
 
 
 # A hub that is busy or broken
@@ -412,7 +429,7 @@ def test_the_time_may_be_given_as_a_date(server, fetch, pauses):
 @pytest.mark.parametrize('wait', ['3600', '9' * 400])
 def test_a_pause_that_is_too_long_is_not_waited_for(server, fetch, pauses, wait):
     server.faults[LISTING] = [lambda handler: handler.answer(429, b'', {'Retry-After': wait}, 0)]
-    refused(fetch, 'answers 429 Too Many Requests and asks for a pause of (3600|inf) s')
+    refused(fetch, 'answers 429 Too Many Requests and asks to wait (3600|1000000000) s; try again then')
     assert pauses == []
 
 

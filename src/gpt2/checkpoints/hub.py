@@ -19,10 +19,12 @@ from http import HTTPStatus
 from typing import Any
 
 from gpt2.checkpoints.folders import canonical_name
+from gpt2.checkpoints.huggingface import check_config
 from gpt2.errors import UsageError
 from gpt2.hparams import RELEASED_HPARAMS
 from gpt2.system.download import CHUNK, DownloadError, answer, download, persist, status_line
-from gpt2.system.files import make_folder, whole_file
+from gpt2.system.files import new_folder, whole_file
+from gpt2.system.locks import locked
 
 ENDPOINT = 'https://huggingface.co'
 PREFIX = 'hf:'
@@ -119,24 +121,25 @@ def signature(token):
     return sign
 
 
-def download_from_hub(reference: Reference, folder: str, hub: Hub, check_config: Callable[[Any], None]) -> bool:
+def download_from_hub(reference: Reference, folder: str, hub: Hub) -> bool:
     """Fetch what is missing of a model into its folder; returns whether anything was.
 
-    check_config raises an Error for what config.json holds, parsed, where that is no GPT-2 that can be
-    read; it is called before any other file is asked for. Raises DownloadError, WriteError.
+    A repository that is no GPT-2 that can be read is refused by its config.json, before any other file is
+    asked for. Raises Error; a folder that nothing has come into is then not made.
     """
-    make_folder(folder, 'choose another --models_dir')
     path = os.path.join(folder, RECORD)
-    if not os.path.exists(path):
-        refuse_other_folder(folder)
-        write_record(path, describe(reference, hub, check_config))
-    record = read_record(path)
-    if record.repository != reference.repository or reference.revision not in (record.revision, record.commit):
-        raise DownloadError(
-            f'{folder} is of {record.repository}@{record.revision}, not of {reference.repository}@'
-            f'{reference.revision}; remove it, or choose another --models_dir'
-        )
-    fetched = [download_file(file, folder, record, hub) for file in record.files]
+    with new_folder(folder, 'choose another --models_dir'):
+        with locked(path):
+            if not os.path.exists(path):
+                refuse_other_folder(folder)
+                write_record(path, describe(reference, hub))
+        record = read_record(path)
+        if record.repository != reference.repository or reference.revision not in (record.revision, record.commit):
+            raise DownloadError(
+                f'{folder} is of {record.repository}@{record.revision}, not of {reference.repository}@'
+                f'{reference.revision}; remove it, or choose another --models_dir'
+            )
+        fetched = [download_file(file, folder, record, hub) for file in record.files]
     return any(fetched)
 
 
@@ -147,7 +150,7 @@ def download_file(file, folder, record, hub):
 
 
 def refuse_other_folder(folder):
-    if found := sorted(os.listdir(folder)):
+    if found := sorted(name for name in os.listdir(folder) if not name.startswith(RECORD)):
         raise DownloadError(f'{folder} holds {found[0]} and did not come from the hub; choose another --models_dir')
 
 
@@ -178,13 +181,13 @@ def address(hub, repository, commit):
     return f'{hub.endpoint}/{repository}/resolve/{commit}'
 
 
-def describe(reference, hub, check_config):
+def describe(reference, hub):
     """The Record of a model as the hub has it now."""
     commit, names = list_files(reference, hub)
     base = address(hub, reference.repository, commit)
     if CONFIG not in names:
         raise DownloadError(f'{reference.repository} has no {CONFIG}: it is no model in the layout of the hub')
-    check_config(read_json(f'{base}/{CONFIG}', reference, hub))
+    check_config(f'{reference.repository}/{CONFIG}', read_json(f'{base}/{CONFIG}', reference, hub))
     files = [*vocabulary_files(reference, names), *weights_files(reference, hub, base, names), CONFIG]
     described = [describe_file(name, f'{base}/{name}', reference, hub, commit) for name in files]
     return Record(reference.repository, reference.revision, commit, described)
