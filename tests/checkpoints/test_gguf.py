@@ -1,5 +1,6 @@
 """GGUF files: against the package gguf, against llama.cpp, and against whoever writes bad ones."""
 
+import json
 import os
 import struct
 import subprocess
@@ -9,13 +10,16 @@ from pathlib import Path
 
 import gguf as package
 import numpy as np
+import peers
 import pytest
 from example_models import BUNDLED, REPOSITORY, random_values
+from samples import draw_samples
 
+from gpt2 import sample
 from gpt2.checkpoints import bundle, gguf
 from gpt2.checkpoints.convert import convert
 from gpt2.checkpoints.files import CheckpointError
-from gpt2.checkpoints.source import Source, open_source
+from gpt2.checkpoints.source import Source, load_params, open_source
 from gpt2.encoder import END_OF_TEXT, Encoder, bytes_to_unicode
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams
@@ -455,18 +459,60 @@ except Exception as error:
 
 # llama.cpp
 
+# Takes a file and a list of texts; gives their ids, with and without special tokens, and 100 greedy tokens after each.
 LLAMA = """
-import json, sys
+import itertools, json, sys
 import llama_cpp
 
-path, prompt, special = sys.argv[1:]
-model = llama_cpp.Llama(path, n_ctx=512, verbose=False, logits_all=False)
-ids = model.tokenize(prompt.encode(), add_bos=False, special=False)
-drawn = []
-for token in model.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0, reset=True):
-    drawn.append(token)
-    if len(drawn) == 100:
-        break
-marked = model.tokenize(special.encode(), add_bos=False, special=True)
-print(json.dumps([ids, drawn, marked, model.token_bos(), model.token_eos()]))
+path, texts = sys.argv[1:]
+model = llama_cpp.Llama(path, n_ctx=512, verbose=False)
+
+def ids(text, special):
+    return model.tokenize(text.encode(), add_bos=False, special=special)
+
+def greedy(text):
+    model.reset()
+    return list(itertools.islice(model.generate(ids(text, False), temp=0.0, top_k=1, repeat_penalty=1.0), 100))
+
+found = [[ids(text, False), ids(text, True), greedy(text)] for text in json.loads(texts)]
+print(json.dumps([found, model.token_bos(), model.token_eos()]))
 """
+
+
+def llama(path, texts):
+    folder = peers.ENVIRONMENTS / 'llama.cpp'
+    if not (folder / 'installed').exists():
+        pytest.skip('llama.cpp is not there; `make bench-peers` compiles it')
+    command = [folder / 'bin' / 'python', '-c', LLAMA, path, json.dumps(texts)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+def test_llama_cpp_continues_as_we_do(path, dtype):
+    release = bundle.read(str(BUNDLED))
+    convert(release, path, 'gguf', dtype)
+    # llama.cpp computes gelu by a table of float16. The likeliest two tokens are never closer than 0.01 here.
+    prompts = ['In the garden', "It's 12,345 o'clock;\n\nand   yet"]
+    others = ['Größe, 北京 🙂', ' \t\r\n  x', "WE'LL we'll", '<|endoftext|>']
+    found, bos, eos = llama(path, prompts + others)
+    for text, (plain, _, _) in zip(prompts + others, found):
+        assert plain == release.encoder.encode(text)
+    generator = sample.Generator(release.hparams, load_params(open_source(path)))
+    for (plain, _, greedy), _ in zip(found, prompts):
+        [ours] = draw_samples(generator, plain, 100, [1], 1, temperature=0)
+        assert greedy == ours
+    assert bos == eos == release.encoder.end_of_text
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize('dtype', ['float32', 'q8_0'])
+def test_llama_cpp_loads_vocabularies_that_grew(path, dtype):
+    hparams = HParams(n_vocab=262, n_ctx=512, n_embd=64, n_head=4, n_layer=2)
+    gguf.write(path, source_of(random_values(hparams), hparams, vocabulary(end=START)), dtype)
+    texts = ['abc ab a', f'abc{END_OF_TEXT}<|startoftext|>two words, ünd']
+    found, bos, eos = llama(path, texts)
+    for text, (_, special, greedy) in zip(texts, found):
+        assert special == vocabulary().encode(text, special=True)
+        assert len(greedy) == 100
+    assert (bos, eos) == (END, START)
