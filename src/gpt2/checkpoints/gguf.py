@@ -161,7 +161,7 @@ def read_hparams(path, header):
         found = keys.get('general.architecture')
         raise CheckpointError(f'{path}: general.architecture is {found!r}, expected {ARCHITECTURE!r}')
     table = header.tensors.get(TABLES['model/wte'])
-    n_vocab = table.shape[0] if table and table.shape else None
+    n_vocab = table.shape[0] if table and table.shape else 0
     fields = {'n_ctx': 'context_length', 'n_embd': 'embedding_length', 'n_layer': 'block_count'}
     names = fields | {'n_head': 'attention.head_count'}
     try:
@@ -200,7 +200,8 @@ def check_tensors(path, header, hparams, size):
     """Raise CheckpointError unless the tensors are just a GPT-2's, float, and within size bytes."""
     tensors = header.tensors
     if hparams.n_layer > len(tensors):  # before a shape of 10**18 layers is written out
-        raise CheckpointError(f'{path}: {ARCHITECTURE}.block_count is {hparams.n_layer}, which has more tensors')
+        found = f'{hparams.n_layer}, and there are {len(tensors)} tensors'
+        raise CheckpointError(f'{path}: {ARCHITECTURE}.block_count is {found}; get the file again')
     shapes = {tensor_name(name): file_shape(shape) for name, shape in variable_shapes(hparams).items()}
     if HEAD in tensors:
         shapes[HEAD] = shapes[TABLES['model/wte']]
@@ -252,12 +253,13 @@ def dtype_of(header):
 
 def read_encoder(path, header):
     """The Encoder of a header's tokenizer, None if it has none. Tokens that are marked as unused are none."""
-    keys = {name.removeprefix('tokenizer.ggml.'): value for name, value in header.keys.items()}
+    prefix = 'tokenizer.ggml.'
+    keys = {name.removeprefix(prefix): value for name, value in header.keys.items() if name.startswith(prefix)}
     if 'tokens' not in keys:
         return None
     for name, expected in (('model', TOKENIZER), ('pre', PRETOKENIZER)):
         if keys.get(name, expected) != expected:
-            raise CheckpointError(f'{path}: tokenizer.ggml.{name} is {keys[name]!r}, expected {expected!r}')
+            raise CheckpointError(f'{path}: {prefix}{name} is {keys[name]!r}, expected {expected!r}')
     tokens, merges = keys['tokens'], keys.get('merges', [])
     try:
         kinds = keys.get('token_type', [NORMAL] * len(tokens))
@@ -269,10 +271,10 @@ def read_encoder(path, header):
         pairs = [tuple(merge.split(' ')) for merge in merges]
         if not all(len(pair) == 2 for pair in pairs):
             raise VocabularyError('a merge is not two tokens')
-        ends = [keys.get('eos_token_id'), added.get(END_OF_TEXT)]
+        ends: list[Any] = [keys.get('eos_token_id'), added.get(END_OF_TEXT)]
         return make_encoder(vocabulary, pairs, added, [end for end in ends if end in added.values()])
     except (VocabularyError, TypeError, AttributeError) as error:
-        why = in_their_words(error, 'tokenizer.ggml.tokens and tokenizer.ggml.merges')
+        why = in_their_words(VocabularyError(str(error)), f'{prefix}tokens and {prefix}merges')
         raise CheckpointError(f'{path}: its tokenizer is none of GPT-2 ({why})') from None
 
 
@@ -291,8 +293,13 @@ def write(destination: str, source: Source, dtype: str = 'float32') -> None:
     write_header(destination, source, dtype, types)
     with open(destination, 'ab') as file:
         for name, value in source.values():
+            pad(file)
             file.write(stored(value, types[name]))
-            file.write(bytes(-file.tell() % ALIGNMENT))
+        pad(file)
+
+
+def pad(file):
+    file.write(bytes(-file.tell() % ALIGNMENT))
 
 
 def write_header(path, source, dtype, types):
@@ -310,7 +317,6 @@ def write_header(path, source, dtype, types):
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        writer.write_padding(writer.fout[0], writer.fout[0].tell())
     finally:
         writer.close()
 
