@@ -69,8 +69,11 @@ def read(path: str) -> Source:
 
 def read_config(folder: str) -> dict[str, Any]:
     """The fields of config.json, those of SHAPE and OURS always among them. Raises CheckpointError."""
-    found = read_object(folder, 'config.json')
-    path = os.path.join(folder, 'config.json')
+    return completed(os.path.join(folder, 'config.json'), read_object(folder, 'config.json'))
+
+
+def completed(path: str, found: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a config.json holds, as read_config returns them."""
     kind = found.get('model_type') or next(iter(found.get('architectures') or []), None)
     if kind != 'gpt2' and not str(kind).startswith('GPT2'):
         raise CheckpointError(f'{path}: model_type is {kind!r}: not a GPT-2')
@@ -90,6 +93,13 @@ def check_arithmetic(path: str, config: dict[str, Any]) -> None:
             raise CheckpointError(f'{path}: {name} is {value!r}, and this program computes with {ours[0]!r} alone')
     if isinstance(n_ctx, int) and isinstance(n_positions, int) and n_ctx < n_positions:
         raise CheckpointError(f'{path}: n_ctx is {n_ctx} and n_positions {n_positions}, expected the same')
+
+
+def check_config(path: str, found: Any) -> None:
+    """Raise CheckpointError, which names path, where what a config.json holds is no GPT-2 that can be read."""
+    if not isinstance(found, dict):
+        raise CheckpointError(f'{path} is no JSON object')
+    hparams_of(path, completed(path, found))
 
 
 def hparams_of(path: str, config: dict[str, Any]) -> HParams:

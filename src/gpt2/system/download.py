@@ -6,6 +6,7 @@ processes that want one file the second waits.
 
 import base64
 import contextlib
+import email.utils
 import errno
 import hashlib
 import os
@@ -15,8 +16,9 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -27,8 +29,10 @@ PART_SUFFIX = '.part'
 TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of data
 ATTEMPTS = 5  # in a row that bring nothing new
 PAUSE = 1  # seconds before the second attempt, twice as long before each that follows
+LONGEST_PAUSE = 300  # seconds that a server may ask for
 WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
 CHUNK = 1 << 14  # bytes; what has come of a chunk when the connection breaks is lost
+Answer = TypeVar('Answer')
 NO_NETWORK = {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
 
 
@@ -42,21 +46,22 @@ class UnreachableError(DownloadError):
 
 class BrokenTransferError(Exception):
     """A request that failed in a way in which the next may not. out_of_reach: it met no server, and if it was
-    the first, the next will not either."""
+    the first, the next will not either. pause: seconds for which the server asks."""
 
-    def __init__(self, message, out_of_reach=False):
+    def __init__(self, message, out_of_reach=False, pause=0):
         super().__init__(message)
-        self.out_of_reach = out_of_reach
+        self.out_of_reach, self.pause = out_of_reach, pause
 
 
 def download(
     url: str, path: str, size: int | None = None, sha256: str | None = None,
-    check: Callable[[str], str | None] | None = None,
+    check: Callable[[str], str | None] | None = None, auth: Callable[[Any], Any] | None = None,
 ) -> bool:  # fmt: skip
     """Make path the file at url; returns False if it was there and whole, so that nothing was fetched.
 
     size: its length in bytes where that is known; sha256 and check: see problem(). The MD5 that the
-    server gives, if any, is compared too. Raises DownloadError; path is then as it was before.
+    server gives, if any, is compared too. auth: signs a request, as `requests` takes it; what it adds goes
+    to no other host that the server redirects to. Raises DownloadError; path is then as it was before.
     """
     def find_problem(path):
         return problem(path, size, sha256, check)
@@ -70,18 +75,18 @@ def download(
         with locked(path, waiting):
             if is_whole(path, find_problem):  # by now: another process has fetched it
                 return False
-            fetch_whole(url, path, size, find_problem)
+            fetch_whole(url, path, size, find_problem, auth)
             return True
     except OSError as error:
         remedy = next_step(path + PART_SUFFIX, 'free space, or choose another folder')
         raise DownloadError(f'{path} cannot be written ({error.strerror or error}); {remedy}') from None
 
 
-def fetch_whole(url, path, size, find_problem):
+def fetch_whole(url, path, size, find_problem, auth):
     part_path = path + PART_SUFFIX
     try:
         with open(part_path, 'ab') as part:
-            fetch_and_check(url, part, size, find_problem)
+            fetch_and_check(url, part, size, find_problem, auth)
             os.fsync(part.fileno())
         os.replace(part_path, path)
     finally:
@@ -143,10 +148,10 @@ def start_over(part, why):
     part.seek(0)
 
 
-def fetch_and_check(url, part, size, find_problem):
+def fetch_and_check(url, part, size, find_problem, auth):
     """Fetch into part. A part that an earlier call left may not fit the rest: then once more, from the start."""
     resumed = part.tell() > 0
-    while wrong := wrong_md5(part.name, fetch(url, part, size)) or find_problem(part.name):
+    while wrong := wrong_md5(part.name, fetch(url, part, size, auth)) or find_problem(part.name):
         if not resumed:
             part.truncate(0)
             raise DownloadError(f'{url} {wrong}; it was not kept: try again later or elsewhere')
@@ -160,61 +165,105 @@ def wrong_md5(path, expected):
     return None
 
 
-def fetch(url, part, size):
+def fetch(url, part, size, auth):
     """Append to part until it is whole, in as many requests as that takes; returns the server's MD5 or None."""
+    return persist(url, lambda: receive(url, part, size, auth), part)
+
+
+def persist(url: str, request: Callable[[], Answer], part: Any = None) -> Answer:
+    """What request() returns, made again when it breaks, until too many in a row have brought nothing to part,
+    the file in which what has come is kept, if it is. Raises DownloadError."""
     failures = 0
     while True:
-        before = part.tell()
+        before = size_of(part)
         try:
-            return receive(url, part, size)
+            return request()
         except BrokenTransferError as error:
-            part.flush()
             if error.out_of_reach and not failures:
-                step = next_step(part.name, 'check the network and the address')
+                step = step_after(part, 'check the network and the address')
                 raise UnreachableError(f'{url}: {error}; {step}') from None
-            failures = 1 if part.tell() > before else failures + 1
+            failures = 1 if size_of(part) > before else failures + 1
             if failures == ATTEMPTS:
-                step = next_step(part.name, 'try again later')
+                step = step_after(part, 'try again later')
                 raise DownloadError(f'{url}: {error}, {ATTEMPTS} times in a row; {step}') from None
-            pause = PAUSE * 2 ** (failures - 1)
-            note(f'{os.path.basename(url)}: {error}; trying again in {pause} s')
+            if error.pause > LONGEST_PAUSE:
+                step = step_after(part, 'try again then')
+                raise DownloadError(f'{url}: {error} and asks to wait {error.pause:.0f} s; {step}') from None
+            pause = max(PAUSE * 2 ** (failures - 1), error.pause)
+            note(f'{os.path.basename(url)}: {error}; trying again in {pause:.0f} s')
             time.sleep(pause)
 
 
-def receive(url, part, size):
-    """One request for what part lacks; returns the server's MD5 of the whole file or None."""
+def size_of(part):
+    if part is None:
+        return 0
+    part.flush()
+    return part.tell()
+
+
+def step_after(part, remedy):
+    return next_step(part.name, remedy) if part else remedy
+
+
+@contextlib.contextmanager
+def answer(method: str, url: str, **settings: Any) -> Iterator[Any]:
+    """The response to a request, whose body is yet to be read; settings are those of `requests`.
+
+    Raises BrokenTransferError for what may be better the next time, also in the context, and DownloadError.
+    """
     import requests
 
-    offset = part.tell()
-    headers = {'Accept-Encoding': 'identity'}  # lengths and offsets are those of the file itself
-    if offset:
-        headers['Range'] = f'bytes={offset}-'
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            refuse_other_answers(response, url)
-            total = total_bytes(response)
-            if size is not None and total not in (size, None):
-                raise DownloadError(f'{url} is {total} bytes long, expected {size}; try elsewhere')
-            if response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or total != offset:
-                restart_unless_continued(response, part)
-                append(response, url, part, total)
-            whole = response.status_code == HTTPStatus.OK
-            return response.headers.get('Content-MD5' if whole else 'x-ms-blob-content-md5')
+        with requests.request(method, url, stream=True, timeout=TIMEOUT, **settings) as response:
+            if response.status_code in WORTH_ANOTHER_TRY:
+                raise BrokenTransferError(status_line(response), pause=asked_pause(response))
+            yield response
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise BrokenTransferError(reason(error), out_of_reach(error)) from None
     except (requests.RequestException, ValueError) as error:  # the latter for some addresses that are none
         raise DownloadError(f'{url}: {reason(error)}; check the address') from None
 
 
+def status_line(response: Any) -> str:
+    return f'the server answers {response.status_code} {response.reason}'
+
+
+def asked_pause(response):
+    """Seconds that the header Retry-After asks for, given as such or as a date; 0 if it does not."""
+    value = response.headers.get('Retry-After', '')
+    try:
+        if value.isdecimal():
+            return min(float(value), 1e9)
+        return max(0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0
+
+
+def receive(url, part, size, auth):
+    """One request for what part lacks; returns the server's MD5 of the whole file or None."""
+    offset = part.tell()
+    headers = {'Accept-Encoding': 'identity'}  # lengths and offsets are those of the file itself
+    if offset:
+        headers['Range'] = f'bytes={offset}-'
+    with answer('GET', url, headers=headers, auth=auth) as response:
+        refuse_other_answers(response, url)
+        total = total_bytes(response)
+        if size is not None and total not in (size, None):
+            raise DownloadError(f'{url} is {total} bytes long, expected {size}; try elsewhere')
+        if response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or total != offset:
+            restart_unless_continued(response, part)
+            append(response, url, part, total)
+        whole = response.status_code == HTTPStatus.OK
+        return response.headers.get('Content-MD5' if whole else 'x-ms-blob-content-md5')
+
+
 def refuse_other_answers(response, url):
     """Let pass a file, the rest of one, and word that no rest is there; raise for all else."""
-    status, answer = response.status_code, f'the server answers {response.status_code} {response.reason}'
-    if status in WORTH_ANOTHER_TRY:
-        raise BrokenTransferError(answer)
+    status = response.status_code
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         return
     if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-        raise DownloadError(f'{url}: {answer}; check the address')
+        raise DownloadError(f'{url}: {status_line(response)}; check the address')
     if response.headers.get('Content-Type', '').startswith('text/html'):
         raise DownloadError(f'{url} is a web page, not a file; is a proxy or a login page in between?')
 

@@ -1,0 +1,322 @@
+"""GPT-2s on the Hugging Face hub: which files a model needs, how each is known, and fetching them.
+
+What a folder is made of is written down first, in hub.json: the repository, one commit of it, and
+length and hash of every file. So a branch that moves between two files, or between two calls, never
+mixes two revisions; a later call knows without the network whether the folder is whole; and a folder
+that came from elsewhere is not written over. config.json comes last, since a folder that has none is
+not taken for a model.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import re
+import urllib.parse
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from gpt2.checkpoints.folders import canonical_name
+from gpt2.checkpoints.huggingface import check_config
+from gpt2.errors import UsageError
+from gpt2.hparams import RELEASED_HPARAMS
+from gpt2.system.download import CHUNK, DownloadError, answer, download, persist, status_line
+from gpt2.system.files import new_folder, whole_file
+from gpt2.system.locks import locked
+
+ENDPOINT = 'https://huggingface.co'
+PREFIX = 'hf:'
+KNOWN = {'distilgpt2': 'distilbert/distilgpt2'}
+RECORD = 'hub.json'
+CONFIG = 'config.json'
+INDEX = 'model.safetensors.index.json'
+WHOLE_WEIGHTS = ('model.safetensors', INDEX, 'pytorch_model.bin')  # the first of these that is there
+SHARD = re.compile(r'model-\d{5}-of-\d{5}\.safetensors')
+VOCABULARY = ('vocab.json', 'merges.txt')
+WHOLE_VOCABULARY = 'tokenizer.json'
+OPTIONAL = (
+    *VOCABULARY, WHOLE_VOCABULARY,
+    'added_tokens.json', 'special_tokens_map.json', 'tokenizer_config.json', 'generation_config.json',
+)  # fmt: skip
+LARGEST_JSON = 1 << 25  # bytes of an answer that is read as a whole; a list of many thousand files is shorter
+REDIRECTS = 5
+SCHEMES = ('http://', 'https://')
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A model on the hub: repository is OWNER/NAME; revision a branch, a tag or a commit."""
+
+    repository: str
+    revision: str = 'main'
+
+
+@dataclasses.dataclass(frozen=True)
+class Hub:
+    """Where the hub is, and what `requests` calls to sign a request to it; None where there is no token."""
+
+    endpoint: str
+    auth: Callable[[Any], Any] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file of a model: its length in bytes, and the hash by which the hub knows it; None where it does not say."""
+
+    name: str
+    size: int | None
+    sha256: str | None
+    git_sha1: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What hub.json holds: the files of one commit of a repository, in the order in which they are fetched."""
+
+    repository: str
+    revision: str
+    commit: str
+    files: list[File]
+
+
+def parse(model: str) -> Reference | None:
+    """The model that `hf:OWNER/NAME[@REVISION]` or a known name means; None for any other text.
+
+    Raises UsageError for a text that begins with hf: and does not go on so.
+    """
+    if not model.startswith(PREFIX):
+        return Reference(KNOWN[model.lower()]) if model.lower() in KNOWN else None
+    part, revision = r'[A-Za-z0-9_][A-Za-z0-9._-]*', r'[A-Za-z0-9._/-]+'
+    found = re.fullmatch(f'hf:({part}/{part})(?:@({revision}))?', model)
+    if not found:
+        raise UsageError(f'{model!r} is no model of the hub, expected hf:OWNER/NAME or hf:OWNER/NAME@REVISION')
+    return Reference(found[1], found[2] or 'main')
+
+
+def folder_name(reference: Reference) -> str:
+    """NAME; or OWNER-NAME where NAME is what a released model is called."""
+    owner, name = reference.repository.split('/')
+    released = canonical_name(name) in RELEASED_HPARAMS
+    return f'{owner}-{name}' if released else name
+
+
+def from_environment() -> Hub:
+    """The hub that HF_ENDPOINT and HF_TOKEN name. Raises UsageError, which never shows the token."""
+    endpoint = (os.environ.get('HF_ENDPOINT') or ENDPOINT).rstrip('/')
+    if not endpoint.startswith(SCHEMES):
+        raise UsageError(f'HF_ENDPOINT is {endpoint!r}, expected one that starts with http:// or https://')
+    token = os.environ.get('HF_TOKEN', '').strip()
+    if not re.fullmatch('[!-~]*', token):
+        raise UsageError('HF_TOKEN holds characters that no token has; copy it again')
+    return Hub(endpoint, signature(token) if token else None)
+
+
+def signature(token):
+    def sign(request):
+        request.headers['Authorization'] = f'Bearer {token}'
+        return request
+
+    return sign
+
+
+def download_from_hub(reference: Reference, folder: str, hub: Hub) -> bool:
+    """Fetch what is missing of a model into its folder; returns whether anything was.
+
+    A repository that is no GPT-2 that can be read is refused by its config.json, before any other file is
+    asked for. Raises Error; a folder that nothing has come into is then not made.
+    """
+    path = os.path.join(folder, RECORD)
+    with new_folder(folder, 'choose another --models_dir'):
+        with locked(path):
+            if not os.path.exists(path):
+                refuse_other_folder(folder)
+                write_record(path, describe(reference, hub))
+        record = read_record(path)
+        if record.repository != reference.repository or reference.revision not in (record.revision, record.commit):
+            raise DownloadError(
+                f'{folder} is of {record.repository}@{record.revision}, not of {reference.repository}@'
+                f'{reference.revision}; remove it, or choose another --models_dir'
+            )
+        fetched = [download_file(file, folder, record, hub) for file in record.files]
+    return any(fetched)
+
+
+def download_file(file, folder, record, hub):
+    url = f'{address(hub, record.repository, record.commit)}/{file.name}'
+    check = functools.partial(git_problem, file.git_sha1) if file.git_sha1 else None
+    return download(url, os.path.join(folder, file.name), file.size, file.sha256, check, hub.auth)
+
+
+def refuse_other_folder(folder):
+    if found := sorted(name for name in os.listdir(folder) if not name.startswith(RECORD)):
+        raise DownloadError(f'{folder} holds {found[0]} and did not come from the hub; choose another --models_dir')
+
+
+def write_record(path, record):
+    with whole_file(path) as file:
+        json.dump(dataclasses.asdict(record), file, indent=2)
+        file.write('\n')
+
+
+def read_record(path):
+    """The Record of hub.json. Raises DownloadError if that is none, or names a file that is not of a model."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            values = json.load(file)
+        record = Record(**{**values, 'files': [File(**file) for file in values['files']]})
+        if all(wanted(file.name) for file in record.files):
+            return record
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise DownloadError(f'{path} is damaged; remove its folder and run again')
+
+
+def wanted(name):
+    return name in (CONFIG, *WHOLE_WEIGHTS, *OPTIONAL) or SHARD.fullmatch(name)
+
+
+def address(hub, repository, commit):
+    return f'{hub.endpoint}/{repository}/resolve/{commit}'
+
+
+def describe(reference, hub):
+    """The Record of a model as the hub has it now."""
+    commit, names = list_files(reference, hub)
+    base = address(hub, reference.repository, commit)
+    if CONFIG not in names:
+        raise DownloadError(f'{reference.repository} has no {CONFIG}: it is no model in the layout of the hub')
+    check_config(f'{reference.repository}/{CONFIG}', read_json(f'{base}/{CONFIG}', reference, hub))
+    files = [*vocabulary_files(reference, names), *weights_files(reference, hub, base, names), CONFIG]
+    described = [describe_file(name, f'{base}/{name}', reference, hub, commit) for name in files]
+    return Record(reference.repository, reference.revision, commit, described)
+
+
+def list_files(reference, hub):
+    """(commit, the names of the files at a revision)."""
+    revision = urllib.parse.quote(reference.revision, safe='')
+    url = f'{hub.endpoint}/api/models/{reference.repository}/revision/{revision}'
+    found = read_json(url, reference, hub)
+    try:
+        commit, names = found['sha'], {file['rfilename'] for file in found['siblings']}
+        if re.fullmatch('[0-9a-f]{40}', commit):
+            return commit, names
+    except (TypeError, KeyError):
+        pass
+    raise DownloadError(f'{url} does not answer as the hub does; check HF_ENDPOINT')
+
+
+def vocabulary_files(reference, names):
+    if WHOLE_VOCABULARY not in names and not names.issuperset(VOCABULARY):
+        raise DownloadError(f'{reference.repository} has neither {" and ".join(VOCABULARY)} nor {WHOLE_VOCABULARY}')
+    return [name for name in OPTIONAL if name in names]
+
+
+def weights_files(reference, hub, base, names):
+    """The files of the weights, an index after its shards."""
+    weights = next((name for name in WHOLE_WEIGHTS if name in names), None)
+    if weights is None:
+        raise DownloadError(f'{reference.repository} has none of {", ".join(WHOLE_WEIGHTS)}')
+    if weights != INDEX:
+        return [weights]
+    try:
+        shards = sorted(set(read_json(f'{base}/{INDEX}', reference, hub)['weight_map'].values()))
+    except (TypeError, KeyError, AttributeError):
+        raise DownloadError(f'{reference.repository}: {INDEX} is no index of shards') from None
+    for shard in shards:
+        if not isinstance(shard, str) or not SHARD.fullmatch(shard) or shard not in names:
+            raise DownloadError(f'{reference.repository}: {INDEX} names {shard!r}, which is not there')
+    return [*shards, INDEX]
+
+
+def describe_file(name, url, reference, hub, commit):
+    headers = file_headers(url, reference, hub)
+    sent = headers.get('x-repo-commit', commit)
+    if sent != commit:
+        raise DownloadError(f'{url} is of commit {sent}, asked for was {commit}; run again')
+    size = headers.get('x-linked-size') or headers.get('content-length', '')
+    tag = (headers.get('x-linked-etag') or headers.get('etag', '')).removeprefix('W/').strip('"')
+    return File(
+        name,
+        size=int(size) if size.isdecimal() else None,
+        sha256=tag if re.fullmatch('[0-9a-f]{64}', tag) else None,
+        git_sha1=tag if re.fullmatch('[0-9a-f]{40}', tag) else None,
+    )
+
+
+def file_headers(url, reference, hub):
+    """Headers of a file, keys in lower case, with those of redirects within the hub.
+
+    Another host is not asked: of a large file the hub itself says size and hash as it redirects.
+    """
+    found = {}
+    for _ in range(REDIRECTS):
+        headers, target = persist(url, functools.partial(head, url, reference, hub))
+        found |= headers
+        if target is None:
+            return found
+        found.pop('content-length', None)  # the redirect's own
+        target = urllib.parse.urljoin(url, target)
+        if origin(target) != origin(url):
+            return found
+        url = target
+    raise DownloadError(f'{url} is redirected to without end; check HF_ENDPOINT')
+
+
+def origin(url):
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def head(url, reference, hub):
+    """One request for (a file's headers, where it redirects to or None)."""
+    plain = {'Accept-Encoding': 'identity'}  # lengths are those of the file itself
+    with answer('HEAD', url, headers=plain, auth=hub.auth, allow_redirects=False) as response:
+        refuse(response, reference, hub)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return headers, headers.get('location') if response.is_redirect else None
+
+
+def read_json(url, reference, hub):
+    """A JSON document of the hub, parsed."""
+
+    def get():
+        with answer('GET', url, auth=hub.auth) as response:
+            refuse(response, reference, hub)
+            body = bytearray()
+            for chunk in response.iter_content(CHUNK):
+                body += chunk
+                if len(body) > LARGEST_JSON:
+                    raise DownloadError(f'{url} is longer than {LARGEST_JSON} bytes; check HF_ENDPOINT')
+            return body
+
+    try:
+        return json.loads(persist(url, get))
+    except (ValueError, RecursionError):
+        raise DownloadError(f'{url} is no JSON; check HF_ENDPOINT') from None
+
+
+def refuse(response, reference, hub):
+    """Raise DownloadError for an answer that is neither a file nor a redirect, with what to do about it."""
+    status, model = response.status_code, f'{reference.repository}@{reference.revision}'
+    if status < HTTPStatus.BAD_REQUEST:
+        return
+    remedies = {
+        HTTPStatus.UNAUTHORIZED: 'check HF_TOKEN, which is not accepted or may not read it'
+        if hub.auth
+        else 'check the name; if the model is private, set HF_TOKEN to a token that may read it',
+        HTTPStatus.FORBIDDEN: f'accept the terms at {hub.endpoint}/{reference.repository}, and set HF_TOKEN',
+        HTTPStatus.NOT_FOUND: 'check name and revision' + ('' if hub.auth else '; a private model needs HF_TOKEN'),
+    }
+    raise DownloadError(f'{model}: {status_line(response)}; {remedies.get(status, "check HF_ENDPOINT")}')
+
+
+def git_problem(expected, path):
+    """What is wrong with a file that git knows by a hash, or None."""
+    result = hashlib.sha1(b'blob %d\0' % os.path.getsize(path), usedforsecurity=False)
+    with open(path, 'rb') as file:
+        while chunk := file.read(CHUNK):
+            result.update(chunk)
+    found = result.hexdigest()
+    return None if found == expected else f'has git hash {found}, expected {expected}'
