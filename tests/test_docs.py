@@ -51,7 +51,7 @@ NOT_RUN = {
     r'mkdir -p models$': 'it is there, for Docker',
     r'(\w+=\S+ )?python download_model\.py ': 'it needs a network; tests/commands/test_download_model.py has a server',
     r'(\w+=\S+ )?python -m pytest': 'it runs tests',
-    r'python tests/test_notebook\.py': 'it changes the notebook; tests/test_notebook.py runs it',
+    r'python tests/run_notebook\.py': 'it changes the notebook; tests/test_notebook.py runs it',
     r'python src/evaluate\.py --model_name 124M --data_dir data --download': 'it fetches the files of every task',
     r'(\.venv/bin/)?python benchmarks/': 'it takes minutes to hours, and some need other programs',
 }
