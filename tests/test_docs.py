@@ -22,6 +22,7 @@ from example_models import BUNDLED, REPOSITORY
 from running import PATIENCE, environment
 
 from gpt2.commands.complete import interact_model
+from gpt2.commands.convert import convert_model
 from gpt2.commands.evaluate import evaluate_model
 from gpt2.commands.generate import sample_model
 from gpt2.commands.main import COMMANDS
@@ -33,20 +34,23 @@ PAGES = [
     'benchmarks/README.md', 'models/7M/README.md',
 ]  # fmt: skip
 LINKED = [*PAGES, 'CHANGELOG.md', 'model_card.md', 'src/gpt2/evaluation/tasks/README.md', 'tests/release/README.md']
-SLOW = {'README.md', 'docs/training.md', 'docs/scoring.md'}  # their commands load TensorFlow again and again
+# Their commands load TensorFlow again and again.
+SLOW = {'README.md', 'docs/formats.md', 'docs/training.md', 'docs/scoring.md', 'models/7M/README.md'}
 
 # Flags that make a command quick, in place of what is shown for them, or beside it.
 SMALLER = {
     'complete': {'length': 2},
     'generate': {'length': 2},
-    'train': {'steps': 2, 'batch_size': 1, 'window': 8, 'every': 1},
+    'train': {'steps': 1, 'batch_size': 1, 'window': 8},
     'evaluate': {'limit': 1},
 }
 FROM_SCRATCH = {'n_ctx': 8, 'n_embd': 8, 'n_head': 1, 'n_layer': 1}  # for train without --init_from
 # Beginnings of commands that are not run, and why.
 NOT_RUN = {
     r'make ': 'it makes an environment, for which packages must be fetched; .ci/run does so',
+    r'python src/convert\.py out/ckpt\.pt ': 'it needs PyTorch; tests/checkpoints/test_nanogpt.py has a ckpt.pt',
     r'pip install ': 'it fetches packages; tests/test_packaging.py installs this one',
+    r'curl ': 'it asks a server that Docker runs',
     r'docker(/verify)? ': 'it needs Docker; docker/verify runs these in an image',
     r'mkdir -p models$': 'it is there, for Docker',
     r'(\w+=\S+ )?python download_model\.py ': 'it needs a network; tests/commands/test_download_model.py has a server',
@@ -133,10 +137,11 @@ def smaller(command):
     return program + ''.join(f' --{flag} {value}' for flag, value in flags.items()) + redirection + rest
 
 
-@pytest.fixture
-def clone(tmp_path):
+@pytest.fixture(scope='module')
+def clone(tmp_path_factory):
     """A folder that looks like a clone, with the files that the examples name."""
-    folder, tools = tmp_path / 'clone', tmp_path / 'tools'
+    folder = tmp_path_factory.mktemp('docs') / 'clone'
+    tools = folder.parent / 'tools'
     (folder / 'models' / '7M').mkdir(parents=True)
     tools.mkdir()
     for path in REPOSITORY.iterdir():
@@ -178,14 +183,21 @@ def run_in(folder, *command):
     return done.stdout
 
 
+@pytest.fixture(scope='module')
+def done():
+    """Commands that were run already: a page may show what another has shown."""
+    return set()
+
+
 def marked(pages):
     return [pytest.param(page, marks=pytest.mark.slow) if page in SLOW else page for page in pages]
 
 
 @pytest.mark.parametrize('page', marked(PAGES))
-def test_commands_and_python_run_as_they_are_shown(clone, page):
+def test_commands_and_python_run_as_they_are_shown(clone, done, page):
     for command, output in shown(page):
-        if reason_not_to_run(command) is None:
+        if reason_not_to_run(command) is None and command not in done:
+            done.add(command)
             printed = run_in(clone, 'bash', '-o', 'pipefail', '-c', smaller(command) if output is None else command)
             assert output is None or printed == output, command
     python = [block for block in blocks(page) if block.language == 'python']
@@ -223,7 +235,7 @@ def test_commands_are_taken_apart_and_made_small():
     block = Block('sh', "# first\npython a.py \\\n    --b 1\ncurl -d '{\n}' x\n", None, False)
     assert commands_of(block) == ['python a.py \\\n    --b 1', "curl -d '{\n}' x"]
     assert smaller('python src/train.py a --init_from 7M --steps 60 --window 9') == (
-        'python src/train.py a --init_from 7M --steps 2 --batch_size 1 --window 8 --every 1'
+        'python src/train.py a --init_from 7M --steps 1 --batch_size 1 --window 8'
     )
     assert smaller('gpt2 complete --prompt_file - < a') == 'gpt2 complete --prompt_file - --length 2 < a'
 
@@ -268,6 +280,7 @@ def flags_of(*functions):
     ('page', 'heading', 'functions'),
     [
         ('docs/sampling.md', 'Flags', [interact_model, sample_model]),
+        ('docs/formats.md', 'Other formats', [convert_model]),
         ('docs/training.md', 'Training', [train_model]),
         ('docs/scoring.md', 'Scoring a text', [score_files]),
         ('docs/scoring.md', 'Evaluation', [evaluate_model]),
