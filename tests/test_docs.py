@@ -1,0 +1,299 @@
+"""The documentation: its commands and its Python are run, its links lead somewhere, its tables name every flag.
+
+A command is run as a reader would run it, by a shell, in a folder that looks like a clone: `models/124M` is the
+bundled model there. SMALLER makes it quick. What is printed after a command as its output is compared, and then
+nothing is changed. Commands that cannot be run are in NOT_RUN with the reason; in the pages `sh` fences are commands,
+and a command anywhere else is an error.
+"""
+
+import inspect
+import itertools
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+from example_models import BUNDLED, REPOSITORY
+from running import PATIENCE, environment
+
+from gpt2.commands.complete import interact_model
+from gpt2.commands.convert import convert_model
+from gpt2.commands.evaluate import evaluate_model
+from gpt2.commands.generate import sample_model
+from gpt2.commands.main import COMMANDS
+from gpt2.commands.score import score_files
+from gpt2.commands.train import train_model
+
+PAGES = [
+    'README.md', *sorted(f'docs/{path.name}' for path in (REPOSITORY / 'docs').glob('*.md')),
+    'benchmarks/README.md', 'models/7M/README.md',
+]  # fmt: skip
+LINKED = [*PAGES, 'CHANGELOG.md', 'model_card.md', 'src/gpt2/evaluation/tasks/README.md', 'tests/release/README.md']
+# Their commands load TensorFlow again and again.
+SLOW = {'README.md', 'docs/formats.md', 'docs/training.md', 'docs/scoring.md', 'models/7M/README.md'}
+
+# Flags that make a command quick, in place of what is shown for them, or beside it.
+SMALLER = {
+    'complete': {'length': 2},
+    'generate': {'length': 2},
+    'train': {'steps': 1, 'batch_size': 1, 'window': 8},
+    'evaluate': {'limit': 1},
+}
+FROM_SCRATCH = {'n_ctx': 8, 'n_embd': 8, 'n_head': 1, 'n_layer': 1}  # for train without --init_from
+# Beginnings of commands that are not run, and why.
+NOT_RUN = {
+    r'make ': 'it makes an environment, for which packages must be fetched; .ci/run does so',
+    r'python src/convert\.py out/ckpt\.pt ': 'it needs PyTorch; tests/checkpoints/test_nanogpt.py has a ckpt.pt',
+    r'pip install ': 'it fetches packages; tests/test_packaging.py installs this one',
+    r'curl ': 'it asks a server that Docker runs',
+    r'docker(/verify)? ': 'it needs Docker; docker/verify runs these in an image',
+    r'mkdir -p models$': 'it is there, for Docker',
+    r'(\w+=\S+ )?python download_model\.py ': 'it needs a network; tests/commands/test_download_model.py has a server',
+    r'(\w+=\S+ )?python -m pytest': 'it runs tests',
+    r'python tests/run_notebook\.py': 'it changes the notebook; tests/test_notebook.py runs it',
+    r'python src/evaluate\.py --model_name 124M --data_dir data --download': 'it fetches the files of every task',
+    r'(\.venv/bin/)?python benchmarks/': 'it takes minutes to hours, and some need other programs',
+}
+COMMAND = re.compile(r'^ *(\$ )?(\w+=\S+ )?((\.venv/bin/)?python|pip|make|gpt2|docker|docker/verify|curl|git) .')
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its text, what is printed after it, whether it is a script of its own."""
+
+    language: str
+    text: str
+    output: str | None
+    alone: bool
+
+
+def text_of(page):
+    return (REPOSITORY / page).read_text(encoding='utf-8')
+
+
+def blocks(page):
+    fence = re.compile(
+        r'(?P<alone><!-- a script of its own -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```\n'
+        r'(?=(\n```text\n(?P<output>.*?)^```$)?)',
+        re.MULTILINE | re.DOTALL,
+    )
+    for found in fence.finditer(text_of(page)):
+        yield Block(found['language'], found['text'], found['output'], bool(found['alone']))
+
+
+def commands_of(block):
+    """The commands of a block; one may go on over several lines, after a backslash or within quotes."""
+    lines, found = [], []
+    for line in block.text.splitlines():
+        lines.append(line)
+        try:
+            whole = not line.endswith('\\') and shlex.split('\n'.join(lines), comments=True) is not None
+        except ValueError:  # a quotation goes on
+            continue
+        if whole:
+            command = '\n'.join(lines).strip()
+            found += [command] if command and not command.startswith('#') else []
+            lines = []
+    assert not lines, block.text
+    return found
+
+
+def shown(page):
+    """(command, the output that is shown for it or None) for each of a page."""
+    for block in blocks(page):
+        if block.language == 'sh':
+            commands = commands_of(block)
+            assert block.output is None or len(commands) == 1, block.text
+            yield from ((command, block.output) for command in commands)
+
+
+ALL_COMMANDS = [(page, command) for page in PAGES for command, _ in shown(page)]
+
+
+def reason_not_to_run(command):
+    return next((reason for pattern, reason in NOT_RUN.items() if re.match(pattern, command)), None)
+
+
+def console_name(command):
+    """By which name the console command has what this command runs, or None."""
+    if found := re.match(r'gpt2 (\w+)', command):
+        return found[1]
+    scripts = {entry.script: name for name, entry in COMMANDS.items()}
+    found = re.search(r'python (?:src/|-m src\.)?(\w+)', command)
+    return scripts.get(found[1]) if found else None
+
+
+def smaller(command):
+    """The command with flags of SMALLER in place of those it has."""
+    name = console_name(command)
+    flags = SMALLER.get(name, {}) | (FROM_SCRATCH if name == 'train' and '--init_from' not in command else {})
+    for flag in flags:
+        command = re.sub(rf' --{flag} \S+', '', command)
+    program, redirection, rest = command.partition(' < ')
+    return program + ''.join(f' --{flag} {value}' for flag, value in flags.items()) + redirection + rest
+
+
+@pytest.fixture(scope='module')
+def clone(tmp_path_factory):
+    """A folder that looks like a clone, with the files that the examples name."""
+    folder = tmp_path_factory.mktemp('docs') / 'clone'
+    tools = folder.parent / 'tools'
+    (folder / 'models' / '7M').mkdir(parents=True)
+    tools.mkdir()
+    for path in REPOSITORY.iterdir():
+        if path.name != 'models' and not path.name.startswith('.'):
+            (folder / path.name).symlink_to(path)
+    for path in BUNDLED.iterdir():
+        if '.tflite' not in path.name:
+            (folder / 'models' / '7M' / path.name).symlink_to(path)
+    (folder / 'models' / '124M').symlink_to('7M')
+    for name, arguments in [('python', ''), ('gpt2', '-m gpt2')]:
+        (tools / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        (tools / name).chmod(0o755)
+    write_examples(folder)
+    return folder
+
+
+def write_examples(folder):
+    paragraphs = [line for line in text_of('tests/held_out.txt').splitlines() if line.strip()]
+    for name in ('letters', 'stories', 'data'):
+        (folder / name).mkdir()
+    for name in ('letters', 'stories'):
+        for number, paragraph in enumerate(paragraphs[:3], start=1):
+            (folder / name / f'{number}.txt').write_text(paragraph)
+    (folder / 'letter.txt').write_text(f'{paragraphs[0]}\n')
+    (folder / 'sentences.txt').write_text('\n'.join(paragraphs[:3]))
+    passages = [json.dumps({'text': 'The king was in the garden and the queen was there with the king'})] * 2
+    (folder / 'data' / 'lambada_test.jsonl').write_text('\n'.join(passages))
+    (folder / 'data' / 'wikitext2.test.txt').write_text(' = The king = \n \n The king was in the garden . \n')
+
+
+def run_in(folder, *command):
+    tools = folder.parent / 'tools'
+    changes = {'PATH': f'{tools}{os.pathsep}{os.environ["PATH"]}', 'PYTHONPATH': str(REPOSITORY / 'src')}
+    done = subprocess.run(
+        command, cwd=folder, env=environment(**changes), input='The king\n', capture_output=True, encoding='utf-8',
+        timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and 'Traceback' not in done.stderr, (command, done.stderr)
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def done():
+    """Commands that were run already: a page may show what another has shown."""
+    return set()
+
+
+def marked(pages):
+    return [pytest.param(page, marks=pytest.mark.slow) if page in SLOW else page for page in pages]
+
+
+@pytest.mark.parametrize('page', marked(PAGES))
+def test_commands_and_python_run_as_they_are_shown(clone, done, page):
+    for command, output in shown(page):
+        if reason_not_to_run(command) is None and command not in done:
+            done.add(command)
+            printed = run_in(clone, 'bash', '-o', 'pipefail', '-c', smaller(command) if output is None else command)
+            assert output is None or printed == output, command
+    python = [block for block in blocks(page) if block.language == 'python']
+    scripts = [block.text for block in python if block.alone]
+    scripts.append('\n'.join(block.text for block in python if not block.alone))
+    for number, script in enumerate(filter(None, scripts)):
+        (clone / f'{number}.py').write_text(script, encoding='utf-8')
+        run_in(clone, 'python', f'{number}.py')
+
+
+@pytest.mark.parametrize('pattern', NOT_RUN)
+def test_what_is_not_run_is_in_the_pages(pattern):
+    assert any(re.match(pattern, command) for _, command in ALL_COMMANDS)
+
+
+@pytest.mark.parametrize(('page', 'command'), ALL_COMMANDS)
+def test_what_a_command_names_is_there(page, command):
+    """Also of commands that are not run."""
+    for file in re.findall(r'(?:python3? |^)([\w./]+\.py|docker/\w+)', command) + re.findall(r'-[rf] (\S+)', command):
+        assert (REPOSITORY / file).exists(), file
+    for target in re.findall(r'^make ([\w-]+)$', command):
+        assert re.search(rf'^{target}:', text_of('Makefile'), re.MULTILINE)
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_no_command_hides_where_it_is_not_run(page):
+    text = re.sub(r'^```sh\n.*?^```$', '', text_of(page), flags=re.MULTILINE | re.DOTALL)
+    code = [block.text for block in blocks(page) if block.language not in ('sh', 'python')]
+    indented = re.findall(r'^ {4}.*$', re.sub(r'^```.*?^```$', '', text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    lines = itertools.chain(indented, *(block.splitlines() for block in code))
+    assert not [line for line in lines if COMMAND.match(line)]
+
+
+def test_commands_are_taken_apart_and_made_small():
+    block = Block('sh', "# first\npython a.py \\\n    --b 1\ncurl -d '{\n}' x\n", None, False)
+    assert commands_of(block) == ['python a.py \\\n    --b 1', "curl -d '{\n}' x"]
+    assert smaller('python src/train.py a --init_from 7M --steps 60 --window 9') == (
+        'python src/train.py a --init_from 7M --steps 1 --batch_size 1 --window 8'
+    )
+    assert smaller('gpt2 complete --prompt_file - < a') == 'gpt2 complete --prompt_file - --length 2 < a'
+
+
+# Links, names and tables
+
+
+def slug(heading):
+    """The anchor that GitHub gives a heading."""
+    plain = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', heading).lower()
+    return re.sub(r'[^\w\- ]', '', plain).replace(' ', '-')
+
+
+def anchors(path):
+    text = re.sub(r'^```.*?^```$', '', path.read_text(encoding='utf-8'), flags=re.MULTILINE | re.DOTALL)
+    return {slug(heading) for heading in re.findall(r'^#+ (.*)$', text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize('page', LINKED)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r'\]\(([^)\s]+)\)', text_of(page)):
+        if re.match(r'\w+:', target):
+            continue  # on the web
+        name, _, anchor = target.partition('#')
+        path = (REPOSITORY / page).parent / name if name else REPOSITORY / page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if page != 'models/7M/README.md'])
+def test_files_that_are_named_are_there(page):
+    for name in re.findall(r'`((?:src|tests|docs|benchmarks|docker|examples)/[^`\s*<>]*)`', text_of(page)):
+        assert (REPOSITORY / name).exists(), name
+
+
+def flags_of(*functions):
+    parameters = itertools.chain(*(inspect.signature(function).parameters.values() for function in functions))
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize(
+    ('page', 'heading', 'functions'),
+    [
+        ('docs/sampling.md', 'Flags', [interact_model, sample_model]),
+        ('docs/formats.md', 'Other formats', [convert_model]),
+        ('docs/training.md', 'Training', [train_model]),
+        ('docs/scoring.md', 'Scoring a text', [score_files]),
+        ('docs/scoring.md', 'Evaluation', [evaluate_model]),
+    ],
+)
+def test_tables_name_every_flag_and_no_other(page, heading, functions):
+    section = re.search(rf'^#+ {heading}\n(.*?)(?=^##|\Z)', text_of(page), re.MULTILINE | re.DOTALL)[1]
+    cells = re.findall(r'^\| (`--[^|]*) \|', section, re.MULTILINE)
+    named = {name.removeprefix('no') if name == 'noend_of_text' else name
+             for cell in cells for name in re.findall(r'`--(\w+)`', cell)}  # fmt: skip
+    assert named == flags_of(*functions)
+
+
+def test_every_page_of_docs_is_linked_from_the_readme():
+    pages = {f'docs/{path.name}' for path in pathlib.Path(REPOSITORY, 'docs').glob('*.md')}
+    assert pages <= set(re.findall(r'\]\(([^)#]+)', text_of('README.md')))
