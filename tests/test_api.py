@@ -106,6 +106,22 @@ def test_encode_and_decode(model):
         model.decode([8192])
 
 
+def test_a_start_token_stands_before_the_prompt_or_in_place_of_the_end_of_text(model, monkeypatch):
+    monkeypatch.setattr(model.encoder, 'added', model.encoder.added | {'<|start|>': 5})
+    begun = []
+    monkeypatch.setattr(model, 'loaded', Recorder(model.hparams))
+    monkeypatch.setattr(Recorder, 'start', lambda engine, prompts, **how: begun.extend(prompts) or Noted(engine, 1))
+    for prompt in ('The king', '', None):
+        model.complete(prompt, start='<|start|>', length=1)
+    assert begun == [[5, *model.encode('The king')], [5], [5]]
+    with pytest.raises(gpt2.UsageError, match=r"start is 'x', expected one of the model's added tokens: <\|endoftext"):
+        model.complete('a', start='x')
+
+
+def test_added_tokens_are_encoded_only_where_asked(model):
+    assert model.encode(END_OF_TEXT, special=True) == [model.encoder.end_of_text]
+
+
 def test_scores_are_those_of_the_command(model, tmp_path):
     text = (HERE / 'held_out.txt').read_text(encoding='utf-8')[:4000]
     (tmp_path / 'text').write_text(text, encoding='utf-8')

@@ -56,13 +56,15 @@ def open_model(
 class Model:
     """A GPT-2 and its vocabulary. Several threads may use it; a process that is forked must load its own.
 
-    name: of its folder. hparams: its shape. encoder: its vocabulary.
+    name: of its folder. hparams: its shape. encoder: its vocabulary. notices: what a user should know of it, a line
+    each.
     """
 
     def __init__(
         self, name: str, source: Source, engine: str, precision: str, notice: str | None = None, prefix: str = ''
     ) -> None:
-        self.name, self.source, self.notice, self.prefix = name, source, notice, prefix
+        self.name, self.source, self.prefix = name, source, prefix
+        self.notices = [*filter(None, [notice]), *source.notices]
         self.hparams: HParams = source.hparams
         self.encoder: Encoder = source.vocabulary
         self.chosen = engine, precision
@@ -99,9 +101,10 @@ class Model:
             if self.loaded is not None and not self.loaded.closed:
                 self.loaded.close()
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text; that of the end of a text is never among them."""
-        return self.encoder.encode(check_text('text', text))
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """Token ids of a text. special: take the names of added tokens in it, `<|endoftext|>` among them, for these
+        tokens; otherwise their ids never come."""
+        return self.encoder.encode(check_text('text', text), special)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; bytes that are not UTF-8 become U+FFFD. Raises UsageError for an id that is none."""
@@ -129,7 +132,8 @@ class Model:
         every time. length: tokens a sample, at least 1, prompt and length together at most n_ctx + 1; None is
         half of n_ctx, or less where the prompt needs the room, and n_ctx from nothing. temperature, top_k, top_p: see
         engine.Sampling. stop: a text, or several, before which a sample ends. stop_at_end: whether it ends at the
-        end-of-text token too.
+        end-of-text token too. start: the name of an added token that stands before each prompt, or in place of the
+        end-of-text token, for models that were trained so.
         Returns a Completion for a prompt, a list for a list. Raises UsageError.
         """
         alone = prompt is None or isinstance(prompt, str)
@@ -139,7 +143,7 @@ class Model:
         seed = new_seed() if seed is None else seed
         wanted = [(text, number) for text in prompts for number in range(1, count + 1)]
         for text in prompts:  # a bad one is refused before anything is drawn
-            self.prompt_ids(text, settings.get('length'))
+            self.prompt_ids(text, settings.get('length'), settings.get('start'))
         found = []
         for start in range(0, len(wanted), size):
             texts, numbers = zip(*wanted[start : start + size])
@@ -163,7 +167,7 @@ class Model:
 
     def begin(
         self, prompts: Sequence[str | None], numbers: Sequence[int], *, seed: int, length: int | None = None,
-        stop: str | Sequence[str] = (), stop_at_end: bool = False, **sampling: Any,
+        stop: str | Sequence[str] = (), stop_at_end: bool = False, start: str | None = None, **sampling: Any,
     ) -> tuple[list[Completion], Iterator[None]]:  # fmt: skip
         """One batch: its completions, one a prompt, and the steps in which they grow. numbers: which sample of its
         prompt each is. Everything is checked before this returns, and nothing drawn. Raises UsageError."""
@@ -171,7 +175,7 @@ class Model:
         seed = checks.integer('seed', seed, 0)
         numbers = [checks.integer('sample', number, 0) for number in numbers]
         stop = check_stop(stop)
-        contexts = [self.prompt_ids(prompt, length) for prompt in prompts]
+        contexts = [self.prompt_ids(prompt, length, start) for prompt in prompts]
         completions = [
             Completion(self.encoder, number, stop, stop_at_end, room, prompt, seed)
             for prompt, number, (_, room) in zip(prompts, numbers, contexts)
@@ -179,16 +183,25 @@ class Model:
         rows = self.engine.start([ids for ids, _ in contexts], numbers=numbers, seed=seed, sampling=how)
         return completions, complete(rows, completions)
 
-    def prompt_ids(self, prompt: str | None, length: int | None = None) -> tuple[list[int], int]:
-        """Token ids of a prompt, and how many tokens are drawn after it when so many were asked for.
-
-        Raises UsageError where there is no room for that.
+    def prompt_ids(
+        self, prompt: str | None, length: int | None = None, start: str | None = None
+    ) -> tuple[list[int], int]:
+        """Token ids of a prompt, after those of start, and how many tokens are drawn after it when so many were asked
+        for. Raises UsageError where there is no room for that.
         """
+        first = [] if start is None else [self.added_id(start)]
         if prompt is None:
-            return [self.encoder.end_of_text], self.length(1, length, self.hparams.n_ctx)
-        ids = self.encoder.encode(check_text('prompt', prompt))
+            return first or [self.encoder.end_of_text], self.length(1, length, self.hparams.n_ctx)
+        ids = first + self.encoder.encode(check_text('prompt', prompt))
         check_prompt(self.hparams, ids)
         return ids, self.length(len(ids), length, self.hparams.n_ctx // 2)
+
+    def added_id(self, name: str) -> int:
+        """The id of an added token. Raises UsageError for a name that is none."""
+        if name not in self.encoder.added:
+            known = ', '.join(self.encoder.added)
+            raise UsageError(f"{self.prefix}start is {name!r}, expected one of the model's added tokens: {known}")
+        return self.encoder.added[name]
 
     def length(self, taken: int, length: int | None, default: int) -> int:
         """Tokens to draw after so many: length, or when it is None the default, shrunk to fit. Raises UsageError."""

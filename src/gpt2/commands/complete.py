@@ -6,7 +6,7 @@ import sys
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.commands.flags import choice, reject_unknown
-from gpt2.commands.sampling import SHARED_FLAGS, check_settings, open_for_sampling, start, write_samples
+from gpt2.commands.sampling import SHARED_FLAGS, check_settings, load, open_for_sampling, write_samples
 from gpt2.errors import UsageError
 from gpt2.system.text import BYTE_ORDER_MARK, CONVERT_OR_REPLACE, LONE_SURROGATE, read_text
 
@@ -33,12 +33,13 @@ Ctrl-C ends the sample, and at the prompt the program.
 def interact_model(
     *extra, model_name=None, seed=None, nsamples=1, batch_size=1, length=None, temperature=1, top_k=0, top_p=1,
     engine='auto', precision='float32', models_dir=DEFAULT_MODELS_DIR, prompt=None, prompt_file=None, errors='strict',
-    stop: list | None = None, stop_at_end: bool = False, stream: bool | None = None, json: bool = False, **unknown,
+    stop: list | None = None, stop_at_end: bool = False, start=None, stream: bool | None = None, json: bool = False,
+    **unknown,
 ):  # fmt: skip
     reject_unknown(extra, unknown)
     settings = check_settings(
         seed=seed, nsamples=nsamples, batch_size=batch_size, length=length, temperature=temperature, top_k=top_k,
-        top_p=top_p, stop=stop, stop_at_end=stop_at_end, stream=stream, json=json,
+        top_p=top_p, stop=stop, stop_at_end=stop_at_end, start=start, stream=stream, json=json,
     )  # fmt: skip
     errors = choice('errors', errors, ('strict', 'replace'))
     if prompt is not None and prompt_file is not None:
@@ -48,9 +49,9 @@ def interact_model(
 
     def checked(text, name):
         text = valid(text, errors, name)
-        if not text:
+        if not text and start is None:
             raise UsageError('Prompt should not be empty!')
-        model.prompt_ids(text, settings.drawing['length'])
+        model.prompt_ids(text, settings.drawing['length'], start)
         return text
 
     def write_continuations(text):
@@ -60,11 +61,11 @@ def interact_model(
 
     if text is not None:
         text = checked(text, '--prompt')
-        start(model, settings)
+        load(model, settings)
         write_continuations(text)
         return
     model.length(1, settings.drawing['length'], 1)  # one that no prompt has room for is refused now
-    start(model, settings)
+    load(model, settings)
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() editing, history and lines of any length
     for text in typed_prompts(sys.stderr if settings.json else sys.stdout):

@@ -1,13 +1,11 @@
 """Convert a checkpoint from one format to another."""
 
-import sys
 
 from gpt2.checkpoints.convert import WRITERS, Conversion, convert
 from gpt2.checkpoints.source import open_source
-from gpt2.commands.flags import choice, reject_unknown
+from gpt2.commands.flags import choice, reject_unknown, show_notices
 from gpt2.errors import UsageError
 from gpt2.hparams import parameter_count
-from gpt2.system import progress
 
 DTYPES = ('float32', 'float16', 'bfloat16', 'q8_0')
 HELP = """\
@@ -36,10 +34,8 @@ def convert_model(*paths, to=None, dtype='float32', **unknown):
     source, destination = map(str, paths)
     to = to and choice('to', to, tuple(WRITERS))
     dtype = choice('dtype', dtype, DTYPES)
-    progress.show()
     model = open_source(source)
-    for notice in model.notices:
-        print(f'{source}: {notice}', file=sys.stderr)
+    show_notices(f'{source}: {notice}' for notice in model.notices)
     print(report(convert(model, destination, to or default_format(model, destination), dtype)))
 
 

@@ -20,6 +20,7 @@ from gpt2.commands.flags import (
     optional_integer,
     print_utf8,
     reject_unknown,
+    show_notices,
 )
 from gpt2.errors import Error, UsageError
 from gpt2.evaluation import tasks as tasks_package
@@ -221,8 +222,7 @@ def write_whole(path, text):
 
 def load_language_model(model, stride, batch_size):
     """TensorFlow is imported here, once flags and files are checked."""
-    if model.notice:
-        print(model.notice, file=sys.stderr)
+    show_notices(model.notices)
     with progress.doing('loading TensorFlow'):
         from gpt2.evaluation.language_model import LanguageModel
 

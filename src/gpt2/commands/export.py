@@ -1,10 +1,9 @@
 """Export a checkpoint for the LiteRT engine."""
 
-import sys
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, find_model
 from gpt2.checkpoints.source import open_source
-from gpt2.commands.flags import MODEL_NAME_HELP, MODELS_DIR_HELP, choice, reject_unknown
+from gpt2.commands.flags import MODEL_NAME_HELP, MODELS_DIR_HELP, choice, reject_unknown, show_notices
 from gpt2.litert.export import PRECISIONS, exported_file
 
 HELP = f"""\
@@ -25,8 +24,7 @@ def export_model(*extra, model_name=None, precision='float32', models_dir=DEFAUL
     reject_unknown(extra, unknown)
     precision = choice('precision', precision, PRECISIONS)
     found = find_model(model_name, models_dir)
-    if found.notice:
-        print(found.notice, file=sys.stderr)
+    show_notices(filter(None, [found.notice]))
     print(exported_file(open_source(found.path), precision))
 
 

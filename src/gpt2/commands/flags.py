@@ -22,6 +22,7 @@ from typing import Any
 from gpt2 import __version__, checks
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.errors import Error, UsageError
+from gpt2.system import progress
 
 Pair = tuple[str | None, str]  # a flag and its value, or None and a word without a flag
 MODEL_NAME_HELP = """\
@@ -56,6 +57,7 @@ def run(
     wording: what to make of help and of messages, where they name commands as nobody typed them.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    progress.show()
     with exit_status(program or os.path.basename(sys.argv[0]), wording):
         words, repeated = canonical_arguments(arguments, function)
         if HELP & set(words):
@@ -153,6 +155,12 @@ def open_standard_streams() -> None:
     for stream, errors in ((sys.stdin, 'surrogateescape'), (sys.stdout, 'replace'), (sys.stderr, 'replace')):
         if isinstance(stream, io.TextIOWrapper):  # and not what a program put in its place
             stream.reconfigure(errors=errors)
+
+
+def show_notices(notices: Iterable[str]) -> None:
+    """Print what a user should know, a line each, on standard error."""
+    for notice in notices:
+        print(notice, file=sys.stderr)
 
 
 def print_utf8() -> None:

@@ -4,7 +4,7 @@ import sys
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.commands.flags import reject_unknown
-from gpt2.commands.sampling import SHARED_FLAGS, check_settings, open_for_sampling, start, write_samples
+from gpt2.commands.sampling import SHARED_FLAGS, check_settings, load, open_for_sampling, write_samples
 
 HELP = f"""\
 Draw samples from a GPT-2 that starts from nothing: from the end-of-text token.
@@ -20,16 +20,16 @@ Draw samples from a GPT-2 that starts from nothing: from the end-of-text token.
 def sample_model(
     *extra, model_name=None, seed=None, nsamples=0, batch_size=1, length=None, temperature=1, top_k=0, top_p=1,
     engine='auto', precision='float32', models_dir=DEFAULT_MODELS_DIR, stop: list | None = None,
-    stop_at_end: bool = False, stream: bool | None = None, json: bool = False, **unknown,
+    stop_at_end: bool = False, start=None, stream: bool | None = None, json: bool = False, **unknown,
 ):  # fmt: skip
     reject_unknown(extra, unknown)
     settings = check_settings(
         seed=seed, nsamples=nsamples, batch_size=batch_size, length=length, temperature=temperature, top_k=top_k,
-        top_p=top_p, stop=stop, stop_at_end=stop_at_end, stream=stream, json=json,
+        top_p=top_p, stop=stop, stop_at_end=stop_at_end, start=start, stream=stream, json=json,
     )  # fmt: skip
     model = open_for_sampling(model_name, models_dir, engine, precision)
-    model.prompt_ids(None, settings.drawing['length'])
-    start(model, settings)
+    model.prompt_ids(None, settings.drawing['length'], start)
+    load(model, settings)
     write_samples(model, None, range(1, (settings.nsamples or sys.maxsize - 1) + 1), settings)
 
 

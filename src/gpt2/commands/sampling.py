@@ -14,6 +14,7 @@ from gpt2.commands.flags import (
     optional_boolean,
     optional_integer,
     print_utf8,
+    show_notices,
     texts,
 )
 from gpt2.completion import Completion
@@ -41,6 +42,8 @@ SHARED_FLAGS = f"""\
 {MODELS_DIR_HELP}
 --stop TEXT           end a sample before TEXT; may be given more than once
 --stop_at_end         end a sample at the end-of-text token
+--start TOKEN         an added token that stands before every prompt, or in place of the end-of-text token,
+                      for models that were trained so, such as <|startoftext|>
 --stream              print text as it is drawn; --nostream to wait for whole samples. Needs
                       --batch_size 1. Default: on when a terminal reads and batch_size is 1
 --json                print one JSON object a sample and line: prompt, text, tokens, seed, sample,
@@ -60,7 +63,7 @@ class Settings:
 
 
 def check_settings(
-    *, seed, nsamples, batch_size, length, temperature, top_k, top_p, stop, stop_at_end, stream, json,
+    *, seed, nsamples, batch_size, length, temperature, top_k, top_p, stop, stop_at_end, start, stream, json,
 ):  # fmt: skip
     """Settings from flags, each text or a Python value. Raises UsageError."""
     drawing: dict[str, Any] = {
@@ -70,6 +73,7 @@ def check_settings(
         'top_p': number('top_p', top_p, lambda value: 0 < value <= 1, 'above 0 and at most 1'),
         'stop': texts(stop),
         'stop_at_end': boolean('stop_at_end', stop_at_end),
+        'start': start,
     }
     if '' in drawing['stop']:
         raise UsageError('--stop is empty, expected a text of at least one character')
@@ -90,10 +94,9 @@ def open_for_sampling(model_name, models_dir, engine, precision) -> Model:
     return open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
 
 
-def start(model: Model, settings: Settings) -> None:
+def load(model: Model, settings: Settings) -> None:
     """Say what a user should know of a model, and load it, unless nothing will be drawn."""
-    if model.notice:
-        print(model.notice, file=sys.stderr)
+    show_notices(model.notices)
     if settings.json:
         print_utf8()
     if settings.nsamples:

@@ -8,7 +8,16 @@ from tqdm import tqdm
 from gpt2.api import Model, open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.checkpoints.source import load_params
-from gpt2.commands.flags import MODEL_NAME_HELP, MODELS_DIR_HELP, boolean, choice, integer, print_utf8, reject_unknown
+from gpt2.commands.flags import (
+    MODEL_NAME_HELP,
+    MODELS_DIR_HELP,
+    boolean,
+    choice,
+    integer,
+    print_utf8,
+    reject_unknown,
+    show_notices,
+)
 from gpt2.errors import UsageError
 from gpt2.scoring.scores import ScoreFunction, score_rows, summary, token_scores
 from gpt2.scoring.texts import check_files, is_regular, texts_by_line, whole_texts
@@ -90,8 +99,7 @@ score_files.__doc__ = HELP
 
 def load_score(model: Model) -> ScoreFunction:
     """The scoring function of a model. TensorFlow is imported here, once flags and files are checked."""
-    if model.notice:
-        print(model.notice, file=sys.stderr)
+    show_notices(model.notices)
     with progress.doing('loading TensorFlow'):
         from gpt2.scoring import log_probabilities
 
