@@ -150,6 +150,12 @@ def test_a_variable_that_does_not_fit(folder, values, parts):
         assert part in message
 
 
+def test_more_layers_than_variables(folder):
+    hparams = json.loads((folder / 'hparams.json').read_text())
+    (folder / 'hparams.json').write_text(json.dumps(hparams | {'n_layer': 10**9}))
+    assert 'n_layer is 1000000000, and the weights are 28 tensors' in refusal(folder)
+
+
 def test_a_missing_variable(folder):
     values = {name: tf.constant(value) for name, value in VALUES.items() if name != 'model/h1/mlp/c_fc/w'}
     release.write_values(str(folder / 'model.ckpt'), values)

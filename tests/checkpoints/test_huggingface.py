@@ -118,6 +118,7 @@ def test_the_identity_changes_with_a_file(folder):
         ({'model_type': ..., 'architectures': ['BertModel']}, ['BertModel', 'not a GPT-2']),
         ({'n_head': 3}, ['n_embd 16 is not a multiple of n_head 3']),
         ({'n_layer': '2'}, ["n_layer is '2'"]),
+        ({'n_layer': 10**9}, ['n_layer is 1000000000, and the weights are 28 tensors']),
         ({'tie_word_embeddings': False}, ['tie_word_embeddings is False', 'lm_head.weight']),
         ({'vocab_size': 100}, ['wte.weight', '[304, 16]', '[100, 16]']),
         ({'hidden_size': 32}, ['expected', '32']),

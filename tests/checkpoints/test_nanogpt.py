@@ -97,6 +97,7 @@ def test_a_padded_vocabulary_beside_it(tmp_path):
 def test_what_is_refused(tmp_path):
     tensors = state()
     assert 'model_args' in refusal(save(tmp_path, tensors, n_head=3))
+    assert 'n_layer is 1000000000' in refusal(save(tmp_path, tensors, n_layer=10**9))
     assert 'wpe.weight is float32 [40, 20], expected [41, 20]' in refusal(save(tmp_path, tensors, block_size=41))
     assert 'is no tensor of' in refusal(save(tmp_path, tensors | {'transformer.h.0.attn.rotary': torch.zeros(1)}))
     head = {'lm_head.weight': torch.zeros(61, 20)}

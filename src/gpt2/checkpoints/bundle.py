@@ -16,7 +16,7 @@ import google_crc32c
 import numpy as np
 
 from gpt2.checkpoints.files import DATA_SUFFIX, RELEASED_PREFIX, STATE_FILE, CheckpointError, find_prefix, index_digest
-from gpt2.checkpoints.source import Source
+from gpt2.checkpoints.source import Source, check_layers
 from gpt2.checkpoints.table import TableError, mask, read_table, read_varint, varint, write_table
 from gpt2.encoder import Encoder, read_encoder, write_encoder
 from gpt2.hparams import HParams, HParamsError, load_hparams, save_hparams, variable_shapes
@@ -49,6 +49,7 @@ def read(path: str) -> Source:
     folder = os.path.dirname(prefix) or '.'
     hparams = load_hparams(os.path.join(folder, 'hparams.json'))
     entries, shards = read_index(prefix)
+    check_layers(folder, hparams, entries)
     check_entries(prefix, entries, variable_shapes(hparams))
     encoder = read_encoder(folder) if os.path.exists(os.path.join(folder, 'encoder.json')) else None
     check_size(folder, encoder, hparams)

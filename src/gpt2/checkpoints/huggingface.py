@@ -11,7 +11,7 @@ import numpy as np
 from gpt2.checkpoints import tensor_files, tokenizer
 from gpt2.checkpoints.dtypes import FLOATS
 from gpt2.checkpoints.files import CheckpointError
-from gpt2.checkpoints.source import Source, files_identity, without_unowned_rows
+from gpt2.checkpoints.source import Source, check_layers, files_identity, without_unowned_rows
 from gpt2.checkpoints.tensor_files import Tensor
 from gpt2.checkpoints.tokenizer import read_json, read_object
 from gpt2.hparams import HParams, HParamsError, parameter_count, variable_shapes
@@ -158,6 +158,7 @@ def their_shape(shape: list[int]) -> tuple[int, ...]:
 
 def check_tensors(folder: str, tensors: dict[str, Tensor], hparams: HParams) -> None:
     """Raise CheckpointError unless the tensors are just a GPT-2's."""
+    check_layers(folder, hparams, tensors)
     expected = {their_name(name): their_shape(shape) for name, shape in variable_shapes(hparams).items()}
     for name, shape in expected.items():
         if name not in tensors:

@@ -10,7 +10,7 @@ from gpt2.checkpoints import folders
 from gpt2.checkpoints.dtypes import FLOATS
 from gpt2.checkpoints.files import CheckpointError
 from gpt2.checkpoints.huggingface import HEAD, PASSED_OVER, PREFIX, their_name
-from gpt2.checkpoints.source import Source, files_identity, without_unowned_rows
+from gpt2.checkpoints.source import Source, check_layers, files_identity, without_unowned_rows
 from gpt2.checkpoints.tensor_files import Tensor, load_torch, torch_file
 from gpt2.encoder import Encoder, read_encoder
 from gpt2.errors import UsageError
@@ -60,6 +60,7 @@ def their_shape(shape: list[int]) -> tuple[int, ...]:
 
 def check_tensors(file: str, tensors: dict[str, Tensor], hparams: HParams) -> None:
     """Raise CheckpointError unless the tensors are just those of the model; a bias may be missing."""
+    check_layers(file, hparams, tensors)
     expected = {their_name(name): their_shape(shape) for name, shape in variable_shapes(hparams).items()}
     for name, shape in expected.items():
         if name in tensors:

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 
 import numpy as np
 
@@ -65,6 +65,12 @@ class Source:
     def digest(self) -> str:
         """SHA-256 of all weights, in hexadecimal: the same in every format that holds the same values."""
         return combined_digest({name: value_digest(value) for name, value in self.values()})
+
+
+def check_layers(path: str, hparams: HParams, tensors: Sized) -> None:
+    """Raise CheckpointError for more layers than there are tensors, before anything is made of each."""
+    if hparams.n_layer > len(tensors):
+        raise CheckpointError(f'{path}: n_layer is {hparams.n_layer}, and the weights are {len(tensors)} tensors')
 
 
 def files_identity(paths: Iterable[str]) -> str:
