@@ -91,6 +91,18 @@ def test_shape_vocabulary_and_what_a_user_should_know():
     assert '4 rows of wte belong to no token' in notice
 
 
+@pytest.mark.parametrize('engine', ['tf', 'litert'])
+def test_both_engines_take_the_folder_as_it_is(folder, engine):
+    from gpt2 import load
+
+    model = load(str(folder), engine=engine)
+    ids = model.encode('the end')
+    for _ in range(8):
+        ids.append(int(our_logits(model.source, ids)[-1].argmax()))
+    assert list(model.complete('the end', length=8, temperature=0).ids) == ids[-8:]
+    assert set(model.complete('the', length=15, samples=8, seed=1, temperature=5.0)[0].ids) <= set(range(300))
+
+
 def test_the_identity_changes_with_a_file(folder):
     before = open_source(str(folder)).identity
     assert open_source(str(folder)).identity == before
