@@ -5,7 +5,7 @@
 # make bench  the benchmarks
 # make bench-peers  the same weights on other programs, for each of which it makes an environment
 # The first of these makes .venv and installs requirements.txt there; the tests also install
-# requirements-evaluate.txt and requirements-convert.txt. PYTHON=python3.12 make run chooses another Python;
+# requirements-evaluate.txt, requirements-convert.txt and tokenizers. PYTHON=python3.12 make run chooses another Python;
 # ARGS="--length 50" make run adds flags.
 
 PYTHON ?= python3
@@ -44,7 +44,7 @@ $(VENV)/installed: requirements.txt
 	@touch $@
 
 $(VENV)/tests: requirements-evaluate.txt requirements-convert.txt $(VENV)/installed
-	$(INSTALL) -r requirements-evaluate.txt -r requirements-convert.txt
+	$(INSTALL) -r requirements-evaluate.txt -r requirements-convert.txt "tokenizers>=0.20,<1"
 	@touch $@
 
 $(VENV)/linters: $(VENV)/installed
