@@ -11,6 +11,7 @@ from gpt2.engine import Engine
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams, weights_bytes
 from gpt2.system import progress
+from gpt2.system.files import WriteError
 
 ENGINES = ('auto', 'tf', 'litert')
 PRECISIONS = ('float32', 'int8')
@@ -22,6 +23,10 @@ MEMORY_FILES = (  # (the limit of the control group this process is in, what it 
     ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory.current'),
     ('/sys/fs/cgroup/memory/memory.limit_in_bytes', '/sys/fs/cgroup/memory/memory.usage_in_bytes'),
 )
+
+
+class LiteRTError(Error):
+    """LiteRT cannot run here."""
 
 
 def check_engine(engine: Any, precision: Any, prefix: str = '') -> tuple[str, str]:
@@ -45,7 +50,7 @@ def load_engine(source: Source, engine: str, precision: str) -> Engine:
     try:
         check_memory(source.hparams)
         return load_litert(source, precision)
-    except Error as error:
+    except (LiteRTError, WriteError) as error:
         progress.note(f'{error}; using TensorFlow (--engine tf), which is slower')
         return load_tensorflow(source)
 
@@ -64,7 +69,7 @@ def load_litert(source: Source, precision: str) -> Engine:
     try:
         from gpt2.litert import engine, export
     except ImportError as error:
-        raise Error(f'--engine litert needs a package ({error}); pip install ai-edge-litert') from None
+        raise LiteRTError(f'--engine litert needs a package ({error}); pip install ai-edge-litert') from None
     path = export.exported_file(source, precision)
     with progress.doing('loading weights'):
         return engine.Generator(path, source.hparams)
@@ -77,10 +82,11 @@ def gpu_at_hand() -> bool:
 
 
 def check_memory(hparams: HParams) -> None:
-    """Raise Error where LiteRT, which while loading holds the weights twice, would not have the memory."""
+    """Raise LiteRTError where LiteRT, which while loading holds the weights twice, would not have the memory."""
     needed, free = 2 * weights_bytes(hparams), free_memory()
     if free is not None and needed > free:
-        raise Error(f'LiteRT needs {needed // MEGABYTE} MB of memory to load this model, {free // MEGABYTE} are free')
+        needed, free = needed // MEGABYTE, free // MEGABYTE
+        raise LiteRTError(f'LiteRT needs {needed} MB of memory to load this model, {free} are free')
 
 
 def free_memory() -> int | None:

@@ -234,7 +234,8 @@ def test_from_a_server_that_breaks_to_a_sample(tmp_path, without_tensorflow, nam
     body = bytearray(weights.read_bytes())
     body[-5] ^= 16
     weights.write_bytes(body)
+    Path(tmp_path, name, 'litert-float32.tflite').unlink()
     out, err, status = run(INTERACTIVE, *flags, '--prompt', 'Hello, world', cwd=tmp_path)
     assert (out, len(err.splitlines()), status) == ('', 1, 1)
-    assert 'Checksum does not match' in err
+    assert 'its checksum does not match' in err
     assert 'delete it and download the model again' in err

@@ -82,12 +82,12 @@ SHARED_MISTAKES = [
     pytest.param(['--model_name', '9M'], '--model_name 7M', id='unknown model'),
     pytest.param(
         ['--model_name', '355M', '--models_dir', '/nowhere'],
-        'no model 355M in /nowhere; get it with `python download_model.py 355M`',
+        'no model 355M in /nowhere; get it with `python download_model.py 355M --models_dir /nowhere`',
         id='released model, not there',
     ),
-    pytest.param(['--model_name', '../7M'], "--model_name is '../7M'", id='model name, up'),
-    pytest.param(['--model_name', '/7M'], "--model_name is '/7M'", id='model name, absolute'),
-    pytest.param(['--model_name', ''], "--model_name is ''", id='model name, empty'),
+    pytest.param(['--model_name', '../7M'], 'no model at ../7M', id='model name, up'),
+    pytest.param(['--model_name', '/7M'], 'no model at /7M', id='model name, absolute'),
+    pytest.param(['--model_name', ''], "no model at ''", id='model name, empty'),
 ]
 PROMPT_MISTAKES = [
     pytest.param(['--prompt', 'Once', 'upon', 'a', 'time'], "'upon' belongs to no flag; put quotes", id='no quotes'),
