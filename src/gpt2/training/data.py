@@ -3,12 +3,13 @@
 import glob
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
+from gpt2.encoder import Encoder
 from gpt2.errors import Error, UsageError
-from gpt2.system import text
+from gpt2.system import progress, text
 from gpt2.system.files import whole_file
 
 
@@ -16,7 +17,7 @@ class DatasetError(Error):
     """Training text that is missing, unreadable or too short."""
 
 
-def find_files(patterns):
+def find_files(patterns: Iterable[str]) -> list[str]:
     """Paths of all files that the patterns name, sorted, each once.
 
     A pattern is a file, a folder (every .txt file below it) or a glob. Raises DatasetError for
@@ -42,7 +43,7 @@ def read_text(path: str) -> str:
         raise DatasetError(str(error)) from None
 
 
-def hold_out(documents, fraction, seed):
+def hold_out(documents: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
     """Split documents into (train, held_out) lists; held_out is the given fraction of them.
 
     At least one document is held out unless fraction is 0. The choice depends on seed alone.
@@ -53,7 +54,7 @@ def hold_out(documents, fraction, seed):
     return train, [documents[index] for index in sorted(chosen)]
 
 
-def encode_documents(paths, encoder, cache_folder):
+def encode_documents(paths: Sequence[str], encoder: Encoder, cache_folder: str) -> np.ndarray:
     """int32 ids of all documents in order, each followed by the end-of-text id.
 
     Kept in cache_folder, under a name made from every text and the vocabulary, so that a second
@@ -66,15 +67,15 @@ def encode_documents(paths, encoder, cache_folder):
     cached = os.path.join(cache_folder, f'tokens-{digest.hexdigest()[:16]}.npy')
     if os.path.exists(cached):
         return np.load(cached)
-    end = [encoder.end_of_text]
-    parts = [encoder.encode(document) + end for document in tqdm(texts, 'encoding', unit='file', disable=None)]
+    shown = progress.bar(texts, 'encoding', unit='file', delay=1)
+    parts = [[*encoder.encode(document), encoder.end_of_text] for document in shown]
     tokens = np.array([token for part in parts for token in part], np.int32)
     with whole_file(cached, 'wb') as file:
         np.save(file, tokens)
     return tokens
 
 
-def windows(tokens, length, offset=0):
+def windows(tokens: np.ndarray, length: int, offset: int = 0) -> np.ndarray:
     """All whole windows, int32 [count, length + 1]; each overlaps the next by the one token that
     is a target here and an input there."""
     count = (len(tokens) - 1 - offset) // length
@@ -82,7 +83,7 @@ def windows(tokens, length, offset=0):
     return tokens[starts[:, None] + np.arange(length + 1)]
 
 
-def training_batch(tokens, step, batch_size, length, seed):
+def training_batch(tokens: np.ndarray, step: int, batch_size: int, length: int, seed: int) -> np.ndarray:
     """Batch number `step`, int32 [batch_size, length + 1]: a function of its arguments alone, so
     that an interrupted run goes on exactly where it stopped.
 

@@ -2,20 +2,24 @@
 
 import json
 import os
+from typing import TYPE_CHECKING, Any
 
 from gpt2.checkpoints.files import OPTIMIZER_SUFFIX, STATE_FILE, find_prefix
 from gpt2.checkpoints.folders import find_model, find_vocabulary
-from gpt2.checkpoints.source import load_params, open_source
-from gpt2.encoder import read_encoder, write_encoder
+from gpt2.checkpoints.source import Source, load_params, open_source
+from gpt2.encoder import Encoder, read_encoder, write_encoder
 from gpt2.errors import Error, UsageError
-from gpt2.hparams import HParams, save_hparams, variable_shapes
+from gpt2.hparams import HParams, save_hparams
 from gpt2.system.files import make_folder, whole_file
-from gpt2.training.optimizer import optimizer_shapes
+from gpt2.training.optimizer import make_optimizer, restore
+
+if TYPE_CHECKING:
+    import keras
 
 RECORD = 'training.json'
 
 
-def holds_run(folder):
+def holds_run(folder: str) -> bool:
     """Whether folder holds a run to go on with. Raises Error if it holds another model."""
     if not os.path.exists(os.path.join(folder, 'checkpoint')):
         return False
@@ -24,20 +28,25 @@ def holds_run(folder):
     return True
 
 
+def starting_model(
+    init_from: str | None, vocabulary: str, shape: dict[str, int], models_dir: str
+) -> tuple[Source | None, HParams, Encoder]:
+    """What a new run starts from: the model init_from, of any format, or none, and a shape and a vocabulary."""
+    if init_from is not None:
+        source = open_source(find_model(init_from, models_dir, '--init_from').path)
+        return source, source.hparams, source.vocabulary
+    encoder = read_encoder(find_vocabulary(vocabulary, models_dir))
+    return None, HParams(n_vocab=len(encoder), **shape), encoder
 
 
-def prepare_folder(folder, init_from, vocabulary, shape, models_dir):
-    """Make a new model's folder: hparams.json, encoder.json, vocab.bpe. Returns the Source it starts from, or None."""
-    source = open_source(find_model(init_from, models_dir, '--init_from').path) if init_from else None
-    encoder = source.vocabulary if source else read_encoder(find_vocabulary(vocabulary, models_dir))
+def write_description(folder: str, hparams: HParams, encoder: Encoder) -> None:
+    """Make a new model's folder: all files of the release's layout but the checkpoint."""
     make_folder(folder, 'choose another --models_dir')
     write_encoder(folder, encoder)
-    hparams = source.hparams if source else HParams(n_vocab=len(encoder), **shape)
     save_hparams(os.path.join(folder, 'hparams.json'), hparams)
-    return source
 
 
-def check_record(folder, record, resumed):
+def check_record(folder: str, record: dict[str, Any], resumed: bool) -> None:
     """Write what a run depends on; for a resumed run raise UsageError if it depended on something else."""
     path = os.path.join(folder, RECORD)
     if not resumed:
@@ -54,16 +63,19 @@ def check_record(folder, record, resumed):
             )
 
 
-def starting_point(folder, source, hparams, seed):
+def starting_point(
+    folder: str, source: Source | None, hparams: HParams, seed: int, weight_decay: float
+) -> tuple[dict, 'keras.optimizers.Optimizer']:
     """(params, optimizer): those saved in folder, or fresh ones with the weights of source, if any."""
     from gpt2 import model
-    from gpt2.checkpoints import release as checkpoint
-    from gpt2.system.tensorflow import tf
+    from gpt2.checkpoints import release
 
-    shapes = optimizer_shapes(variable_shapes(hparams))
-    if os.path.exists(os.path.join(folder, STATE_FILE)):
-        prefix = find_prefix(folder) + OPTIMIZER_SUFFIX
-        optimizer = {name: tf.Variable(value) for name, value in checkpoint.read_values(prefix, shapes)}
-        return checkpoint.load_params(folder, hparams), optimizer
-    params = load_params(source) if source else model.initial_params(hparams, seed)
-    return params, {name: tf.Variable(tf.zeros(shape)) for name, shape in shapes.items()}
+    prefix = find_prefix(folder) if os.path.exists(os.path.join(folder, STATE_FILE)) else None
+    if prefix:
+        params = release.load_params(folder, hparams)
+    else:
+        params = load_params(source) if source else model.initial_params(hparams, seed)
+    optimizer = make_optimizer(list(model.flatten(params).values()), weight_decay)
+    if prefix:
+        restore(optimizer, prefix + OPTIMIZER_SUFFIX)
+    return params, optimizer
