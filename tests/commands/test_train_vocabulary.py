@@ -60,7 +60,7 @@ def test_the_workflow_of_the_help_works_as_shown(tmp_path, monkeypatch, capsys):
     assert (first[0], second[0]) == ('_vocabulary', '')
     as_shown(train_vocabulary.train_vocabulary, first[1])
     printed = capsys.readouterr().out
-    assert re.fullmatch(r'models/stories-vocabulary: \d+ tokens, learnt from a file\n', printed)
+    assert re.fullmatch(r'models/stories-vocabulary: \d+ tokens, learnt from 1 document\n', printed)
     tiny = ['--n_ctx=8', '--n_embd=4', '--n_head=1', '--n_layer=1', '--batch_size=1', '--steps=1']
     as_shown(train.train_model, ' '.join([second[1], *tiny]))
     size = json.loads((tmp_path / 'models' / 'mine' / 'hparams.json').read_text())['n_vocab']
