@@ -374,6 +374,7 @@ def test_training_starts_from_a_hugging_face_folder(corpus):
     first, trained = open_source(str(HUGGING_FACE)), open_source(str(corpus / 'models' / 'x'))
     assert trained.format == 'release' and trained.hparams == first.hparams
     assert trained.encoder.encode('The cat') == first.encoder.encode('The cat')
+    assert trained.encoder.added == first.encoder.added
     assert trained.encoder.end_of_text == first.encoder.end_of_text
     for name, value in first.values():
         np.testing.assert_allclose(trained.value(name), value, atol=1e-7)

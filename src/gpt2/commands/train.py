@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpt2.checkpoints.folders import BUNDLED_MODEL, DEFAULT_MODELS_DIR, canonical_name, models_folders
-from gpt2.commands.flags import boolean, integer, number, reject_unknown, texts
+from gpt2.commands.flags import boolean, integer, number, optional_integer, reject_unknown, texts
 from gpt2.errors import UsageError
 from gpt2.system import progress
 from gpt2.training.loop import BEST, LAST
@@ -120,13 +120,12 @@ def check_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
         checks[name] = functools.partial(integer, minimum=minimum)
     checks |= {name: lambda name, value: str(value) for name in ('init_from', 'vocabulary', 'text_field')}
     checks |= {name: lambda name, value: list(map(str, texts(value))) for name in ('suffix', 'held_out_data')}
-    found = {name: check(name, flags[name]) for name, check in checks.items() if flags[name] is not None}
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: check(name, flags[name]) for name, check in checks.items() if flags[name] is not None}
 
 
-def check_seed(name: str, value: Any) -> int | None:
+def check_seed(name: str, value: Any) -> int:
     seed = integer(name, value, 0)
-    if seed is not None and seed > LARGEST_SEED:
+    if seed > LARGEST_SEED:
         raise UsageError(f'--{name} is {seed}, expected at most {LARGEST_SEED}')
     return seed
 
@@ -134,7 +133,7 @@ def check_seed(name: str, value: Any) -> int | None:
 def check_habits(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of Habits, those that were given. Raises UsageError."""
     names = ('every', 'log_every', 'sample_every', 'patience')
-    found: dict[str, Any] = {name: integer(name, flags[name], 1) for name in names}
+    found: dict[str, Any] = {name: optional_integer(name, flags[name], 1) for name in names}
     prompt, keep = flags['sample_prompt'], flags['keep']
     if prompt is not None and found['sample_every'] is None:
         raise UsageError('--sample_prompt needs --sample_every, the updates between samples')

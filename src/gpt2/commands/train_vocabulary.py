@@ -44,10 +44,10 @@ def train_vocabulary(
     progress.show()
     if not data or (model_name is None) == (folder is None):
         raise UsageError('give text files, and --model_name or --folder; --help shows how')
-    n_vocab = integer('n_vocab', n_vocab, 258) or 8192
+    n_vocab = integer('n_vocab', n_vocab, 258)
     fraction = number('held_out', held_out, lambda value: 0 <= value < 1, 'of at least 0 and below 1')
     folder = destination(model_name, folder, models_dir)
-    seed = integer('seed', seed, 0) or 0
+    seed = integer('seed', seed, 0)
     paths = find_files(map(str, data))
     count = sum(1 for _ in all_documents(paths, 'counting'))
     held = hold_out(count, fraction, seed)
