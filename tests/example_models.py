@@ -27,7 +27,7 @@ def random_values(hparams, seed=0, scale=0.2):
 
 
 def as_params(values):
-    return model.nest({name: tf.Variable(value) for name, value in values.items()})
+    return model.nest({name: tf.Variable(value, name=name) for name, value in values.items()})
 
 
 def random_tokens(hparams, batch, n, seed=1):

@@ -170,18 +170,23 @@ def mlp(x, p):
     return linear(tf.nn.gelu(linear(x, p['c_fc']), approximate=True), p['c_proj'])
 
 
-def forward(hparams, params, tokens, cache=None, position=0):
+def forward(hparams, params, tokens, cache=None, position=0, starts=None):
     """Final features float32 [batch, n, n_embd] of tokens int32 [batch, n].
 
     With a cache, the tokens stand at `position` and after, an int32 scalar or [batch]; earlier
     positions are read from the cache, in which these are written. It must have room for position + n.
+    starts: int32 [batch, n], where in its row the document of each token begins: the token sees nothing before
+    and its position counts from there. None is one document a row; with a cache it must be.
     """
     p = params['model']
     batch, n = tf.shape(tokens)[0], tf.shape(tokens)[1]
     positions = tf.reshape(position, [-1, 1]) + tf.range(n)  # -> [batch or 1, n]
-    x = tf.gather(p['wte'], tokens) + tf.gather(p['wpe'], positions)
     m = n if cache is None else cache_capacity(hparams, cache, batch)
     mask = attention_mask(positions, m)
+    if starts is not None:
+        mask = tf.where(tf.range(m) >= starts[:, tf.newaxis, :, tf.newaxis], mask, -1e10)
+        positions -= starts
+    x = tf.gather(p['wte'], tokens) + tf.gather(p['wpe'], positions)
     # Once for all layers: so many small operations would cost a token a millisecond in each.
     places = None if cache is None else cache_places(hparams, positions, m, batch)
     for layer in range(hparams.n_layer):

@@ -1,91 +1,26 @@
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
-from example_models import HERE, RELEASE, REPOSITORY, TINY, as_params, random_values, save
+from example_models import BUNDLED, HERE, REPOSITORY
+from running import help_names_every_flag_and_no_other
 
-from gpt2 import model
-from gpt2.checkpoints import release as checkpoint
+from gpt2.checkpoints import bundle
 from gpt2.checkpoints.source import open_source
 from gpt2.commands import train
-from gpt2.encoder import get_encoder
 from gpt2.errors import Error, UsageError
-from gpt2.hparams import load_hparams
-from gpt2.system.tensorflow import tf
+from gpt2.training import folder as folders
 from gpt2.training import loop
-from gpt2.training import optimizer as optimizers
-from gpt2.training.folder import prepare_folder, starting_point
 
+HUGGING_FACE = HERE / 'huggingface' / 'tiny'
 SCRIPT = REPOSITORY / 'src' / 'train.py'
 TEXT = 'The cat sat on the mat. A dog ran after the cat, and the cat ran up a tall tree. ' * 60
-
-
-def settings(**changed):
-    values = {
-        'steps': 20, 'batch_size': 2, 'window': 8, 'learning_rate': 0.01, 'warmup': 5, 'weight_decay': 0.1,
-        'held_out': 0.0, 'seed': 1,
-    }  # fmt: skip
-    return loop.Settings(**values | changed)
-
-
-def fresh(seed=0):
-    params = as_params(random_values(TINY, seed))
-    shapes = optimizers.optimizer_shapes({name: value.shape for name, value in model.flatten(params).items()})
-    return params, {name: tf.Variable(tf.zeros(shape)) for name, shape in shapes.items()}
-
-
-def test_learning_rate_warms_up_and_falls_to_a_tenth():
-    plan = settings(steps=105, warmup=5, learning_rate=1.0)
-    rates = [optimizers.learning_rate(plan, step) for step in range(106)]
-    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert rates[55] == pytest.approx(0.55)
-    assert rates[105] == pytest.approx(0.1)
-    assert rates[5:] == sorted(rates[5:], reverse=True)
-
-
-def test_adamw_equals_arithmetic_by_hand():
-    """Three steps on a matrix and a vector against the paper's algorithm in NumPy."""
-    random = np.random.default_rng(0)
-    for shape, decay in (([3, 2], 0.1), ([4], 0.0)):
-        start, gradients = random.standard_normal(shape), random.standard_normal([3, *shape])
-        variable, m, v = (tf.Variable(tf.cast(value, tf.float32)) for value in (start, start * 0, start * 0))
-        expected, mean, square = start.copy(), 0, 0
-        for step, gradient in enumerate(gradients, start=1):
-            optimizers.adamw(variable, tf.cast(gradient, tf.float32), m, v, 0.01, float(step), 0.1)
-            mean, square = 0.9 * mean + 0.1 * gradient, 0.95 * square + 0.05 * gradient**2
-            adam = mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.95**step)) + 1e-8)
-            expected = expected - 0.01 * (adam + decay * expected)
-        np.testing.assert_allclose(variable.numpy(), expected, atol=1e-6)
-
-
-def test_gradients_are_clipped_to_norm_1():
-    """With a huge loss gradient, the first moments are those of a gradient of norm 1."""
-    params, optimizer = fresh()
-    params['model']['ln_f']['g'].assign(tf.fill([TINY.n_embd], 1000.0))
-    loop.make_train_step(TINY, params, optimizer, settings())(np.arange(18).reshape(2, 9), np.float32(0.01))
-    moments = [value.numpy().ravel() for name, value in optimizer.items() if name.endswith('adam_m')]
-    assert np.linalg.norm(np.concatenate(moments)) == pytest.approx(0.1, rel=1e-4)
-
-
-def test_gradients_reach_every_variable():
-    params, optimizer = fresh()
-    loop.make_train_step(TINY, params, optimizer, settings())(np.arange(18).reshape(2, 9), np.float32(0.01))
-    assert all(np.abs(value.numpy()).max() > 0 for name, value in optimizer.items())
-
-
-def test_unigram_loss_by_hand():
-    rows = np.array([[0, 1, 1], [0, 0, 2]])
-    expected = -np.mean(np.log(np.array([3, 3, 4, 1]) / 9))
-    assert loop.unigram_loss(np.array([0, 0, 0, 1, 1]), rows, 4) == pytest.approx(expected, rel=1e-6)
-
-
-def test_text_bytes_count_targets_and_not_the_end_of_text():
-    encoder = get_encoder('124M', str(RELEASE))
-    ids = encoder.encode('Grüße')
-    assert loop.text_bytes(encoder, np.array([[50256, *ids, 50256]])) == len('Grüße'.encode())
 
 
 def make_corpus(folder):
@@ -141,35 +76,6 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(corpus):
     assert process.stderr.count('\n') == 1
 
 
-def test_training_lowers_the_loss_and_starts_from_a_checkpoint():
-    params, optimizer = fresh()
-    step = loop.make_train_step(TINY, params, optimizer, settings())
-    batch = np.random.default_rng(0).integers(61, size=(2, 9)).astype(np.int32)
-    found = [float(step(batch, np.float32(0.01))) for _ in range(30)]
-    assert found[0] == pytest.approx(float(model.loss(TINY, fresh()[0], batch)), rel=1e-5)
-    assert found[-1] < found[0] / 3
-
-
-def test_starting_point_takes_the_weights_of_another_model(tmp_path):
-    source = open_source(save(tmp_path, TINY, as_params(random_values(TINY, seed=9))))
-    params, optimizer = starting_point(str(tmp_path / 'new'), source, TINY, seed=0)
-    found = {name: variable.numpy() for name, variable in model.flatten(params).items()}
-    assert all((found[name] == value).all() for name, value in random_values(TINY, seed=9).items())
-    assert not any(value.numpy().any() for value in optimizer.values())
-
-
-def test_training_starts_from_a_hugging_face_folder_as_it_is(tmp_path):
-    folder = tmp_path / 'mine'
-    source = prepare_folder(str(folder), str(HERE / 'huggingface' / 'tiny'), None, {}, str(tmp_path))
-    assert source.format == 'huggingface'
-    encoder = get_encoder('mine', str(tmp_path))
-    assert encoder.added == source.encoder.added
-    assert load_hparams(str(folder / 'hparams.json')) == source.hparams
-    params, _ = starting_point(str(folder), source, source.hparams, seed=0)
-    checkpoint.save(str(folder), 'model-1', source.hparams, params)
-    assert open_source(str(folder)).digest() == source.digest()
-
-
 @pytest.mark.parametrize(
     ('flags', 'part'),
     [
@@ -177,6 +83,8 @@ def test_training_starts_from_a_hugging_face_folder_as_it_is(tmp_path):
         ({'model_name': 'x', 'steps': '0'}, '--steps is 0'),
         ({'model_name': 'x', 'held_out': '1'}, '--held_out is 1'),
         ({'model_name': 'x', 'learning_rate': 'fast'}, "--learning_rate is 'fast'"),
+        ({'model_name': 'x', 'learning_rate': '0'}, '--learning_rate is 0'),
+        ({'model_name': 'x', 'learning_rate': 0}, '--learning_rate is 0'),
         ({'model_name': '../x'}, "--model_name is '../x'"),
         ({'model_name': 'x', 'window': '600'}, '--window is 600, the model allows at most n_ctx 512'),
         ({'model_name': 'x', 'init_from': 'nothing'}, 'no model nothing in'),
@@ -195,3 +103,278 @@ def test_a_model_that_was_not_trained_here_is_not_overwritten(corpus):
     with pytest.raises(Error, match='choose another --model_name'):
         train.train_model(str(corpus / 'text'), models_dir=str(corpus / 'models'), model_name='124M')
     assert [path.name for path in folder.iterdir()] == ['checkpoint']
+
+
+def test_the_help_names_every_flag():
+    help_names_every_flag_and_no_other(train.train_model)
+
+
+SHAPE = {'n_embd': 4, 'n_head': 1, 'n_layer': 1, 'n_ctx': 16, 'batch_size': 2}
+WEIGHTS = ('hparams.json', 'encoder.json', 'vocab.bpe', 'model.ckpt.index', 'model-40.index', 'ckpt.pt', 'weights.gguf')
+
+
+def trained(corpus, name='x', data=None, **flags):
+    """Train in this process; the model's folder."""
+    where = {'model_name': name, 'models_dir': str(corpus / 'models')}
+    shape = {} if 'init_from' in flags else SHAPE
+    train.train_model(*(data or [str(corpus / 'text')]), **where, **shape, **flags)
+    return corpus / 'models' / name
+
+
+def fails(corpus, message, **flags):
+    with pytest.raises(Error, match=message) as caught:
+        trained(corpus, **flags)
+    assert '\n' not in str(caught.value) and len(str(caught.value)) < 400
+    return caught.value.status
+
+
+def snapshot(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize('name', WEIGHTS)
+def test_a_folder_that_holds_anything_of_a_model_is_never_written_over(corpus, name):
+    folder = corpus / 'models' / 'x'
+    folder.mkdir(parents=True)
+    (folder / name).write_text('precious')
+    assert fails(corpus, f'holds {name}.* choose another --model_name', steps=1) == 1
+    assert [path.name for path in folder.iterdir()] == [name] and (folder / name).read_text() == 'precious'
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        ({'seed': '99999999999999999999'}, '--seed is 99999999999999999999, expected at most 2147483647'),
+        ({'n_head': 3}, 'n_embd 4 is not a multiple of n_head 3'),
+        ({'init_from': '7M', 'n_embd': 64, 'vocabulary': 'nonsense'}, '--init_from 7M .* --vocabulary, --n_embd'),
+        ({'steps': 3, 'epochs': 2}, '--steps and --epochs'),
+        ({'warmup': 5, 'steps': 3}, '--warmup is 5'),
+        ({'batch_size': 10_000}, 'training tokens do not fill a batch of 10000'),
+        ({'vocabulary': 'nonsense'}, 'no vocabulary nonsense'),
+        ({'sample_prompt': 'x'}, '--sample_prompt needs --sample_every'),
+        ({'sample_prompt': 'x ' * 100, 'sample_every': 1}, '--sample_prompt has 20. tokens'),
+        ({'keep': 'all'}, "--keep is 'all'"),
+        ({'held_out_data': ['nothing.txt']}, 'no text file at nothing.txt'),
+        ({'text_field': 'body', 'data': ['a.jsonl']}, 'line 1: the field body is not there'),
+    ],
+)
+def test_a_refused_run_leaves_nothing(corpus, monkeypatch, flags, message):
+    monkeypatch.chdir(corpus)
+    (corpus / 'a.jsonl').write_text('{"text": "x"}')
+    (corpus / 'models').mkdir()
+    shape = {} if 'init_from' in flags else SHAPE
+    with pytest.raises(Error, match=message) as caught:
+        train.train_model(str(corpus / 'text'), model_name='x', models_dir='models', **shape | flags)
+    assert '\n' not in str(caught.value)
+    assert list((corpus / 'models').iterdir()) == []
+
+
+def test_a_model_with_another_number_of_tokens_than_its_shape_says_is_refused_first(corpus):
+    folder = shutil.copytree(BUNDLED, corpus / 'models' / 'wrong')
+    hparams = json.loads((folder / 'hparams.json').read_text())
+    (folder / 'hparams.json').write_text(json.dumps(hparams | {'n_vocab': hparams['n_vocab'] - 1}))
+    fails(corpus, 'n_vocab|does not fit', init_from='wrong', steps=1)
+    assert not (corpus / 'models' / 'x').exists()
+
+
+def test_a_finished_run_goes_on_with_more_steps_as_one_that_was_never_finished(corpus):
+    folder = trained(corpus, steps=4, every=2)
+    assert (folder / 'model.ckpt.index').exists()
+    assert json.loads((folder / 'training.json').read_text())['done'] == 4
+    files = snapshot(folder)
+    trained(corpus, steps=4)  # nothing is left to do
+    assert snapshot(folder) | {'training.png': 0} == files | {'training.png': 0}
+    trained(corpus, steps=6, every=2)
+    entries = [json.loads(line) for line in (folder / 'training.jsonl').read_text().splitlines()]
+    assert [entry['step'] for entry in entries] == [1, 2, 3, 4, 5, 6]
+    assert (folder / 'model.ckpt.index').exists() and not list(folder.glob('model-*'))
+    assert float(optimizer_state(folder)['optimizer/iteration']) == 6
+
+
+def optimizer_state(folder):
+    prefix = str(folder / 'model.ckpt.optimizer')
+    return dict(bundle.read_values(prefix, {'optimizer/iteration': []}))
+
+
+def stopped(corpus, monkeypatch, number, at=3, **flags):
+    """A run in which a signal comes during an update; its folder."""
+    update = loop.learning_rate
+
+    def and_a_signal(settings, step):
+        if step == at - 1 and not came:
+            came.append(step)
+            signal.raise_signal(number)
+        return update(settings, step)
+
+    came = []
+    monkeypatch.setattr(loop, 'learning_rate', and_a_signal)
+    folder = trained(corpus, **flags)
+    monkeypatch.undo()
+    return folder
+
+
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGUSR1'])
+def test_a_signal_saves_first_and_then_has_its_usual_effect(corpus, monkeypatch, name):
+    taken, number = [], getattr(signal, name)
+    previous = signal.signal(number, lambda *_: taken.append(name))
+    try:
+        folder = stopped(corpus, monkeypatch, number, steps=8, every=100)
+    finally:
+        signal.signal(number, previous)
+    assert taken == [name] and (folder / 'model-3.index').exists()
+
+
+def interrupted(corpus, monkeypatch, **flags):
+    previous = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        return stopped(corpus, monkeypatch, signal.SIGTERM, **{'steps': 8, 'every': 100} | flags)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def weights_of(folder):
+    return open_source(str(folder)).digest()
+
+
+def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(corpus, monkeypatch):
+    data = [f'{corpus}/text/a.txt:1->0', f'{corpus}/text/b.txt:2']
+    folder = interrupted(corpus, monkeypatch, data=data, name='broken')
+    trained(corpus, 'broken', data, every=100)  # the steps are as they were
+    whole = trained(corpus, 'whole', data, steps=8, every=3)
+    assert weights_of(folder) == weights_of(whole)
+
+
+def test_a_lost_state_file_is_no_loss(corpus, monkeypatch):
+    folder = interrupted(corpus, monkeypatch)
+    (folder / 'checkpoint').unlink()
+    trained(corpus, steps=8)
+    assert json.loads((folder / 'training.jsonl').read_text().splitlines()[-1])['step'] == 8
+    assert weights_of(folder) == weights_of(trained(corpus, 'whole', steps=8))
+
+
+def test_a_damaged_run_is_one_line_that_helps(corpus, monkeypatch):
+    folder = interrupted(corpus, monkeypatch)
+    for name, message in (
+        ('training.json', r'training\.json cannot be read .* --init_from .*models/x and another --model_name'),
+        ('model-3.optimizer.index', r'optimizer\.index is lost.* --init_from .*models/x and another --model_name'),
+        ('model-3.index', 'names a checkpoint that is not there'),
+    ):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-5]) if name == 'training.json' else (folder / name).unlink()
+        before = snapshot(folder)
+        fails(corpus, message, steps=8)
+        assert snapshot(folder) == before
+        (folder / name).write_bytes(content)
+    [ids] = folder.glob('tokens-*/ids')
+    ids.write_bytes(ids.read_bytes()[:-1])
+    trained(corpus, steps=8)  # encoded again
+
+
+def test_flags_that_contradict_the_run_are_refused(corpus, monkeypatch):
+    folder = interrupted(corpus, monkeypatch)
+    before = snapshot(folder)
+    for flags in ({'learning_rate': 0.1}, {'seed': 2}, {'pack': True}, {'held_out': 0.5}):
+        [(name, value)] = flags.items()
+        assert fails(corpus, f'was trained with {name} .*, now it is {value}', **flags) == 2
+    with pytest.raises(UsageError, match='was trained with init_from None, now it is 7M'):
+        trained(corpus, init_from='7M')
+    (corpus / 'text' / 'a.txt').write_text('Other text. ' * 300)
+    fails(corpus, 'was trained with tokens')
+    assert {name: time for name, time in snapshot(folder).items() if not name.startswith('tokens-')} == {
+        name: time for name, time in before.items() if not name.startswith('tokens-')
+    }
+
+
+def test_a_second_run_in_a_folder_is_refused_while_the_first_lives(corpus):
+    with folders.held(str(corpus / 'models' / 'x')):
+        assert fails(corpus, 'another run is training in .*models/x', steps=1) == 1
+    trained(corpus, steps=1)
+
+
+def test_more_than_one_checkpoint_stays_when_asked_for(corpus):
+    folder = trained(corpus, steps=10, every=2, keep='3')
+    assert sorted(path.stem for path in folder.glob('model*.meta')) == ['model-6', 'model-8', 'model.ckpt']
+
+
+def falling_then_rising(monkeypatch):
+    losses = iter([3.0, 1.0, 2.0, 2.5, 2.0, 4.0])
+    monkeypatch.setattr(loop, 'make_evaluate', lambda *_: lambda batch: next(losses))
+
+
+def test_the_best_checkpoint_is_kept_and_is_the_model_at_the_end(corpus, monkeypatch):
+    falling_then_rising(monkeypatch)
+    folder = trained(corpus, steps=10, every=2, keep='best')
+    assert [path.stem for path in folder.glob('model*.meta')] == ['model-4']
+    assert 'model-4' in (folder / 'checkpoint').read_text()
+    assert open_source(str(folder)).digest()
+
+
+def test_a_run_ends_when_patience_does(corpus, monkeypatch):
+    falling_then_rising(monkeypatch)
+    folder = trained(corpus, steps=100, every=2, patience=2)
+    entries = [json.loads(line) for line in (folder / 'training.jsonl').read_text().splitlines()]
+    assert entries[-1]['step'] == 8 and (folder / 'model.ckpt.index').exists()
+
+
+def test_a_redirected_run_says_what_it_will_do_what_it_does_and_what_it_did(corpus, capsys, monkeypatch):
+    monkeypatch.setattr(train.progress, 'shown', False)
+    folder = trained(corpus, data=[str(corpus / 'text' / 'a.txt')], steps=4, every=4, log_every=2, sample_every=4,
+                     sample_prompt='The cat')  # fmt: skip
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == ''
+    assert lines[0] == f'{folder}: 0.0M parameters, from fresh weights'
+    assert re.fullmatch(r'text: 1 document, [\d,]+ tokens; [\d,]+ tokens held out', lines[1])
+    assert lines[2].startswith('4 updates, each of 2 windows of 16 tokens: ')
+    assert re.fullmatch(r'about .* and [\d.]+ GB of memory; .*', lines[3])
+    number = r'[\d.,e-]+'
+    assert re.fullmatch(rf'step 2 of 4: loss {number}, rate {number}, {number} tokens/s, .* left', lines[4])
+    assert re.fullmatch(rf'step 4 of 4: loss {number}, held-out {number}, rate {number}, {number} tokens/s', lines[5])
+    assert 'The cat' in err and 'nats a token' in err
+    assert f'saved {folder}/model.ckpt' in err and f'--model_name {folder}' in lines[-1]
+
+
+def test_the_line_after_a_stop_says_that_it_saved_and_how_to_go_on(corpus, monkeypatch, capsys):
+    folder = interrupted(corpus, monkeypatch)
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f'stopped after 3 updates; saved {folder}/model-3. The same command goes on from there'
+    )
+
+
+def test_held_out_data_of_ones_own(corpus, capsys):
+    (corpus / 'held.txt').write_text('The cat sat. ' * 20)
+    folder = trained(corpus, held_out_data=[str(corpus / 'held.txt')], steps=1)
+    assert 'text: 3 documents' in capsys.readouterr().err
+    assert 'held_out_loss' in (folder / 'training.jsonl').read_text()
+
+
+def test_prompts_and_completions_train_packed(corpus):
+    rows = [{'prompt': f'What is {n}?', 'completion': f' A number {n}.'} for n in range(40)]
+    (corpus / 'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    folder = trained(corpus, data=[str(corpus / 'a.jsonl')], steps=2, pack=True, window=16)
+    assert json.loads((folder / 'training.json').read_text())['pack'] is True
+
+
+def test_training_works_from_a_thread(corpus):
+    found = []
+
+    def work():
+        where = {'model_name': 'x', 'models_dir': str(corpus / 'models')}
+        found.append(train.train_model(str(corpus / 'text'), **where, **SHAPE, steps=2))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [None] and (corpus / 'models' / 'x' / 'model.ckpt.index').exists()
+
+
+def test_training_starts_from_a_hugging_face_folder(corpus):
+    where = {'model_name': 'x', 'models_dir': str(corpus / 'models'), 'init_from': str(HUGGING_FACE)}
+    train.train_model(str(corpus / 'text'), **where, steps=1, batch_size=1, window=8, learning_rate=1e-9)
+    first, trained = open_source(str(HUGGING_FACE)), open_source(str(corpus / 'models' / 'x'))
+    assert trained.format == 'release' and trained.hparams == first.hparams
+    assert trained.encoder.encode('The cat') == first.encoder.encode('The cat')
+    assert trained.encoder.added == first.encoder.added
+    assert trained.encoder.end_of_text == first.encoder.end_of_text
+    for name, value in first.values():
+        np.testing.assert_allclose(trained.value(name), value, atol=1e-7)

@@ -1,17 +1,13 @@
-import numpy as np
+import gzip
+import itertools
+import json
+import sys
+
 import pytest
-from example_models import RELEASE
 
-from gpt2.encoder import get_encoder
-from gpt2.training import data as load_dataset
-from gpt2.training.data import DatasetError, encode_documents, find_files, hold_out, training_batch, windows
-
-END = 50256
-
-
-@pytest.fixture(scope='module')
-def encoder():
-    return get_encoder('124M', str(RELEASE))
+from gpt2.errors import UsageError
+from gpt2.training import data
+from gpt2.training.data import DatasetError, Reading, documents, find_files, pieces
 
 
 @pytest.fixture
@@ -41,80 +37,160 @@ def test_a_pattern_without_files_is_refused(folder):
         find_files([f'{folder}/a.txt', f'{folder}/*.rtf'])
 
 
-def test_text_that_is_not_utf8_is_refused_with_the_offset(tmp_path, encoder):
-    (tmp_path / 'bad.txt').write_bytes(b'abc\xff')
-    with pytest.raises(DatasetError, match=r'bad\.txt is not UTF-8 at byte 3'):
-        encode_documents([str(tmp_path / 'bad.txt')], encoder, str(tmp_path))
+def test_files_of_every_kind_are_found_in_a_folder(tmp_path):
+    names = [f'a{kind}{end}' for kind in ('.txt', '.jsonl', '.csv', '.parquet') for end in ('', '.gz', '.zst')]
+    for name in [*names, 'a.py', 'a.gz', 'b.py.gz', 'README']:
+        (tmp_path / name).write_text('x')
+    assert find_files([str(tmp_path)]) == sorted(str(tmp_path / name) for name in names)
+    code = find_files([str(tmp_path)], ['.py', 'README'])
+    assert code == sorted(str(tmp_path / name) for name in ('a.py', 'b.py.gz', 'README'))
 
 
-def test_line_ends_and_a_byte_order_mark_are_those_of_the_shared_rule(tmp_path, encoder):
-    (tmp_path / 'a.txt').write_bytes(b'\xef\xbb\xbfThe king\r\nsaid\ra\n')
-    tokens = encode_documents([str(tmp_path / 'a.txt')], encoder, str(tmp_path))
-    assert tokens.tolist() == [*encoder.encode('The king\nsaid\ra\n'), END]
+@pytest.mark.parametrize('name', ['a[1].txt', 'what?.txt', '*.txt', '$HOME.txt', '~', 'a:1', 'naïve 漢.txt', '-x'])
+def test_a_file_that_is_there_is_that_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text('x')
+    (tmp_path / 'other.txt').write_text('x')
+    assert find_files([name]) == [name]
 
 
-def test_every_document_ends_with_the_end_of_text_id(folder, encoder):
-    paths = find_files([str(folder)])
-    tokens = encode_documents(paths, encoder, str(folder))
-    expected = [token for path in paths for token in [*encoder.encode(open(path, encoding='utf-8').read()), END]]
-    assert tokens.dtype == np.int32 and tokens.tolist() == expected
+def test_a_folder_whose_name_is_a_pattern_is_that_folder(tmp_path):
+    (tmp_path / 'run[2]').mkdir()
+    (tmp_path / 'run[2]' / 'a.txt').write_text('x')
+    assert find_files([str(tmp_path / 'run[2]')]) == [str(tmp_path / 'run[2]' / 'a.txt')]
 
 
-def test_documents_are_encoded_once(folder, encoder, monkeypatch):
-    paths = find_files([str(folder)])
-    tokens = encode_documents(paths, encoder, str(folder))
-    monkeypatch.setattr(encoder, 'encode', lambda text: pytest.fail('encoded again'))
-    np.testing.assert_array_equal(encode_documents(paths, encoder, str(folder)), tokens)
+def read(path, **reading):
+    return list(documents(str(path), Reading(**reading)))
 
 
-def test_changed_text_is_encoded_again(folder, encoder):
-    paths = find_files([str(folder)])
-    before = encode_documents(paths, encoder, str(folder))
-    (folder / 'a.txt').write_text('other', encoding='utf-8')
-    assert encode_documents(paths, encoder, str(folder)).tolist() != before.tolist()
+@pytest.mark.parametrize(
+    ('content', 'expected'),
+    [
+        ('one', ['one']),
+        ('one<|endoftext|>two\n', ['one', 'two\n']),
+        ('<|endoftext|>one<|endoftext|>\n<|endoftext|>two<|endoftext|>', ['one', 'two']),
+        ('', []),
+        (' \n', []),
+        ('<|endoftext|', ['<|endoftext|']),
+    ],
+)
+def test_plain_text_is_divided_by_the_end_of_text(tmp_path, content, expected):
+    (tmp_path / 'a.txt').write_text(content)
+    assert read(tmp_path / 'a.txt') == expected
 
 
-HOLD_OUT = [(73, 0.05, 4), (10, 0.05, 1), (10, 0, 0), (1, 0.5, 0), (4, 0.99, 3)]
+def test_long_documents_come_in_pieces_that_end_before_white_space(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, 'PIECE', 50)
+    monkeypatch.setattr(data.text, 'READ_BYTES', 10)
+    words = [f'word{number}' for number in range(100)]
+    content = ' '.join(words) + '<|endoftext|>' + '  \n'.join(words)
+    (tmp_path / 'a.txt').write_text(content)
+    found = list(pieces(str(tmp_path / 'a.txt'), Reading()))
+    assert ''.join(piece.text + '<|endoftext|>' * piece.ends for piece in found) == content + '<|endoftext|>'
+    assert len(found) > 15
+    for piece, following in itertools.pairwise(found):
+        assert piece.ends or (not piece.text[-1].isspace() and following.text[0].isspace())
 
 
-@pytest.mark.parametrize(('count', 'fraction', 'held'), HOLD_OUT)
-def test_hold_out(count, fraction, held):
-    documents = [f'{index:03}' for index in range(count)]
-    train, held_out = hold_out(documents, fraction, seed=0)
-    assert len(held_out) == held and sorted(train + held_out) == documents
-    assert hold_out(documents, fraction, seed=0) == (train, held_out)
+def test_text_without_white_space_is_cut_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, 'PIECE', 50)
+    monkeypatch.setattr(data, 'LONGEST', 200)
+    monkeypatch.setattr(data.text, 'READ_BYTES', 10)
+    (tmp_path / 'a.txt').write_text('x' * 1000)
+    found = list(pieces(str(tmp_path / 'a.txt'), Reading()))
+    assert max(len(piece.text) for piece in found) <= 250 and ''.join(piece.text for piece in found) == 'x' * 1000
 
 
-def test_windows_cover_every_target_once():
-    rows = windows(np.arange(101), 10)
-    assert rows.shape == (10, 11)
-    assert rows[:, 1:].ravel().tolist() == list(range(1, 101))
-    assert windows(np.arange(5), 10).shape == (0, 11)
+RECORDS = [
+    ({'text': 'A'}, [('A', True)]),
+    ({'text': 'A', 'prompt': 'B', 'completion': 'C'}, [('A', True)]),
+    ({'prompt': 'Q', 'completion': 'A'}, [('Q', False), ('A', True)]),
+    ({'prompt': '', 'completion': 'A'}, [('A', True)]),
+    (
+        {'messages': [{'role': 'user', 'content': 'Q'}, {'role': 'assistant', 'content': 'A'}]},
+        [('User:', False), (' Q', False), ('\n\nAssistant:', False), (' A', True)],
+    ),
+]
 
 
-def test_an_epoch_visits_each_window_at_most_once_and_misses_few():
-    tokens, batches = np.arange(1003, dtype=np.int32), 99 // 4
-    rows = np.concatenate([training_batch(tokens, step, 4, 10, seed=3) for step in range(batches)])
-    assert (np.diff(rows, axis=1) == 1).all()
-    starts = rows[:, 0]
-    assert len(set(starts)) == len(starts) == 96 and len(set(starts % 10)) == 1
+@pytest.mark.parametrize(('record', 'parts'), RECORDS)
+def test_records_of_json_lines(tmp_path, record, parts):
+    path = tmp_path / 'a.jsonl'
+    path.write_text('\n' + json.dumps(record) + '\n\n' + json.dumps({'text': 'next'}) + '\n')
+    found = [(*piece[:2], piece.ends) for piece in pieces(str(path), Reading())]
+    expected = [(*part, place == len(parts)) for place, part in enumerate(parts, start=1)]
+    assert found == [*expected, ('next', True, True)]
 
 
-def test_epochs_differ_and_batches_depend_on_the_step_alone():
-    tokens = np.arange(1003, dtype=np.int32)
-    first, second = training_batch(tokens, 0, 4, 10, seed=3), training_batch(tokens, 24, 4, 10, seed=3)
-    assert (first != second).any()
-    np.testing.assert_array_equal(training_batch(tokens, 24, 4, 10, seed=3), second)
-    assert (training_batch(tokens, 0, 4, 10, seed=4) != first).any()
+def test_prompts_are_trained_on_when_asked_for(tmp_path):
+    path = tmp_path / 'a.jsonl'
+    path.write_text(json.dumps({'prompt': 'Q', 'completion': 'A'}))
+    assert all(piece.trained for piece in pieces(str(path), Reading(train_on_prompt=True)))
 
 
-def test_too_little_text_is_refused():
-    with pytest.raises(DatasetError, match='25 training tokens do not fill a batch of 4 windows of 10'):
-        training_batch(np.arange(25), 0, 4, 10, seed=0)
+def test_a_field_by_name(tmp_path):
+    (tmp_path / 'a.jsonl').write_text('{"body": "A", "text": "B"}')
+    (tmp_path / 'a.csv').write_text('id,body\n1,A\n')
+    assert read(tmp_path / 'a.jsonl', text_field='body') == read(tmp_path / 'a.csv', text_field='body') == ['A']
 
 
-def test_the_cache_is_written_under_another_name_first(folder, encoder, monkeypatch):
-    monkeypatch.setattr(load_dataset.os, 'replace', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        encode_documents([str(folder / 'a.txt')], encoder, str(folder))
-    assert not list(folder.glob('tokens-*.npy'))
+def test_csv_with_quotes_line_ends_and_a_byte_order_mark(tmp_path):
+    (tmp_path / 'a.csv').write_bytes(b'\xef\xbb\xbftext,id\r\n"one, ""two""\r\nthree",1\r\nfour,2\r\n')
+    assert read(tmp_path / 'a.csv') == ['one, "two"\nthree', 'four']
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip('pyarrow')
+    parquet = pytest.importorskip('pyarrow.parquet')
+    texts = [f'document {number}' for number in range(600)]
+    parquet.write_table(pyarrow.table({'text': texts, 'id': list(range(600))}), tmp_path / 'a.parquet')
+    (tmp_path / 'b.parquet.gz').write_bytes(gzip.compress((tmp_path / 'a.parquet').read_bytes()))
+    assert read(tmp_path / 'a.parquet') == read(tmp_path / 'b.parquet.gz') == texts
+    (tmp_path / 'c.parquet').write_bytes(b'PAR1 nonsense')
+    with pytest.raises(DatasetError, match=r'c\.parquet cannot be read'):
+        read(tmp_path / 'c.parquet')
+
+
+def test_compressed_files(tmp_path):
+    zstandard = pytest.importorskip('zstandard')
+    content = ('naïve text. ' * 5000 + '\r\n').encode()
+    (tmp_path / 'a.txt.gz').write_bytes(gzip.compress(content))
+    frames = zstandard.compress(content[:100]) + zstandard.compress(content[100:])
+    (tmp_path / 'a.txt.zst').write_bytes(frames)
+    expected = [content.decode().replace('\r\n', '\n')]
+    assert read(tmp_path / 'a.txt.gz') == read(tmp_path / 'a.txt.zst') == expected
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('a.txt', b'abc\xff', r'a\.txt is not UTF-8 at byte 3'),
+        ('a.jsonl', b'{"text": "a"}\n{"text": ', r'a\.jsonl, line 2 is no JSON'),
+        ('a.jsonl', b'{"body": "a"}', r'line 1 has no text.*--text_field'),
+        ('a.jsonl', b'["a"]', 'line 1 has no text'),
+        ('a.jsonl', b'{"text": 3}', 'line 1: the field text is int, not text'),
+        ('a.jsonl', b'{"messages": "x"}', 'line 1: messages is no list'),
+        ('a.jsonl', b'{"messages": [{"role": "user"}]}', 'the field content is not there'),
+        ('a.jsonl', b'[' * 100_000, 'line 1 is no JSON'),
+        ('a.csv', b'id,body\n1,x\n', 'line 2 has no text'),
+        ('a.txt.gz', b'no gzip', r'a\.txt\.gz cannot be read'),
+        ('a.txt.gz', gzip.compress(b'some text' * 1000)[:-20], r'a\.txt\.gz cannot be read'),
+        ('a.txt.gz', gzip.compress(b'abc\xff'), r'a\.txt\.gz is not UTF-8 at byte 3'),
+        ('a.txt.zst', b'no zst', r'a\.txt\.zst cannot be read'),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((DatasetError, UsageError), match=message) as caught:
+        read(tmp_path / name)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(('name', 'package'), [('a.txt.zst', 'zstandard'), ('a.parquet', 'pyarrow')])
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, f'{package}.parquet', None)
+    (tmp_path / name).write_text('x')
+    with pytest.raises(DatasetError, match=f'pip install {package}'):
+        read(tmp_path / name)

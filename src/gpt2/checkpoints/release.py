@@ -5,6 +5,7 @@ Which files those are says files.py; how they are read without TensorFlow, bundl
 
 import os
 import re
+from collections.abc import Container
 
 from gpt2 import model
 from gpt2.checkpoints.bundle import read_values
@@ -41,13 +42,15 @@ def write_values(prefix: str, values: dict[str, tf.Tensor]) -> None:
 
 
 def save(
-    folder: str, prefix_name: str, hparams: HParams, params: dict, optimizer: dict[str, tf.Tensor] | None = None
-) -> None:
+    folder: str, prefix_name: str, hparams: HParams, params: dict, optimizer: dict[str, tf.Tensor] | None = None,
+    keep: Container[str] = (),
+) -> None:  # fmt: skip
     """Save params as the folder's current checkpoint, with optimizer values beside it.
 
     The new files have names of their own; the state file that makes them current is renamed into
     place when they are whole, and only then is the previous checkpoint removed. So a crash or a
-    full disk leaves the previous one. prefix_name must differ from the current one.
+    full disk leaves the previous one. prefix_name must differ from the current one. keep: names of
+    checkpoints that are not removed.
     """
     prefix = os.path.join(folder, prefix_name)
     state = os.path.join(folder, STATE_FILE)
@@ -63,7 +66,7 @@ def save(
     except (WriteError, tf.errors.OpError) as error:
         remove(prefix)
         raise CheckpointError(f'{prefix} cannot be written ({reason(error)}); free space and run again') from None
-    if previous:
+    if previous and os.path.basename(previous) not in keep:
         remove(previous)
 
 

@@ -1,98 +1,142 @@
-"""Train a GPT-2, from scratch or from any checkpoint, on text files."""
+"""Train a GPT-2, from scratch or from any checkpoint, on text."""
 
-import dataclasses
+import functools
 import os
-import sys
-import zlib
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from gpt2.checkpoints.folders import BUNDLED_MODEL, DEFAULT_MODELS_DIR, canonical_name, models_folders
-from gpt2.commands.flags import integer, number, optional_integer, reject_unknown
-from gpt2.encoder import get_encoder
+from gpt2.commands.flags import boolean, integer, number, optional_integer, reject_unknown, texts
 from gpt2.errors import UsageError
-from gpt2.hparams import load_hparams
-from gpt2.training.data import encode_documents, find_files, hold_out, training_batch, windows
-from gpt2.training.folder import check_record, holds_run, prepare_folder, starting_point
-from gpt2.training.loop import Settings, report, train
+from gpt2.system import progress
+from gpt2.training.loop import BEST, LAST
+from gpt2.training.run import train_in
+from gpt2.training.settings import SHAPE
 
+LARGEST_SEED = 2**31 - 1
 HELP = f"""\
 Train a GPT-2 on text, from scratch or from any checkpoint.
 
-    python src/train.py stories/ --model_name mine --steps 7000
     python src/train.py letters.txt --model_name mine --init_from 124M --batch_size 1 --window 256
+    python src/train.py stories/ --model_name mine --steps 7000
+    python src/train.py "general/:1->0" medicine.jsonl:3 --model_name doctor --init_from 124M
 
-Each word is a file, a folder (every .txt file in it) or a glob; each file is one document. The
-model is saved in the released layout in <models_dir>/<model_name>. The same command goes on where
-an interrupted one stopped; Ctrl-C saves first.
+Each word is a file, a folder or a glob. The model is saved in the released layout in
+<models_dir>/<model_name>. The same command goes on where an interrupted one stopped, and with more
+--steps a finished one; flags that are left out are then as they were. Ctrl-C, SIGTERM and SIGUSR1 save
+first. A folder that holds anything else of a model is never written over.
 
+Data, by the end of a file's name, each also compressed as .gz or .zst (needs the zstandard package):
+plain text   a file is a document; <|endoftext|> in it divides documents. From a folder: .txt, and the below
+.jsonl       an object a line, each a document: `text`; or `prompt` and `completion`; or `messages`, objects
+             with `role` and `content`, which become `User: ...`, an empty line, `Assistant: ...`
+.csv         a row a document, the columns named as the fields above
+.parquet     likewise; needs the pyarrow package
+Of `prompt` and `completion` the loss is that of the completion, of `messages` that of the assistant's words.
+NAME:3 gives a file, folder or glob a weight against the others in every batch; NAME:1->0 changes it
+evenly from the first to the last update (put quotes around it).
+
+Text is encoded once, by as many processes as there are cores if there is much of it, into <model>/tokens-*.
+training.jsonl in the model's folder has a line for each log line: step, loss (mean since the last
+line, nats a token), learning_rate, gradient_norm (before clipping), tokens_per_second, held_out_loss.
+training.png draws them at the end, where the matplotlib package is there.
+
+--data PATTERN        as a word without a flag; may be repeated
+--suffix .X           from folders, files whose name ends so, as plain text (.py, say); may be repeated
+--text_field NAME     the field or column that is the text
+--train_on_prompt     the loss is that of prompts too
+--pack                fill windows with whole documents, each of which sees itself alone, its positions from 0.
+                      Default: windows are cut out of the documents one after another, and see all before
 --model_name NAME     folder to save in; needed
---init_from NAME      start from this model's weights, vocabulary and shape. Default: from scratch
+--init_from NAME      start from this model's weights, vocabulary and shape: a name, or a path to a model in any
+                      format that can be read. Default: from scratch
 --vocabulary NAME     from scratch: the model whose vocabulary is used. Default: {BUNDLED_MODEL}
 --n_ctx N             from scratch: window of the model, at least 2. Default: 512
 --n_embd N            from scratch: features, a multiple of n_head. Default: 256
 --n_head N            from scratch: attention heads, at least 1. Default: 8
 --n_layer N           from scratch: layers, at least 1. Default: 6
---steps N             updates in all, at least 1. Default: 7000
+--steps N             updates in all, at least 1. Default: 3 epochs, but 30 updates or more, from a model; 20 epochs,
+                      but 7000 updates at most, from scratch
+--epochs X            times that the text is gone through, above 0, in place of --steps
 --batch_size N        windows an update, at least 1. Default: 4
 --window N            tokens a window, from 2 to n_ctx. Default: n_ctx
 --learning_rate X     peak, above 0. Default: 0.0015 from scratch, 0.00005 from a checkpoint
---warmup N            updates until the peak, at least 0; then a cosine to a tenth of it. Default: 200
---weight_decay X      of matrices, at least 0. Default: 0.1
---held_out X          fraction of the documents kept for evaluation, from 0 up to 1. Default: 0.05
---seed N              of initial weights, order and held-out choice, at least 0. Default: 0
---every N             updates between evaluations, each with a save, at least 1. Default: 250
+--warmup N            updates until the peak, at least 0; then a cosine to a tenth of it at the last. Default: 200, or
+                      a tenth of the updates if that is less
+--weight_decay X      of matrices, the embeddings among them, at least 0. Default: 0.1
+--held_out X          fraction of the documents kept for evaluation, from 0 up to 1; of a single document its end.
+                      Default: 0.05
+--held_out_data FILE  evaluate on this, and keep nothing of the text; may be repeated
+--seed N              of initial weights, order and held-out choice, from 0 to {LARGEST_SEED}. Default: 0
+--every N             updates between evaluations, each with a save, at least 1. Default: a tenth of the updates,
+                      250 at most
+--log_every N         updates between log lines, at least 1. Default: a fifth of --every
+--sample_every N      updates between samples, at least 1. Default: no samples
+--sample_prompt TEXT  what the samples continue. Default: nothing
+--keep HOW            checkpoints that stay: last; best, that with the lowest held-out loss, which is the model at
+                      the end; or a number, the last so many. Default: last
+--patience N          end after so many evaluations without a better held-out loss, at least 1. Default: never
 --models_dir DIR      folder of the model folders. Default: {DEFAULT_MODELS_DIR}
 """
 
 
 def train_model(
-    *data, model_name=None, init_from=None, vocabulary=BUNDLED_MODEL, n_ctx=512, n_embd=256, n_head=8, n_layer=6,
-    steps=7000, batch_size=4, window=None, learning_rate=None, warmup=200, weight_decay=0.1, held_out=0.05,
-    seed=0, every=250, models_dir=DEFAULT_MODELS_DIR, **unknown,
-):  # fmt: skip
+    *words: str, data: list | None = None, suffix: list | None = None, text_field=None,
+    train_on_prompt: bool | None = None, pack: bool | None = None, model_name=None, init_from=None, vocabulary=None,
+    n_ctx=None, n_embd=None, n_head=None, n_layer=None, steps=None, epochs=None, batch_size=None, window=None,
+    learning_rate=None, warmup=None, weight_decay=None, held_out=None, held_out_data: list | None = None, seed=None,
+    every=None, log_every=None, sample_every=None, sample_prompt=None, keep=LAST, patience=None,
+    models_dir=DEFAULT_MODELS_DIR, **unknown,
+) -> None:  # fmt: skip
+    flags = dict(locals())
     reject_unknown((), unknown)
-    if not data or model_name is None:
+    progress.show()
+    patterns = [*map(str, texts(data)), *map(str, words)]
+    if not patterns or model_name is None:
         raise UsageError('give text files and --model_name; --help shows how')
-    shape = {'n_ctx': n_ctx, 'n_embd': n_embd, 'n_head': n_head, 'n_layer': n_layer}
-    shape = {name: integer(name, value, 2 if name == 'n_ctx' else 1) for name, value in shape.items()}
-    window = optional_integer('window', window, 2)
-    rate = learning_rate or (5e-5 if init_from else 1.5e-3)
-    settings = Settings(
-        steps=integer('steps', steps, 1),
-        batch_size=integer('batch_size', batch_size, 1),
-        window=window or 0,
-        learning_rate=number('learning_rate', rate, lambda value: value > 0, 'above 0'),
-        warmup=integer('warmup', warmup, 0),
-        weight_decay=number('weight_decay', weight_decay, lambda value: value >= 0, 'of at least 0'),
-        held_out=number('held_out', held_out, lambda value: 0 <= value < 1, 'of at least 0 and below 1'),
-        seed=integer('seed', seed, 0),
-    )
-    every = integer('every', every, 1)
-    paths = find_files(map(str, data))
-    folder = os.path.join(models_folders(models_dir)[0], canonical_name(model_name))
-    resumed = holds_run(folder)
-    source = None if resumed else prepare_folder(folder, init_from, vocabulary, shape, models_dir)
-    hparams = load_hparams(os.path.join(folder, 'hparams.json'))
-    settings = dataclasses.replace(settings, window=settings.window or hparams.n_ctx)
-    if settings.window > hparams.n_ctx:
-        raise UsageError(f'--window is {settings.window}, the model allows at most n_ctx {hparams.n_ctx}')
-    encoder = get_encoder(os.path.basename(folder), os.path.dirname(folder))
-    train_paths, held_paths = hold_out(paths, settings.held_out, settings.seed)
-    tokens = encode_documents(train_paths, encoder, folder)
-    held_out_tokens = encode_documents(held_paths, encoder, folder)
-    held_out_windows = windows(held_out_tokens, settings.window)
-    training_batch(tokens, 0, settings.batch_size, settings.window, settings.seed)  # too little text is refused now
-    record = {
-        **dataclasses.asdict(settings),
-        'held_out_files': [os.path.basename(path) for path in held_paths],
-        'tokens': len(tokens),
-        'tokens_crc32': zlib.crc32(tokens),
-    }
-    check_record(folder, record, resumed)
-    params, optimizer = starting_point(folder, source, hparams, settings.seed)
-    for _ in train(folder, hparams, settings, params, optimizer, tokens, held_out_windows, every):
-        pass
-    if len(held_out_windows):
-        print(report(hparams, params, encoder, tokens, held_out_windows, settings.batch_size), file=sys.stderr)
+    folder = os.path.join(models_folders(models_dir)[0], canonical_name(str(model_name)))
+    stopped = train_in(folder, patterns, check_flags(flags), check_habits(flags), models_dir)
+    if stopped is not None:
+        signal.raise_signal(stopped)  # which ends the program as if it had not saved first
 
 
 train_model.__doc__ = HELP
+
+
+def check_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that a run depends on, those given alone, checked. Raises UsageError."""
+    checks: dict[str, Callable[[str, Any], Any]] = {
+        'warmup': lambda name, value: integer(name, value, 0),
+        'seed': check_seed,
+        'epochs': lambda name, value: number(name, value, lambda value: value > 0, 'above 0'),
+        'learning_rate': lambda name, value: number(name, value, lambda value: value > 0, 'above 0'),
+        'weight_decay': lambda name, value: number(name, value, lambda value: value >= 0, 'of at least 0'),
+        'held_out': lambda name, value: number(name, value, lambda value: 0 <= value < 1, 'of at least 0 and below 1'),
+        'pack': boolean, 'train_on_prompt': boolean,
+    }  # fmt: skip
+    for name in (*SHAPE, 'steps', 'batch_size', 'window'):
+        minimum = 2 if name in ('n_ctx', 'window') else 1
+        checks[name] = functools.partial(integer, minimum=minimum)
+    checks |= {name: lambda name, value: str(value) for name in ('init_from', 'vocabulary', 'text_field')}
+    checks |= {name: lambda name, value: list(map(str, texts(value))) for name in ('suffix', 'held_out_data')}
+    return {name: check(name, flags[name]) for name, check in checks.items() if flags[name] is not None}
+
+
+def check_seed(name: str, value: Any) -> int:
+    seed = integer(name, value, 0)
+    if seed > LARGEST_SEED:
+        raise UsageError(f'--{name} is {seed}, expected at most {LARGEST_SEED}')
+    return seed
+
+
+def check_habits(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of Habits, those that were given. Raises UsageError."""
+    names = ('every', 'log_every', 'sample_every', 'patience')
+    found: dict[str, Any] = {name: optional_integer(name, flags[name], 1) for name in names}
+    prompt, keep = flags['sample_prompt'], flags['keep']
+    if prompt is not None and found['sample_every'] is None:
+        raise UsageError('--sample_prompt needs --sample_every, the updates between samples')
+    found['sample_prompt'] = prompt if prompt is None else str(prompt)
+    found['keep'] = keep if keep in (BEST, LAST) else integer('keep', keep, 1)
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,47 +1,80 @@
 """Learn a byte-level BPE vocabulary from text."""
 
-import json
 import os
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, canonical_name, expand, models_folders
 from gpt2.commands.flags import integer, number, reject_unknown
-from gpt2.encoder import END_OF_TEXT, bytes_to_unicode
+from gpt2.encoder import write_encoder
 from gpt2.errors import UsageError
-from gpt2.system.files import make_folder, whole_file
-from gpt2.training.data import find_files, hold_out
-from gpt2.training.vocabulary import learn_merges
+from gpt2.system import progress
+from gpt2.system.files import make_folder
+from gpt2.training.batches import hold_out
+from gpt2.training.data import Reading, documents, find_files
+from gpt2.training.plan import counted
+from gpt2.training.vocabulary import learn_vocabulary
 
-HELP = """\
+HELP = f"""\
 Learn a byte-level BPE vocabulary from text and write encoder.json and vocab.bpe.
 
-    python src/train_vocabulary.py stories/ --folder models/stories-vocabulary
+    python src/train_vocabulary.py stories/ --model_name stories-vocabulary
     python src/train.py stories/ --vocabulary stories-vocabulary --model_name mine
 
-Needs the tokenizers package. Each word is a file, a folder (every .txt file in it) or a glob. Files
-that train.py would hold out, with the same --held_out and --seed, are not read. Ids are laid out as
-in the release: the 256 bytes, the merges by rank, the end-of-text token.
+Needs the tokenizers package. Each word is a file, a folder or a glob, of every kind that train.py
+reads. Documents that train.py would hold out, with the same data, --held_out and --seed, are left out.
+Ids are laid out as in the release: the 256 bytes, the merges by rank, the end-of-text token. A merge is
+of a pair that comes twice or more, so a short text may make fewer tokens than --n_vocab.
 
---folder DIR          folder to write into; needed
+--model_name NAME     folder inside the models folder to write into; it, or --folder, is needed
+--folder DIR          any folder to write into
 --n_vocab N           tokens, at least 258. Default: 8192
---held_out X          fraction of the documents not read, from 0 up to 1. Default: 0.05
+--held_out X          fraction of the documents left out, from 0 up to 1. Default: 0.05
 --seed N              of the held-out choice, at least 0. Default: 0
+--models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}
 """
 
 
-def train_vocabulary(*data, folder=None, n_vocab=8192, held_out=0.05, seed=0, **unknown):
+def train_vocabulary(
+    *data: str, model_name=None, folder=None, n_vocab=8192, held_out=0.05, seed=0, models_dir=DEFAULT_MODELS_DIR,
+    **unknown,
+) -> None:  # fmt: skip
     reject_unknown((), unknown)
-    if not data or folder is None:
-        raise UsageError('give text files and --folder; --help shows how')
+    progress.show()
+    if not data or (model_name is None) == (folder is None):
+        raise UsageError('give text files, and --model_name or --folder; --help shows how')
     n_vocab = integer('n_vocab', n_vocab, 258)
     fraction = number('held_out', held_out, lambda value: 0 <= value < 1, 'of at least 0 and below 1')
-    train, _ = hold_out(find_files(map(str, data)), fraction, integer('seed', seed, 0))
-    merges = learn_merges(train, n_vocab - 1)
-    # Two merges may make the same token.
-    tokens = [*dict.fromkeys([*bytes_to_unicode().values(), *map(''.join, merges)]), END_OF_TEXT]
-    make_folder(folder, 'choose another --folder')
-    with whole_file(os.path.join(folder, 'encoder.json')) as file:
-        json.dump({token: index for index, token in enumerate(tokens)}, file)
-    with whole_file(os.path.join(folder, 'vocab.bpe')) as file:
-        file.write('#version: 0.2\n' + ''.join(f'{a} {b}\n' for a, b in merges))
+    folder = destination(model_name, folder, models_dir)
+    seed = integer('seed', seed, 0)
+    paths = find_files(map(str, data))
+    count = sum(1 for _ in all_documents(paths, 'counting'))
+    held = hold_out(count, fraction, seed)
+    encoder = learn_vocabulary(learnt_from(paths, held, fraction), n_vocab)
+    make_folder(folder, 'choose another --folder or --models_dir')
+    write_encoder(folder, encoder)
+    print(f'{folder}: {len(encoder)} tokens, learnt from {counted(count - int(held.sum()), "document")}')
 
 
 train_vocabulary.__doc__ = HELP
+
+
+def destination(model_name: str | None, folder: str | None, models_dir: str) -> str:
+    """The folder that the vocabulary goes to. Raises UsageError for one that holds a vocabulary."""
+    path = expand(folder) if folder else os.path.join(models_folders(models_dir)[0], canonical_name(str(model_name)))
+    if os.path.exists(os.path.join(path, 'encoder.json')):
+        raise UsageError(f'{path} holds a vocabulary, perhaps that of a model; choose another --model_name')
+    return path
+
+
+def learnt_from(paths: Sequence[str], held: np.ndarray, fraction: float) -> Iterator[str]:
+    """Yield the documents of files that are not held out; of a single one all but its end."""
+    for document, out in zip(all_documents(paths, 'learning'), held):
+        if not out:
+            yield document if len(held) > 1 else document[: len(document) - round(len(document) * fraction)]
+
+
+def all_documents(paths: Sequence[str], what: str) -> Iterator[str]:
+    for path in progress.bar(paths, what, unit='file', delay=1):
+        yield from documents(path, Reading())

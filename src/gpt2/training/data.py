@@ -1,104 +1,293 @@
-"""Text files to token ids, and token ids to batches of fixed windows. Imports no TensorFlow."""
+"""Finding files of training text, and reading the documents in them piece by piece. Imports no TensorFlow.
 
+A file is, by the end of its name, plain text, JSON lines, CSV or Parquet, each also compressed by gzip or
+Zstandard. What each of them holds is said in commands/train.py's help.
+"""
+
+import contextlib
+import csv
+import dataclasses
 import glob
-import hashlib
+import gzip
+import json
 import os
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
-import numpy as np
-from tqdm import tqdm
-
-from gpt2.errors import Error, UsageError
+from gpt2.checkpoints.folders import expand
+from gpt2.encoder import END_OF_TEXT
+from gpt2.errors import Error
 from gpt2.system import text
-from gpt2.system.files import whole_file
+
+PACKED = ('.gz', '.zst')
+SUFFIXES = ('.txt', '.jsonl', '.csv', '.parquet')  # of what is taken from a folder
+PIECE = 2**20  # characters; a longer document is encoded piece by piece
+LONGEST = 4 * PIECE  # of a piece in which there is no place to cut
+# Before white space a text can be cut: no token reaches over that place.
+CUT = re.compile(r'(?<=\S)(?=\s)')
 
 
 class DatasetError(Error):
     """Training text that is missing, unreadable or too short."""
 
 
-def find_files(patterns):
+class Piece(NamedTuple):
+    """Some text of a document. trained: whether its tokens are targets. ends: whether the document ends after it."""
+
+    text: str
+    trained: bool
+    ends: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How records are read. text_field: the field or column that is the text; None means those of the help.
+    train_on_prompt: whether prompts are targets too."""
+
+    text_field: str | None = None
+    train_on_prompt: bool = False
+
+
+def find_files(patterns: Iterable[str], suffixes: Iterable[str] = ()) -> list[str]:
     """Paths of all files that the patterns name, sorted, each once.
 
-    A pattern is a file, a folder (every .txt file below it) or a glob. Raises DatasetError for
-    a pattern that names no file.
+    A pattern is a file, whatever its name; a folder: every file below it whose name ends in one of suffixes,
+    by default SUFFIXES; or a glob. Raises DatasetError for a pattern that names no file.
     """
-    found = set()
+    wanted = tuple(suffixes) or SUFFIXES
+    found: set[str] = set()
     for pattern in patterns:
-        path = os.path.expanduser(os.path.expandvars(pattern))
-        if os.path.isdir(path):
-            path = os.path.join(path, '**', '*.txt')
-        files = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
+        path = expand(pattern)
+        if os.path.isfile(path):
+            files = [path]
+        elif os.path.isdir(path):
+            files = [name for name in files_below(path) if unpacked(name)[0].endswith(wanted)]
+        else:
+            files = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
         if not files:
-            raise DatasetError(f'no text file at {pattern}; give a file, a folder holding .txt files, or a glob')
+            listed = ', '.join(wanted)
+            raise DatasetError(f'no text file at {pattern}; give a file, a folder holding {listed} files, or a glob')
         found.update(files)
     return sorted(found)
 
 
-def read_text(path: str) -> str:
-    """The text of a file, as system/text.py has it. Raises DatasetError."""
+def files_below(folder: str) -> list[str]:
+    return [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
+
+
+def unpacked(path: str) -> tuple[str, str]:
+    """The name of a file without the end that says how it is compressed, and that end or ''."""
+    return next(((path.removesuffix(end), end) for end in PACKED if path.endswith(end)), (path, ''))
+
+
+def pieces(path: str, reading: Reading) -> Iterator[Piece]:
+    """Yield the documents of a file, each as one or more pieces of some PIECE characters at most, unless white space is
+    rarer. None is empty, but perhaps the one that ends a document. Raises DatasetError, UsageError."""
+    name, _ = unpacked(path)
+    if name.endswith('.parquet'):
+        return records(parquet_rows(path), reading)
+    if name.endswith('.jsonl'):
+        return records(json_rows(path), reading)
+    if name.endswith('.csv'):
+        return records(csv_rows(path), reading)
+    return plain(text_of(path))
+
+
+def documents(path: str, reading: Reading) -> Iterator[str]:
+    """Yield the whole text of each document of a file."""
+    parts: list[str] = []
+    for piece in pieces(path, reading):
+        parts.append(piece.text)
+        if piece.ends:
+            yield ''.join(parts)
+            parts = []
+
+
+def plain(texts: Iterable[str]) -> Iterator[Piece]:
+    """Yield the pieces of plain text, in which END_OF_TEXT divides documents. A document of white space alone is none.
+    texts: the pieces of a file, of any sizes."""
+    rest, begun = '', False
+    for part in batches_of(texts, PIECE):
+        *whole, rest = (rest + part).split(END_OF_TEXT)
+        for document in whole:
+            yield from last_piece(document, begun)
+            begun = False
+        if place := last_cut(rest):
+            yield Piece(rest[:place], True, False)
+            rest, begun = rest[place:], True
+    yield from last_piece(rest, begun)
+
+
+def last_cut(content: str) -> int:
+    """The last place where a text can be cut; 0 for none. In megabytes without white space any place must do."""
+    for start in (max(0, len(content) - 2**12), 0):
+        if places := [match.start() for match in CUT.finditer(content, start)]:
+            return places[-1]
+    return len(content) - len(END_OF_TEXT) if len(content) > LONGEST else 0
+
+
+def last_piece(document: str, begun: bool) -> Iterator[Piece]:
+    if begun or document.strip():
+        yield Piece(document, True, True)
+
+
+def batches_of(texts: Iterable[str], size: int) -> Iterator[str]:
+    """Yield texts joined until each is of so many characters or more, but the last."""
+    parts, length = [], 0
+    for part in texts:
+        parts.append(part)
+        length += len(part)
+        if length >= size:
+            yield ''.join(parts)
+            parts, length = [], 0
+    if parts:
+        yield ''.join(parts)
+
+
+def records(rows: Iterable[tuple[str, Any]], reading: Reading) -> Iterator[Piece]:
+    """Yield the pieces of records: (where each is, for a message, and its fields)."""
+    for where, row in rows:
+        parts = [part for part in parts_of(row, reading, where) if part[0]]
+        for place, (content, trained) in enumerate(parts, start=1):
+            *cuts, last = cut(content)
+            yield from (Piece(each, trained, False) for each in cuts)
+            yield Piece(last, trained, place == len(parts))
+
+
+def cut(content: str) -> Iterator[str]:
+    """Yield a text in pieces that are encoded as the whole is."""
+    start = 0
+    while len(content) - start > PIECE and (place := CUT.search(content, start + PIECE)):
+        yield content[start : place.start()]
+        start = place.start()
+    yield content[start:]
+
+
+def parts_of(row: Any, reading: Reading, where: str) -> list[tuple[str, bool]]:
+    """The text of one record, as (text, whether it is trained on) pairs. Raises DatasetError."""
+    fields = row if isinstance(row, dict) else {}
+    if reading.text_field is not None:
+        return [(field(fields, reading.text_field, where), True)]
+    if 'text' in fields:
+        return [(field(fields, 'text', where), True)]
+    if {'prompt', 'completion'} <= set(fields):
+        return [
+            (field(fields, 'prompt', where), reading.train_on_prompt), (field(fields, 'completion', where), True)
+        ]  # fmt: skip
+    if 'messages' in fields:
+        return messages(fields['messages'], reading, where)
+    raise DatasetError(f'{where} has no text, no prompt and completion, and no messages; name one with --text_field')
+
+
+def field(fields: dict[str, Any], name: str, where: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str):
+        found = f'is {type(value).__name__}, not text' if name in fields else 'is not there'
+        raise DatasetError(f'{where}: the field {name} {found}; name another with --text_field, or mend the file')
+    return value
+
+
+def messages(turns: Any, reading: Reading, where: str) -> list[tuple[str, bool]]:
+    """A conversation as text: `User: ...`, an empty line, `Assistant: ...`. The assistant's words are trained on."""
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise DatasetError(f'{where}: messages is no list of objects with role and content; mend the file')
+    parts = []
+    for place, turn in enumerate(turns):
+        role, content = field(turn, 'role', where), field(turn, 'content', where)
+        parts.append((f'{chr(10) * 2 if place else ""}{role.capitalize()}:', reading.train_on_prompt))
+        parts.append((f' {content}', reading.train_on_prompt or role == 'assistant'))
+    return parts
+
+
+def json_rows(path: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.split_lines(text_of(path)), start=1):
+        if line.strip():
+            where = f'{path}, line {number}'
+            try:
+                yield where, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DatasetError(f'{where} is no JSON ({error}); mend or remove the line') from None
+
+
+def csv_rows(path: str) -> Iterator[tuple[str, Any]]:
+    csv.field_size_limit(2**31 - 1)
+    rows = csv.DictReader(f'{line}\n' for line in text.split_lines(text_of(path)))
     try:
-        return text.read_text(path)
-    except UsageError as error:
-        raise DatasetError(str(error)) from None
+        for row in rows:
+            yield f'{path}, line {rows.line_num}', row
+    except csv.Error as error:
+        raise DatasetError(f'{path}, line {rows.line_num} is no CSV ({error}); mend the file') from None
 
 
-def hold_out(documents, fraction, seed):
-    """Split documents into (train, held_out) lists; held_out is the given fraction of them.
-
-    At least one document is held out unless fraction is 0. The choice depends on seed alone.
-    """
-    count = min(max(1, round(len(documents) * fraction)), len(documents) - 1) if fraction else 0
-    chosen = set(np.random.default_rng(seed).permutation(len(documents))[:count].tolist())
-    train = [document for index, document in enumerate(documents) if index not in chosen]
-    return train, [documents[index] for index in sorted(chosen)]
-
-
-def encode_documents(paths, encoder, cache_folder):
-    """int32 ids of all documents in order, each followed by the end-of-text id.
-
-    Kept in cache_folder, under a name made from every text and the vocabulary, so that a second
-    call does not encode again.
-    """
-    texts = [read_text(path) for path in paths]
-    digest = hashlib.sha256(repr(list(encoder.encoder.items())).encode('utf-8', 'surrogatepass'))
-    for document in texts:
-        digest.update(hashlib.sha256(document.encode('utf-8')).digest())
-    cached = os.path.join(cache_folder, f'tokens-{digest.hexdigest()[:16]}.npy')
-    if os.path.exists(cached):
-        return np.load(cached)
-    end = [encoder.end_of_text]
-    parts = [encoder.encode(document) + end for document in tqdm(texts, 'encoding', unit='file', disable=None)]
-    tokens = np.array([token for part in parts for token in part], np.int32)
-    with whole_file(cached, 'wb') as file:
-        np.save(file, tokens)
-    return tokens
+def parquet_rows(path: str) -> Iterator[tuple[str, Any]]:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_file(path))
+        if unpacked(path)[1]:  # its table of contents is at its end
+            whole = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(file, whole)
+            file = whole
+        number = 0
+        for batch in parquet_batches(path, file):
+            for row in batch.to_pylist():
+                number += 1
+                yield f'{path}, row {number}', row
 
 
-def windows(tokens, length, offset=0):
-    """All whole windows, int32 [count, length + 1]; each overlaps the next by the one token that
-    is a target here and an input there."""
-    count = (len(tokens) - 1 - offset) // length
-    starts = offset + length * np.arange(max(count, 0))
-    return tokens[starts[:, None] + np.arange(length + 1)]
+def parquet_batches(path: str, file: Any) -> Iterator[Any]:
+    parquet = needed('pyarrow.parquet', path)
+    from pyarrow import ArrowException
+
+    try:
+        yield from parquet.ParquetFile(file).iter_batches(batch_size=256)
+    except (ArrowException, OSError) as error:
+        raise DatasetError(f'{path} cannot be read ({error}); mend or leave out the file') from None
 
 
-def training_batch(tokens, step, batch_size, length, seed):
-    """Batch number `step`, int32 [batch_size, length + 1]: a function of its arguments alone, so
-    that an interrupted run goes on exactly where it stopped.
+def needed(package: str, path: str) -> Any:
+    """A package that only some files need. Raises DatasetError."""
+    import importlib
 
-    Every epoch cuts the text at another offset and shuffles the windows anew; windows that do
-    not fill the epoch's last batch are left out.
-    """
-    batches = (len(tokens) - length) // length // batch_size
-    if batches < 1:
-        raise DatasetError(
-            f'{len(tokens)} training tokens do not fill a batch of {batch_size} windows of {length}; '
-            'give more text, or a smaller --batch_size or --window'
-        )
-    epoch, index = divmod(step, batches)
-    random = np.random.default_rng([seed, epoch])
-    offset = int(random.integers(length))
-    order = random.permutation((len(tokens) - 1 - offset) // length)
-    rows = order[index * batch_size : (index + 1) * batch_size]
-    starts = offset + length * rows
-    return tokens[starts[:, None] + np.arange(length + 1)]
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        name = package.partition('.')[0]
+        raise DatasetError(f'{path} needs the {name} package; pip install {name}') from None
+
+
+def text_of(path: str) -> Iterator[str]:
+    """Yield the text of a file, compressed or not, in pieces, as system/text.py has it. Raises UsageError."""
+    if not unpacked(path)[1]:
+        return text.pieces(path)
+    return text.normal(text.characters(unpacked_chunks(path), path, 'strict', text.CONVERT))
+
+
+def unpacked_chunks(path: str) -> Iterator[bytes]:
+    with open_file(path) as file, named_errors(path):
+        while chunk := file.read(text.READ_BYTES):
+            yield chunk
+
+
+def open_file(path: str) -> Any:
+    """A file open for reading bytes, those that it has been compressed from. Raises DatasetError, UsageError."""
+    _, end = unpacked(path)
+    if end == '.gz':
+        return gzip.GzipFile(fileobj=text.open_bytes(path))
+    if end == '.zst':
+        decompressor = needed('zstandard', path).ZstdDecompressor()
+        return decompressor.stream_reader(text.open_bytes(path), read_across_frames=True)
+    return text.open_bytes(path)
+
+
+@contextlib.contextmanager
+def named_errors(path: str) -> Iterator[None]:
+    """Context in which what goes wrong in decompressing names the file."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError | EOFError | zlib.error) and type(error).__name__ != 'ZstdError':
+            raise
+        raise DatasetError(f'{path} cannot be read ({error}); it is cut or damaged, so get it again') from None

@@ -1,69 +1,250 @@
-"""The folder of a model in training: what it starts from, and what an interrupted run left in it."""
+"""The folder of a model in training: what it holds, what a run starts from, what a run leaves in it.
 
+Beside the release's files: `training.json`, what the run depends on; `training.jsonl`, a line of figures every so
+many updates; `tokens-...`, its text as token ids; `<checkpoint>.optimizer...`, the optimizer's state.
+"""
+
+import contextlib
 import json
 import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from gpt2.checkpoints.files import OPTIMIZER_SUFFIX, STATE_FILE, find_prefix
+from gpt2.checkpoints.files import (
+    INDEX_SUFFIX,
+    OPTIMIZER_SUFFIX,
+    STATE_FILE,
+    CheckpointError,
+    find_prefix,
+    prefixes_in,
+)
 from gpt2.checkpoints.folders import find_model, find_vocabulary
-from gpt2.checkpoints.source import load_params, open_source
-from gpt2.encoder import read_encoder, write_encoder
+from gpt2.checkpoints.source import Source, load_params, open_source
+from gpt2.encoder import Encoder, read_encoder, write_encoder
 from gpt2.errors import Error, UsageError
-from gpt2.hparams import HParams, save_hparams, variable_shapes
-from gpt2.system.files import make_folder, whole_file
-from gpt2.training.optimizer import optimizer_shapes
+from gpt2.hparams import HParams, HParamsError, save_hparams
+from gpt2.system.files import new_folder, whole_file
+from gpt2.system.locks import LOCK_SUFFIX, locked
+from gpt2.training import tokens
+from gpt2.training.optimizer import make_optimizer, restore, saved_values
+from gpt2.training.settings import SHAPE, Settings
+
+if TYPE_CHECKING:
+    import keras
 
 RECORD = 'training.json'
+LOG = 'training.jsonl'
+LOCK = 'training'
+CURVES = 'training.png'
+CHECKPOINT = re.compile(r'(model-(\d+)|model\.ckpt)(?=\.)')
+# What a run leaves before it has saved anything: nothing of a model.
+SCRATCH = re.compile(rf'({tokens.FOLDER}.*|{re.escape(LOG)}|{LOCK}{re.escape(LOCK_SUFFIX)})')
 
 
-def holds_run(folder):
-    """Whether folder holds a run to go on with. Raises Error if it holds another model."""
-    if not os.path.exists(os.path.join(folder, 'checkpoint')):
-        return False
-    if not os.path.exists(os.path.join(folder, RECORD)):
-        raise Error(f'{folder} holds a model that was not trained here; choose another --model_name')
-    return True
+def run_in(folder: str) -> dict[str, Any] | None:
+    """The record of the run that a folder holds, to go on with; None where there is nothing of a model.
+
+    Raises Error for a folder that holds anything else: it is never written over.
+    """
+    if not os.path.isdir(folder):
+        return None
+    names = sorted(name for name in os.listdir(folder) if not SCRATCH.fullmatch(name))
+    if RECORD in names:
+        record = read_record(folder)
+        if any(CHECKPOINT.match(name) for name in names) or STATE_FILE in names:
+            current_prefix(folder)
+            return record
+        return None  # broken off as it first saved
+    if names:
+        raise Error(
+            f'{folder} holds {listed(names)}, and not of a run that could go on; choose another --model_name, '
+            'or move them away'
+        )
+    return None
 
 
+def listed(names: Sequence[str]) -> str:
+    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
 
 
-def prepare_folder(folder, init_from, vocabulary, shape, models_dir):
-    """Make a new model's folder: hparams.json, encoder.json, vocab.bpe. Returns the Source it starts from, or None."""
-    source = open_source(find_model(init_from, models_dir, '--init_from').path) if init_from else None
-    encoder = source.vocabulary if source else read_encoder(find_vocabulary(vocabulary, models_dir))
-    make_folder(folder, 'choose another --models_dir')
-    write_encoder(folder, encoder)
-    hparams = source.hparams if source else HParams(n_vocab=len(encoder), **shape)
-    save_hparams(os.path.join(folder, 'hparams.json'), hparams)
-    return source
-
-
-def check_record(folder, record, resumed):
-    """Write what a run depends on; for a resumed run raise UsageError if it depended on something else."""
+def read_record(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, RECORD)
-    if not resumed:
-        with whole_file(path) as file:
-            json.dump(record, file, indent=1)
-        return
-    with open(path, encoding='utf-8') as file:
-        before = json.load(file)
-    for name, value in record.items():
-        if before.get(name) != value:
-            raise UsageError(
-                f'{folder} was trained with {name} {before.get(name)}, now it is {value}; '
-                'give the same again, or another --model_name'
-            )
+    try:
+        with open(path, encoding='utf-8') as file:
+            record = json.load(file)
+        if not isinstance(record, dict):
+            raise ValueError('it is no object')
+    except (OSError, ValueError) as error:
+        raise Error(f'{path} cannot be read ({error}); {start_anew(folder)}') from None
+    return record
 
 
-def starting_point(folder, source, hparams, seed):
-    """(params, optimizer): those saved in folder, or fresh ones with the weights of source, if any."""
-    from gpt2 import model
-    from gpt2.checkpoints import release as checkpoint
-    from gpt2.system.tensorflow import tf
+def start_anew(folder: str) -> str:
+    """The remedy where a run cannot go on."""
+    return f'start another run from what it has learnt, with --init_from {folder} and another --model_name'
 
-    shapes = optimizer_shapes(variable_shapes(hparams))
+
+def current_prefix(folder: str) -> str:
+    """The checkpoint that a run goes on from: that of the state file or, should that be lost, the latest; with the
+    optimizer beside it. Raises Error."""
     if os.path.exists(os.path.join(folder, STATE_FILE)):
-        prefix = find_prefix(folder) + OPTIMIZER_SUFFIX
-        optimizer = {name: tf.Variable(value) for name, value in checkpoint.read_values(prefix, shapes)}
-        return checkpoint.load_params(folder, hparams), optimizer
-    params = load_params(source) if source else model.initial_params(hparams, seed)
-    return params, {name: tf.Variable(tf.zeros(shape)) for name, shape in shapes.items()}
+        try:
+            prefix = find_prefix(folder)
+        except CheckpointError:
+            others = ' or '.join(map(os.path.basename, prefixes_in(folder))) or 'no other'
+            raise Error(
+                f'{os.path.join(folder, STATE_FILE)} names a checkpoint that is not there, and there is {others}; '
+                f'remove {STATE_FILE} to go on from the latest'
+            ) from None
+    elif prefixes := prefixes_in(folder):
+        prefix = max(prefixes, key=age)
+    else:
+        raise Error(f'{folder} has no whole checkpoint, only parts of one; remove the folder, and train again')
+    if not os.path.isfile(prefix + OPTIMIZER_SUFFIX + INDEX_SUFFIX):
+        raise Error(f'{prefix}{OPTIMIZER_SUFFIX}{INDEX_SUFFIX} is lost, so the run cannot go on; {start_anew(folder)}')
+    return prefix
+
+
+def age(prefix: str) -> float:
+    """Updates after which a checkpoint was saved; that of a finished run is the latest."""
+    match = CHECKPOINT.match(os.path.basename(prefix) + '.')
+    return (float(match[2]) if match[2] else float('inf')) if match else -1
+
+
+@contextlib.contextmanager
+def held(folder: str) -> Iterator[None]:
+    """Context of a run in its folder, which is made unless it is there. A second run is refused while the first lives;
+    a run that ends before it has saved anything leaves nothing. Raises Error."""
+    with new_folder(folder, 'choose another --models_dir'), locked_folder(folder):
+        try:
+            yield
+        finally:
+            if all(SCRATCH.fullmatch(name) for name in os.listdir(folder)):
+                remove_scratch(folder)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: str) -> Iterator[None]:
+    def refuse() -> None:
+        raise Error(f'another run is training in {folder}; wait for its end, or choose another --model_name')
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(os.path.join(folder, LOCK), refuse))
+        except OSError as error:
+            raise Error(f'{folder} cannot be written ({error.strerror}); choose another --models_dir') from None
+        yield
+
+
+def remove_scratch(folder: str) -> None:
+    """Remove what a run leaves before it has saved anything."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if name.startswith(tokens.FOLDER):
+            shutil.rmtree(path, ignore_errors=True)
+        elif name == LOG:
+            os.remove(path)
+
+
+def starting_model(
+    init_from: str | None, vocabulary: str, shape: dict[str, int], models_dir: str
+) -> tuple[Source | None, HParams, Encoder]:
+    """What a new run starts from: the model init_from, of any format, or none, and a shape and a vocabulary."""
+    if init_from is not None:
+        source = open_source(find_model(init_from, models_dir, '--init_from').path)
+        return source, source.hparams, source.vocabulary
+    encoder = read_encoder(find_vocabulary(vocabulary, models_dir))
+    try:
+        return None, HParams(n_vocab=len(encoder), **{name: shape[name] for name in SHAPE}), encoder
+    except HParamsError as error:
+        raise UsageError(f'{error}; give others of {", ".join(f"--{name}" for name in SHAPE)}') from None
+
+
+def starting_point(
+    prefix: str | None, source: Source | None, hparams: HParams, settings: Settings
+) -> tuple[dict, 'keras.optimizers.Optimizer']:
+    """(params, optimizer): those saved at prefix, if there is one, or fresh ones with the weights of source, if any."""
+    from gpt2 import model
+    from gpt2.checkpoints import release
+
+    if prefix:
+        params = release.load_params(prefix, hparams)
+    else:
+        params = load_params(source) if source else model.initial_params(hparams, settings.seed)
+    optimizer = make_optimizer(list(model.flatten(params).values()), settings.weight_decay)
+    if prefix:
+        restore(optimizer, prefix + OPTIMIZER_SUFFIX)
+    return params, optimizer
+
+
+def write_record(folder: str, record: dict[str, Any]) -> None:
+    with whole_file(os.path.join(folder, RECORD)) as file:
+        json.dump(record, file, indent=1)
+
+
+def save(
+    folder: str, hparams: HParams, encoder: Encoder, params: dict, optimizer: 'keras.optimizers.Optimizer',
+    name: str, keep: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """Save a checkpoint as the folder's current one, and remove all others but those to keep; returns its prefix.
+
+    The first time, the model's other files are written before it. Whenever this is killed, the folder
+    holds a whole checkpoint, unless it is the first.
+    """
+    from gpt2.checkpoints import release
+
+    current = name_of_current(folder)
+    if current is None:
+        write_encoder(folder, encoder)
+        save_hparams(os.path.join(folder, 'hparams.json'), hparams)
+    if current == name:  # a finished run has gone on: the new files need another name until they are whole
+        beside = f'model-{int(optimizer.iterations.numpy())}'
+        release.save(folder, beside, hparams, params, saved_values(optimizer), keep)
+    release.save(folder, name, hparams, params, saved_values(optimizer), keep)
+    remove_others(folder, {name, *keep})
+    return os.path.join(folder, name)
+
+
+def name_of_current(folder: str) -> str | None:
+    try:
+        return os.path.basename(find_prefix(folder)) if os.path.exists(os.path.join(folder, STATE_FILE)) else None
+    except CheckpointError:
+        return None
+
+
+def make_current(folder: str, name: str) -> None:
+    """Let a checkpoint that is there be the folder's current one."""
+    from gpt2.checkpoints import release
+
+    release.write_state_file(os.path.join(folder, STATE_FILE), name)
+
+
+def remove_others(folder: str, names: set[str]) -> None:
+    """Remove all checkpoints, whole or cut short, but these."""
+    from gpt2.checkpoints import release
+
+    found = {match[1] for name in os.listdir(folder) if (match := CHECKPOINT.match(name))}
+    for name in found - names:
+        release.remove(os.path.join(folder, name))
+
+
+def read_log(folder: str) -> list[dict[str, Any]]:
+    """The entries of training.jsonl; a line that was cut is left out."""
+    entries = []
+    with contextlib.suppress(OSError), open(os.path.join(folder, LOG), encoding='utf-8') as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                entries.append(json.loads(line))
+    return [entry for entry in entries if isinstance(entry, dict) and 'step' in entry]
+
+
+def write_log(folder: str, entries: Sequence[dict[str, Any]]) -> None:
+    with whole_file(os.path.join(folder, LOG)) as file:
+        file.writelines(json.dumps(entry) + '\n' for entry in entries)
+
+
+def append_log(folder: str, entry: dict[str, Any]) -> None:
+    with open(os.path.join(folder, LOG), 'a', encoding='utf-8') as file:
+        file.write(json.dumps(entry) + '\n')

@@ -1,154 +1,233 @@
-"""The training loop: one update after another, with evaluations and saves between."""
+"""The training loop: one update after another, with evaluations, saves, samples and log lines between."""
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from gpt2.checkpoints.files import RELEASED_PREFIX
-from gpt2.training.data import training_batch
-from gpt2.training.optimizer import adamw, learning_rate
+from gpt2.encoder import Encoder
+from gpt2.hparams import HParams
+from gpt2.system import progress
+from gpt2.training import folder as folders
+from gpt2.training.batches import Batch, Batches
+from gpt2.training.optimizer import learning_rate
+from gpt2.training.samples import sample
+from gpt2.training.settings import Settings
+from gpt2.training.update import Evaluate, Update, make_evaluate, make_train_step
 
-LOG = 'training.jsonl'
+if TYPE_CHECKING:
+    import keras
+
 INTERVAL_WINDOWS = 64  # held-out windows evaluated while training; at the end it is all of them
+STOPS = ('SIGINT', 'SIGTERM', 'SIGUSR1')  # after which a run saves and ends; a system may lack some
+BEST, LAST = 'best', 'last'
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What the losses of a run depend on, beside its text and initial weights."""
+class Habits:
+    """What a run does beside its updates, none of which changes them.
 
-    steps: int
-    batch_size: int
-    window: int
-    learning_rate: float
-    warmup: int
-    weight_decay: float
-    held_out: float
-    seed: int
+    every: updates between evaluations, each with a save. log_every: between log lines. sample_every: between samples
+    that continue sample_prompt, or None. keep: the checkpoints that stay: `best`, `last`, or the last so many.
+    patience: evaluations without a better held-out loss after which the run ends, or None.
+    """
 
-
-def make_train_step(hparams, params, optimizer, settings):
-    """A graph function: one update from a batch int32 [batch, n] at a rate; returns the loss before it."""
-    from gpt2 import model
-    from gpt2.system.tensorflow import tf
-
-    variables = model.flatten(params)
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)])
-    def train_step(batch, rate):
-        with tf.GradientTape() as tape:
-            loss = model.loss(hparams, params, batch)
-        gradients = tape.gradient(loss, list(variables.values()))
-        gradients, _ = tf.clip_by_global_norm([tf.convert_to_tensor(gradient) for gradient in gradients], 1.0)
-        step = optimizer['step'].assign_add(1.0)
-        for (name, variable), gradient in zip(variables.items(), gradients):
-            moments = optimizer[f'{name}/adam_m'], optimizer[f'{name}/adam_v']
-            adamw(variable, gradient, *moments, rate, step, settings.weight_decay)
-        return loss
-
-    return train_step
+    every: int
+    log_every: int
+    sample_every: int | None = None
+    sample_prompt: str | None = None
+    keep: str | int = LAST
+    patience: int | None = None
 
 
-def make_evaluate(hparams, params, batch_size):
-    """A function: mean loss in nats a token over windows int32 [count, n]."""
-    from gpt2 import model
-    from gpt2.system.tensorflow import tf
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is trained, where, and on what. held_out: all its windows, or None."""
 
-    loss = tf.function(
-        lambda batch: model.loss(hparams, params, batch), input_signature=[tf.TensorSpec([None, None], tf.int32)]
+    folder: str
+    hparams: HParams
+    encoder: Encoder
+    settings: Settings
+    habits: Habits
+    batches: Batches
+    held_out: Batch | None
+    record: dict[str, Any]
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run is. entries: of training.jsonl. since: the updates that the next of them is about, of which so
+    many are timed: the first of a run is not, which is when TensorFlow compiles it."""
+
+    step: int
+    entries: list[dict[str, Any]]
+    since: list[Update] = dataclasses.field(default_factory=list)
+    timed: int = 0
+    seconds: float = 0.0
+    saved: str | None = None
+
+    @property
+    def evaluations(self) -> list[tuple[float, int]]:
+        """(held-out loss, step) of each evaluation."""
+        return [(entry['held_out_loss'], entry['step']) for entry in self.entries if 'held_out_loss' in entry]
+
+    def best(self) -> int | None:
+        """The step with the lowest held-out loss."""
+        return min(self.evaluations)[1] if self.evaluations else None
+
+    def out_of_patience(self, patience: int | None) -> bool:
+        later = [step for _, step in self.evaluations if step > (self.best() or 0)]
+        return patience is not None and len(later) >= patience
+
+
+def train(run: Run, params: dict, optimizer: 'keras.optimizers.Optimizer') -> tuple[Progress, int | None]:
+    """Train until the last update, or the end of patience, or a signal.
+
+    Returns how far the run came, and the number of the signal that ended it, after which it has saved.
+    """
+    settings, packed = run.settings, run.settings.pack
+    train_step = make_train_step(run.hparams, params, optimizer, packed)
+    evaluate = make_evaluate(run.hparams, params, settings.batch_size, packed)
+    first = int(optimizer.iterations.numpy())
+    state = Progress(first, [entry for entry in folders.read_log(run.folder) if entry['step'] <= first])
+    folders.write_log(run.folder, state.entries)
+    bar = progress.bar(total=settings.steps, initial=first, desc='training', unit='step', leave=True)
+    with stop_signals() as came, bar:
+        while state.step < settings.steps:
+            start = time.perf_counter()
+            state.since.append(train_step(run.batches.batch(state.step), learning_rate(settings, state.step)))
+            if state.step > first:
+                state.timed, state.seconds = state.timed + 1, state.seconds + time.perf_counter() - start
+            state.step += 1
+            bar.update()
+            last = state.step == settings.steps
+            if due(state.step, run.habits.every, last or came):
+                last = look(run, state, evaluate, None if came else run.held_out, last)
+                checkpoint(run, state, params, optimizer, last)
+            elif due(state.step, run.habits.log_every, False):
+                log(run, state, None)
+            if due(state.step, run.habits.sample_every, last) and not came:
+                progress.note(f'{sample(run.hparams, params, run.encoder, run.habits.sample_prompt)}\n')
+            if last or came:
+                break
+    return state, came[0] if came else None
+
+
+def due(step: int, every: int | None, always: Any) -> bool:
+    return every is not None and (step % every == 0 or bool(always))
+
+
+def look(run: Run, state: Progress, evaluate: Evaluate, held_out: Batch | None, last: bool) -> bool:
+    """Evaluate some of the held-out text, and log; returns whether the run is to end here."""
+    log(run, state, evaluate(some(held_out)) if held_out is not None else None)
+    return last or state.out_of_patience(run.habits.patience)
+
+
+def some(held_out: Batch) -> Batch:
+    """Windows from all over the held-out text, as many as are evaluated while training."""
+    count = len(held_out.tokens)
+    chosen = held_out.rows(np.linspace(0, count - 1, min(INTERVAL_WINDOWS, count)).astype(int))
+    return chosen if chosen.weights.any() else held_out
+
+
+def log(run: Run, state: Progress, held_out_loss: float | None) -> None:
+    """Write an entry on the updates since the last one to training.jsonl, and say it."""
+    settings = run.settings
+    speed = state.timed * settings.batch_size * settings.window / state.seconds if state.timed else None
+    entry = {
+        'step': state.step,
+        'loss': float(np.mean([update.loss for update in state.since])),
+        'learning_rate': learning_rate(settings, state.step - 1),
+        'gradient_norm': float(np.mean([update.norm for update in state.since])),
+    }
+    if speed is not None:
+        entry['tokens_per_second'] = round(speed, 1)
+    if held_out_loss is not None:
+        entry['held_out_loss'] = held_out_loss
+    folders.append_log(run.folder, entry)
+    state.entries.append(entry)
+    left = (settings.steps - state.step) * state.seconds / state.timed if state.timed else None
+    progress.note(line(entry, settings.steps, left))
+    state.since, state.timed, state.seconds = [], 0, 0.0
+
+
+def line(entry: dict[str, Any], steps: int, left: float | None) -> str:
+    """An entry in words. left: seconds to the end of the run, where they are known."""
+    held_out = f', held-out {entry["held_out_loss"]:.4f}' if 'held_out_loss' in entry else ''
+    speed = f', {entry["tokens_per_second"]:,.0f} tokens/s' if left is not None else ''
+    left_over = f', {duration(left)} left' if left else ''
+    return (
+        f'step {entry["step"]:,} of {steps:,}: loss {entry["loss"]:.4f}{held_out}, rate {entry["learning_rate"]:.3g}'
+        f'{speed}{left_over}'
     )
 
-    def evaluate(rows):
-        parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-        progress = tqdm(parts, 'evaluating', unit='batch', leave=False, delay=2, disable=None)
-        return sum(float(loss(part)) * len(part) for part in progress) / len(rows)
 
-    return evaluate
-
-
-def unigram_loss(train_tokens, rows, n_vocab):
-    """Loss in nats a token of the best model blind to context: frequencies, plus one for each token."""
-    counts = np.bincount(train_tokens, minlength=n_vocab) + 1
-    return float(-np.log(counts / counts.sum())[rows[:, 1:]].mean())
+def duration(seconds: float) -> str:
+    """A time in words: two figures at most."""
+    if seconds < 90:
+        return f'{max(1, round(seconds))} s'
+    minutes = seconds / 60
+    if minutes < 90:
+        return f'{round(minutes)} min'
+    hours = minutes / 60
+    return f'{hours:.1f} h' if hours < 48 else f'{math.ceil(hours / 24)} days'
 
 
-def text_bytes(encoder, rows):
-    """Bytes of text that the targets of windows stand for; end-of-text tokens stand for none."""
-    lengths = np.array([len(encoder.decode_bytes([token])) for token in range(len(encoder))])
-    lengths[encoder.end_of_text] = 0
-    return int(lengths[rows[:, 1:]].sum())
+def checkpoint(
+    run: Run, state: Progress, params: dict, optimizer: 'keras.optimizers.Optimizer', last: bool
+) -> None:
+    """Save, and keep of the earlier checkpoints those that the run is to keep."""
+    if state.saved is None:
+        folders.write_record(run.folder, run.record)
+    name = RELEASED_PREFIX if last else f'model-{state.step}'
+    state.saved = folders.save(run.folder, run.hparams, run.encoder, params, optimizer, name, kept(run, state))
+    best = state.best()
+    if last and run.habits.keep == BEST and best not in (None, state.step):
+        name = f'model-{best}'
+        folders.make_current(run.folder, name)
+        folders.remove_others(run.folder, {name})
+        state.saved = os.path.join(run.folder, name)
 
 
-def train(folder, hparams, settings, params, optimizer, tokens, held_out, every):
-    """Train until settings.steps or Ctrl-C, evaluating and saving every so many steps.
-
-    tokens: int32 [count]; held_out: windows int32 [count, n + 1]. Yields (step, loss), the step
-    just made and the mean training loss of its batch.
-    """
-    from gpt2.checkpoints import release as checkpoint
-
-    train_step = make_train_step(hparams, params, optimizer, settings)
-    evaluate = make_evaluate(hparams, params, settings.batch_size)
-    some = held_out[np.linspace(0, len(held_out) - 1, min(INTERVAL_WINDOWS, len(held_out))).astype(int)]
-    first = int(optimizer['step'])
-    progress = tqdm(total=settings.steps, initial=first, desc='training', unit='token', disable=None)
-    progress.unit_scale = settings.batch_size * settings.window
-    losses, latest = [], {}
-    with interruption() as interrupted, progress:
-        for step in range(first, settings.steps):
-            rate = learning_rate(settings, step)
-            batch = training_batch(tokens, step, settings.batch_size, settings.window, settings.seed)
-            losses.append(float(train_step(batch, np.float32(rate))))
-            done = step + 1
-            progress.update()
-            progress.set_postfix(loss=f'{np.mean(losses[-50:]):.3f}', **latest)
-            yield done, losses[-1]
-            if done % every == 0 or done == settings.steps or interrupted:
-                entry = {'step': done, 'loss': float(np.mean(losses)), 'learning_rate': rate}
-                if len(some) and not interrupted:
-                    entry['held_out_loss'] = evaluate(some)
-                    latest = {'held_out': f'{entry["held_out_loss"]:.3f}'}
-                name = RELEASED_PREFIX if done == settings.steps else f'model-{done}'
-                checkpoint.save(folder, name, hparams, params, optimizer)
-                append_line(os.path.join(folder, LOG), entry)
-                losses.clear()
-            if interrupted:
-                raise KeyboardInterrupt
+def kept(run: Run, state: Progress) -> list[str]:
+    """Names of the earlier checkpoints to keep."""
+    if run.habits.keep == LAST:
+        return []
+    if run.habits.keep == BEST:
+        best = state.best()
+        return [] if best in (None, state.step) else [f'model-{best}']
+    steps = sorted({entry['step'] for entry in state.entries if entry['step'] % run.habits.every == 0} - {state.step})
+    return [f'model-{step}' for step in steps[-(int(run.habits.keep) - 1) :]] if int(run.habits.keep) > 1 else []
 
 
 @contextlib.contextmanager
-def interruption():
-    """Context in which the first Ctrl-C only makes the list it gives non-empty."""
-    came = []
+def stop_signals() -> Iterator[list[int]]:
+    """Context in which the first signal to stop only comes into the list it gives; the second takes its usual effect.
+    Only the main thread can ask for signals."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
 
-    def remember(*_):
-        came.append(True)
-        signal.signal(signal.SIGINT, previous)  # the second one interrupts
+    def remember(number: int, _: Any) -> None:
+        came.append(number)
+        restore()
 
-    previous = signal.signal(signal.SIGINT, remember)
+    def restore() -> None:
+        for each, previous in before.items():
+            signal.signal(each, previous)
+
+    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    before = {number: signal.signal(number, remember) for number in numbers}
     try:
         yield came
     finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def append_line(path, entry):
-    with open(path, 'a', encoding='utf-8') as file:
-        file.write(json.dumps(entry) + '\n')
-
-
-def report(hparams, params, encoder, tokens, held_out, batch_size):
-    """One line on the whole held-out text."""
-    loss = make_evaluate(hparams, params, batch_size)(held_out)
-    count, bytes_ = held_out[:, 1:].size, text_bytes(encoder, held_out)
-    unigram = unigram_loss(tokens, held_out, hparams.n_vocab)
-    return (
-        f'held out: {count} tokens, {bytes_} bytes; loss {loss:.4f} nats a token, perplexity {math.exp(loss):.2f}; '
-        f'{loss * count / bytes_ / math.log(2):.4f} bits a byte; {1 - loss / unigram:.1%} below a unigram model '
-        f'({unigram:.4f})'
-    )
+        restore()

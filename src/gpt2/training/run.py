@@ -1,0 +1,189 @@
+"""A run from its flags to its end: what it trains on, what it starts from, what it says."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpt2.checkpoints.source import Source
+from gpt2.encoder import Encoder, read_encoder
+from gpt2.hparams import HParams, load_hparams
+from gpt2.system import progress
+from gpt2.training import folder as folders
+from gpt2.training import plan
+from gpt2.training.batches import (
+    Batch,
+    Batches,
+    Packed,
+    Stream,
+    Text,
+    Weight,
+    Windows,
+    check_enough,
+    check_weights,
+    evaluation,
+    joined,
+    split,
+    weighted,
+)
+from gpt2.training.data import Reading, find_files
+from gpt2.training.loop import Habits, Progress, Run, train
+from gpt2.training.report import draw_curves, held_out_report
+from gpt2.training.samples import prompt_ids
+from gpt2.training.settings import DEFAULTS, Settings, changed, check_window, merged, run_settings
+from gpt2.training.tokens import Tokens, processes, token_file
+from gpt2.training.update import make_evaluate
+
+DONE = 'done'  # in a record: the updates after which the run had ended
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Files that are one text, and its weight in every batch."""
+
+    paths: list[str]
+    weight: Weight
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """tokens: of each corpus. kept: what of each is trained on. held_out: what is evaluated on."""
+
+    tokens: list[Tokens]
+    kept: list[Text]
+    held_out: list[Text]
+
+
+def train_in(
+    folder: str, patterns: Sequence[str], given: Mapping[str, Any], habits: Mapping[str, Any], models_dir: str
+) -> int | None:
+    """Train in a folder, from the beginning or on; returns the number of the signal that ended it, if one did.
+
+    patterns: files, folders or globs, perhaps with weights. given: the flags that the run depends on, of
+    settings.DEFAULTS and Settings and epochs, suffix, held_out_data, those that were given. habits: fields of Habits,
+    likewise. Raises Error; then a new folder is not made.
+    """
+    record = folders.run_in(folder)
+    flags = merged(folder, given, record)
+    corpora = find_corpora(patterns, flags.get('suffix') or ())
+    held_paths = find_files(flags.get('held_out_data') or ())
+    source, hparams, encoder = origin(folder, flags, record, models_dir)
+    check_window(flags.get('window'), hparams.n_ctx)
+    prompt_ids(encoder, habits.get('sample_prompt'), hparams.n_ctx)
+    with folders.held(folder):
+        texts = encoded(folder, corpora, held_paths, flags, encoder)
+        windows = cut(texts.kept, flags, hparams.n_ctx)
+        settings = run_settings(flags, hparams.n_ctx, sum(each.count for each in windows))
+        batches = Batches(windows, [corpus.weight for corpus in corpora], settings)
+        run = Run(
+            folder, hparams, encoder, settings, Habits(**fitting(settings) | dict(habits)), batches,
+            held_windows(texts.held_out, settings), new_record(folder, flags, settings, texts, record),
+        )  # fmt: skip
+        return carry_out(run, source, texts, record)
+
+
+def find_corpora(patterns: Sequence[str], suffixes: Sequence[str]) -> list[Corpus]:
+    """All files as one corpus or, where a pattern has a weight, those of each pattern as one. Raises Error."""
+    parts = [weighted(pattern) for pattern in patterns]
+    if not any(weight for _, weight in parts):
+        return [Corpus(find_files(patterns, suffixes), Weight())]
+    check_weights([weight or Weight() for _, weight in parts])
+    return [Corpus(find_files([pattern], suffixes), weight or Weight()) for pattern, weight in parts]
+
+
+def origin(
+    folder: str, flags: Mapping[str, Any], record: Mapping[str, Any] | None, models_dir: str
+) -> tuple[Source | None, HParams, Encoder]:
+    """(the model whose weights a new run starts from, shape, vocabulary)."""
+    if record is None:
+        return folders.starting_model(flags['init_from'], flags['vocabulary'], dict(flags), models_dir)
+    return None, load_hparams(os.path.join(folder, 'hparams.json')), read_encoder(folder)
+
+
+def encoded(
+    folder: str, corpora: Sequence[Corpus], held_paths: Sequence[str], flags: Mapping[str, Any], encoder: Encoder
+) -> Texts:
+    """The texts of a run, from token files in its folder."""
+    reading = Reading(flags['text_field'], flags['train_on_prompt'])
+
+    def tokens_of(paths: Sequence[str]) -> Tokens:
+        return token_file(paths, reading, encoder, folder, processes())
+
+    tokens = [tokens_of(corpus.paths) for corpus in corpora]
+    pairs = [split(each, 0 if held_paths else flags['held_out'], flags['seed']) for each in tokens]
+    held_out = [split(tokens_of(held_paths), 0, 0)[0]] if held_paths else [held for _, held in pairs]
+    return Texts(tokens, [kept for kept, _ in pairs], held_out)
+
+
+def cut(texts: Sequence[Text], flags: Mapping[str, Any], n_ctx: int) -> list[Windows]:
+    """Windows of the training texts. Raises DatasetError for too little text."""
+    window = flags.get('window') or n_ctx
+    windows: list[Windows] = [(Packed if flags['pack'] else Stream)(text, window, flags['seed']) for text in texts]
+    check_enough(windows, texts, flags['batch_size'], window)
+    return windows
+
+
+def held_windows(texts: Sequence[Text], settings: Settings) -> Batch | None:
+    """All windows of the held-out texts; None where there is nothing to evaluate on."""
+    found = joined([evaluation(text, settings.window, settings.pack) for text in texts])
+    return found if found.weights.any() else None
+
+
+def fitting(settings: Settings) -> dict[str, int]:
+    """How often a run of so many updates is looked at, unless the user says so."""
+    every = min(250, max(1, settings.steps // 10))
+    return {'every': every, 'log_every': max(1, every // 5)}
+
+
+def new_record(
+    folder: str, flags: Mapping[str, Any], settings: Settings, texts: Texts, record: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What the run depends on. Raises UsageError if one that goes on had another text."""
+    names = [*DEFAULTS, 'suffix', 'held_out_data']
+    text = {
+        'tokens': sum(len(tokens.ids) for tokens in texts.tokens),
+        'tokens_crc32': [tokens.digest for tokens in texts.tokens],
+    }
+    for name, value in text.items():
+        if record is not None and record.get(name) != value:
+            raise changed(folder, name, record.get(name), value)
+    return {name: flags[name] for name in names if name in flags} | dataclasses.asdict(settings) | text
+
+
+def carry_out(run: Run, source: Source | None, texts: Texts, before: Mapping[str, Any] | None) -> int | None:
+    """Train, and say what is planned and what has come of it. before: the record of a run that goes on."""
+    with progress.doing('loading TensorFlow'):
+        from gpt2.system.tensorflow import tf  # noqa: F401
+
+    prefix = folders.current_prefix(run.folder) if before is not None else None
+    params, optimizer = folders.starting_point(prefix, source, run.hparams, run.settings)
+    first, steps = int(optimizer.iterations.numpy()), run.settings.steps
+    if before is not None and max(first, before.get(DONE, 0)) >= steps:
+        progress.note(f'{run.folder} is trained: {steps:,} updates; with more --steps it goes on')
+        conclude(run, params, texts, first, None)
+        return None
+    beginning = source.path if source else prefix or 'fresh weights'
+    an_epoch = sum(each.count for each in run.batches.windows) / run.settings.batch_size
+    for line in plan.lines(run, texts.kept, f'from {beginning}', an_epoch, first):
+        progress.note(line)
+    state, stopped = train(run, params, optimizer)
+    if stopped is None:
+        folders.write_record(run.folder, run.record | {DONE: state.step})
+        conclude(run, params, texts, state.step, state)
+    else:
+        progress.note(f'stopped after {state.step:,} updates; saved {state.saved}. The same command goes on from there')
+    return stopped
+
+
+def conclude(run: Run, params: dict, texts: Texts, step: int, state: Progress | None) -> None:
+    """Say how good the model is, where it lies and how to use it, and draw the curves."""
+    if run.held_out is not None:
+        evaluate = make_evaluate(run.hparams, params, run.settings.batch_size, run.settings.pack)
+        progress.note(held_out_report(run.hparams, run.encoder, evaluate(run.held_out), texts.kept, run.held_out))
+    entries = folders.read_log(run.folder)
+    if entries and not draw_curves(os.path.join(run.folder, folders.CURVES), entries):
+        progress.note('the curves are not drawn: pip install matplotlib')
+    if state is not None:
+        best = f'; the lowest held-out loss was after {state.best():,} updates' if state.evaluations else ''
+        progress.note(f'saved {state.saved}{best}')
+    progress.note(f'to sample: python src/interactive_conditional_samples.py --model_name {run.folder} --top_k 40')

@@ -1,0 +1,101 @@
+"""What a run depends on, from the flags that were given, what the run had before, and what fits its text."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gpt2.checkpoints.folders import BUNDLED_MODEL
+from gpt2.errors import UsageError
+
+SHAPE = {'n_ctx': 512, 'n_embd': 256, 'n_head': 8, 'n_layer': 6}
+FROM_SCRATCH = {'vocabulary': BUNDLED_MODEL, **SHAPE}
+DEFAULTS = {
+    'init_from': None, **FROM_SCRATCH, 'batch_size': 4, 'weight_decay': 0.1, 'held_out': 0.05, 'seed': 0, 'pack': False,
+    'text_field': None, 'train_on_prompt': False,
+}  # fmt: skip
+MAY_CHANGE = {'steps', 'epochs'}  # of a run that goes on
+PEAK_FROM_SCRATCH, PEAK_FROM_MODEL = 1.5e-3, 5e-5
+LONGEST_FROM_SCRATCH, EPOCHS_FROM_SCRATCH = 7000, 20
+SHORTEST_FROM_MODEL, EPOCHS_FROM_MODEL = 30, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the losses of a run depend on, beside its text and initial weights.
+
+    steps: updates in all. batch_size: windows an update. window: tokens a window. learning_rate: the peak.
+    warmup: updates until the peak. held_out: fraction of the documents. pack: whether documents are packed.
+    """
+
+    steps: int
+    batch_size: int
+    window: int
+    learning_rate: float
+    warmup: int
+    weight_decay: float
+    held_out: float
+    seed: int
+    pack: bool = False
+
+
+def merged(folder: str, given: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """All flags that matter: those given, else as the run in folder had them, else the defaults.
+
+    record: of the run that goes on, or None. Raises UsageError for flags that contradict it or each other.
+    """
+    for names in (('steps', 'epochs'), ('held_out', 'held_out_data')):
+        if set(names) <= set(given):
+            raise UsageError(f'--{names[0]} and --{names[1]} say two things; give one of them')
+    if record is None:
+        check_origin(given)
+        return DEFAULTS | dict(given)
+    for name, value in given.items():
+        if name not in MAY_CHANGE and name in record and record[name] != value:
+            raise changed(folder, name, record[name], value)
+    return DEFAULTS | dict(record) | dict(given)
+
+
+def check_origin(given: Mapping[str, Any]) -> None:
+    """Raise UsageError for a shape or a vocabulary beside a model that has its own."""
+    meant = [f'--{name}' for name in FROM_SCRATCH if name in given]
+    if 'init_from' in given and meant:
+        raise UsageError(
+            f'--init_from {given["init_from"]} has a shape and a vocabulary of its own; leave out {", ".join(meant)}'
+        )
+
+
+def changed(folder: str, name: str, before: Any, now: Any) -> UsageError:
+    return UsageError(
+        f'{folder} was trained with {name} {before}, now it is {now}; give the same again, or another --model_name'
+    )
+
+
+def run_settings(flags: Mapping[str, Any], n_ctx: int, windows: int) -> Settings:
+    """The settings of a run on a text that has so many windows an epoch."""
+    scratch = flags['init_from'] is None
+    steps = updates(flags, windows / flags['batch_size'], scratch)
+    values: dict[str, Any] = {
+        'learning_rate': PEAK_FROM_SCRATCH if scratch else PEAK_FROM_MODEL, 'warmup': min(200, steps // 10),
+        'window': n_ctx,
+    }  # fmt: skip
+    values |= dict(flags) | {'steps': steps}
+    if values['warmup'] > steps:
+        raise UsageError(f'--warmup is {values["warmup"]}, the run has {steps} updates; give a smaller one')
+    return Settings(**{field.name: values[field.name] for field in dataclasses.fields(Settings)})
+
+
+def updates(flags: Mapping[str, Any], an_epoch: float, scratch: bool) -> int:
+    """Updates in all. an_epoch: updates in one."""
+    if flags.get('epochs') is not None:
+        return max(1, round(flags['epochs'] * an_epoch))
+    if flags.get('steps') is not None:
+        return flags['steps']
+    if scratch:
+        return max(1, min(LONGEST_FROM_SCRATCH, math.ceil(EPOCHS_FROM_SCRATCH * an_epoch)))
+    return max(SHORTEST_FROM_MODEL, math.ceil(EPOCHS_FROM_MODEL * an_epoch))
+
+
+def check_window(window: int | None, n_ctx: int) -> None:
+    if window is not None and window > n_ctx:
+        raise UsageError(f'--window is {window}, the model allows at most n_ctx {n_ctx}')

@@ -1,0 +1,35 @@
+"""What is said of a trained model."""
+
+import sys
+
+import numpy as np
+import pytest
+from example_models import RELEASE
+
+from gpt2.encoder import get_encoder
+from gpt2.training.report import draw_curves, text_bytes, unigram_loss
+
+
+def test_unigram_loss_by_hand():
+    rows = np.array([[0, 1, 1], [0, 0, 2]])
+    expected = -np.mean(np.log(np.array([3, 3, 4, 1]) / 9))
+    assert unigram_loss(np.array([3, 2, 0, 0]), rows[:, 1:].ravel()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_text_bytes_count_targets_and_not_the_end_of_text():
+    encoder = get_encoder('124M', str(RELEASE))
+    ids = encoder.encode('Grüße')
+    assert text_bytes(encoder, np.array([*ids, 50256])) == len('Grüße'.encode())
+
+
+def test_the_curves_are_a_picture(tmp_path):
+    pytest.importorskip('matplotlib')
+    entries = [{'step': 1, 'loss': 3.0}, {'step': 2, 'loss': 2.0, 'held_out_loss': 2.5}]
+    assert draw_curves(str(tmp_path / 'x.png'), entries)
+    assert (tmp_path / 'x.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_without_matplotlib_there_are_no_curves(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
+    assert not draw_curves(str(tmp_path / 'x.png'), [{'step': 1, 'loss': 3.0}])
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,128 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from example_models import MODELS, RELEASE
+
+from gpt2.encoder import get_encoder
+from gpt2.training import tokens as token_files
+from gpt2.training.data import Piece, Reading, find_files
+from gpt2.training.tokens import encode, token_file
+
+END = 50256
+
+
+@pytest.fixture(scope='module')
+def encoder():
+    return get_encoder('124M', str(RELEASE))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in 'abc':
+        (tmp_path / f'{name}.txt').write_text(f'Text of {name}. ' * 3, encoding='utf-8')
+    return tmp_path
+
+
+def encoded(folder, encoder, workers=0, **reading):
+    return token_file(find_files([str(folder)]), Reading(**reading), encoder, str(folder), workers)
+
+
+def ids_of(folder, encoder):
+    texts = [(folder / f'{name}.txt').read_text() for name in 'abc']
+    return [token for text in texts for token in [*encoder.encode(text), END]]
+
+
+def test_every_document_ends_with_the_end_of_text_id(folder, encoder):
+    tokens = encoded(folder, encoder)
+    assert tokens.ids.dtype == np.uint16 and tokens.ids.tolist() == ids_of(folder, encoder)
+    assert tokens.ends.tolist() == (np.flatnonzero(tokens.ids == END) + 1).tolist() and tokens.trained is None
+
+
+def test_line_ends_and_a_byte_order_mark_are_those_of_the_shared_rule(tmp_path, encoder):
+    (tmp_path / 'a.txt').write_bytes(b'\xef\xbb\xbfThe king\r\nsaid\ra\n')
+    assert encoded(tmp_path, encoder).ids.tolist() == [*encoder.encode('The king\nsaid\ra\n'), END]
+
+
+def test_what_is_no_target_is_marked(tmp_path, encoder):
+    (tmp_path / 'a.jsonl').write_text(json.dumps({'prompt': 'Who are you?', 'completion': ' I'}))
+    tokens = encoded(tmp_path, encoder)
+    prompt = encoder.encode('Who are you?')
+    assert tokens.ids.tolist() == [*prompt, *encoder.encode(' I'), END]
+    assert tokens.trained.tolist() == [False] * len(prompt) + [True, True]
+    assert encoded(tmp_path, encoder, train_on_prompt=True).trained is None
+
+
+def test_added_tokens_in_a_text_are_what_they_are(encoder):
+    assert encode(encoder, [Piece('a<|endoftext|>b', True, True)]).ids.tolist() == [64, END, 65, END]
+
+
+def test_documents_are_encoded_once(folder, encoder, monkeypatch):
+    tokens = encoded(folder, encoder)
+    monkeypatch.setattr(token_files, 'encode', lambda *_: pytest.fail('encoded again'))
+    again = encoded(folder, encoder)
+    np.testing.assert_array_equal(again.ids, tokens.ids)
+    assert again.digest == tokens.digest and isinstance(again.ids, np.memmap)
+
+
+def test_changed_text_is_encoded_again(folder, encoder):
+    before = encoded(folder, encoder)
+    (folder / 'a.txt').write_text('other', encoding='utf-8')
+    after = encoded(folder, encoder)
+    assert after.ids.tolist() != before.ids.tolist() and after.digest != before.digest
+
+
+def test_another_vocabulary_is_another_token_file(folder, encoder):
+    small = get_encoder('7M', str(MODELS))
+    assert encoded(folder, small).ids.tolist() != encoded(folder, encoder).ids.tolist()
+
+
+@pytest.mark.parametrize('name', ['ids', 'ends', 'about.json'])
+@pytest.mark.parametrize('harm', ['cut', 'lost', 'empty', 'longer'])
+def test_a_damaged_token_file_is_made_again(folder, encoder, name, harm):
+    before = encoded(folder, encoder).ids.tolist()
+    [path] = folder.glob(f'tokens-*/{name}')
+    content = path.read_bytes()
+    path.unlink()
+    if harm != 'lost':
+        path.write_bytes({'cut': content[:-3], 'empty': b'', 'longer': content + b'xx'}[harm])
+    assert encoded(folder, encoder).ids.tolist() == before
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, RuntimeError])
+def test_an_encoding_that_is_broken_off_leaves_nothing(folder, encoder, monkeypatch, error):
+    monkeypatch.setattr(token_files.json, 'dump', lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(error):
+        encoded(folder, encoder)
+    assert sorted(os.listdir(folder)) == ['a.txt', 'b.txt', 'c.txt']
+
+
+def test_pieces_are_encoded_as_the_whole_is(folder, encoder, monkeypatch):
+    whole = encoded(folder, encoder).ids.tolist()
+    monkeypatch.setattr('gpt2.training.data.PIECE', 10)
+    monkeypatch.setattr(token_files, 'PIECE', 10)
+    monkeypatch.setattr(token_files, 'FORM', 0)  # another name
+    assert encoded(folder, encoder).ids.tolist() == whole
+
+
+def test_processes_encode_as_one_does(folder, encoder, monkeypatch):
+    whole = encoded(folder, encoder)
+    monkeypatch.setattr(token_files, 'ALONE_BELOW', 0)
+    monkeypatch.setattr(token_files, 'PIECE', 10)
+    monkeypatch.setattr(token_files, 'FORM', 0)
+    parted = encoded(folder, encoder, workers=2)
+    assert parted.ids.tolist() == whole.ids.tolist() and parted.ends.tolist() == whole.ends.tolist()
+    assert parted.digest == whole.digest
+
+
+def test_a_large_vocabulary_takes_four_bytes_a_token(tmp_path, encoder, monkeypatch):
+    monkeypatch.setattr(type(encoder), '__len__', lambda self: 2**16 + 1)
+    (tmp_path / 'a.txt').write_text('a')
+    assert encoded(tmp_path, encoder).ids.dtype == np.uint32
+
+
+def test_files_without_text_are_an_empty_token_file(tmp_path, encoder):
+    (tmp_path / 'a.txt').write_text('')
+    tokens = encoded(tmp_path, encoder)
+    assert len(tokens.ids) == len(tokens.ends) == 0
