@@ -15,7 +15,15 @@ from collections.abc import Iterable, Iterator
 import google_crc32c
 import numpy as np
 
-from gpt2.checkpoints.files import DATA_SUFFIX, RELEASED_PREFIX, STATE_FILE, CheckpointError, find_prefix, index_digest
+from gpt2.checkpoints.files import (
+    DATA_SUFFIX,
+    RELEASED_PREFIX,
+    STATE_FILE,
+    CheckpointError,
+    find_prefix,
+    index_digest,
+    write_state_file,
+)
 from gpt2.checkpoints.source import Source, check_layers
 from gpt2.checkpoints.table import TableError, mask, read_table, read_varint, varint, write_table
 from gpt2.encoder import Encoder, read_encoder, write_encoder
@@ -191,12 +199,12 @@ def write(destination: str, source: Source, dtype: str = 'float32') -> None:
 
     TensorFlow is needed for model.ckpt.meta alone, the graph, which comes last.
     """
-    from gpt2.checkpoints import release
+    from gpt2.checkpoints.meta_graph import write_meta_graph
 
     make_folder(destination, 'choose another destination')
     prefix = os.path.join(destination, RELEASED_PREFIX)
     write_encoder(destination, source.vocabulary)
     save_hparams(os.path.join(destination, 'hparams.json'), source.hparams)
     write_values(prefix, source.values(sorted(source.shapes)))
-    release.write_meta_graph(f'{prefix}.meta', source.hparams)
-    release.write_state_file(os.path.join(destination, STATE_FILE), RELEASED_PREFIX)
+    write_meta_graph(f'{prefix}.meta', source.hparams)
+    write_state_file(os.path.join(destination, STATE_FILE), RELEASED_PREFIX)

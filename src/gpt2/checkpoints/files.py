@@ -11,6 +11,7 @@ import os
 import re
 
 from gpt2.errors import Error
+from gpt2.system.files import whole_file
 
 STATE_FILE = 'checkpoint'
 RELEASED_PREFIX = 'model.ckpt'
@@ -128,3 +129,9 @@ def index_digest(prefix: str) -> str:
             return hashlib.sha256(file.read()).hexdigest()
     except OSError as error:
         raise CheckpointError(f'{prefix}.index cannot be read ({error.strerror}); download the model again') from None
+
+
+def write_state_file(state, prefix_name):
+    with whole_file(state) as file:
+        for field in ('model_checkpoint_path', 'all_model_checkpoint_paths'):
+            file.write(f'{field}: "{prefix_name}"\n')

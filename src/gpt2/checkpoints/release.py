@@ -9,10 +9,18 @@ from collections.abc import Container
 
 from gpt2 import model
 from gpt2.checkpoints.bundle import read_values
-from gpt2.checkpoints.files import OPTIMIZER_SUFFIX, STATE_FILE, CheckpointError, files_of, find_prefix
+from gpt2.checkpoints.files import (
+    OPTIMIZER_SUFFIX,
+    STATE_FILE,
+    CheckpointError,
+    files_of,
+    find_prefix,
+    write_state_file,
+)
+from gpt2.checkpoints.meta_graph import write_meta_graph
 from gpt2.checkpoints.source import as_params
 from gpt2.hparams import HParams, variable_shapes
-from gpt2.system.files import WriteError, whole_file
+from gpt2.system.files import WriteError
 from gpt2.system.tensorflow import tf
 
 
@@ -70,12 +78,6 @@ def save(
         remove(previous)
 
 
-def write_state_file(state, prefix_name):
-    with whole_file(state) as file:
-        for field in ('model_checkpoint_path', 'all_model_checkpoint_paths'):
-            file.write(f'{field}: "{prefix_name}"\n')
-
-
 def remove(prefix: str) -> None:
     """Delete the files of a checkpoint and of the optimizer beside it, whole or cut short. Raises CheckpointError."""
     for path in files_of(prefix):
@@ -83,18 +85,3 @@ def remove(prefix: str) -> None:
             os.remove(path)
         except OSError as error:
             raise CheckpointError(f'{path} cannot be removed ({error.strerror}); remove it by hand') from None
-
-
-def write_meta_graph(path, hparams):
-    """Export the graph of the model, as the release does: tokens in, logits and loss out."""
-    with tf.Graph().as_default():
-        params = model.nest({
-            name: tf.compat.v1.get_variable(name, shape, initializer=tf.zeros_initializer(), use_resource=True)
-            for name, shape in variable_shapes(hparams).items()
-        })
-        tokens = tf.compat.v1.placeholder(tf.int32, [None, None], name='tokens')
-        tf.identity(model.logits(params, model.forward(hparams, params, tokens)), name='logits')
-        tf.identity(model.loss(hparams, params, tokens), name='loss')
-        graph = tf.compat.v1.train.Saver().export_meta_graph()
-    with whole_file(path, 'wb') as file:
-        file.write(graph.SerializeToString())

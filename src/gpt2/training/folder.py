@@ -19,6 +19,7 @@ from gpt2.checkpoints.files import (
     CheckpointError,
     find_prefix,
     prefixes_in,
+    write_state_file,
 )
 from gpt2.checkpoints.folders import find_model, find_vocabulary
 from gpt2.checkpoints.source import Source, load_params, open_source
@@ -216,9 +217,7 @@ def name_of_current(folder: str) -> str | None:
 
 def make_current(folder: str, name: str) -> None:
     """Let a checkpoint that is there be the folder's current one."""
-    from gpt2.checkpoints import release
-
-    release.write_state_file(os.path.join(folder, STATE_FILE), name)
+    write_state_file(os.path.join(folder, STATE_FILE), name)
 
 
 def remove_others(folder: str, names: set[str]) -> None:
