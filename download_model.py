@@ -6,8 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'src'))
 
-from gpt2.commands.download import download_models
-from gpt2.commands.flags import run
+from gpt2.commands.main import run_script
 
 if __name__ == '__main__':
-    run(download_models)
+    run_script('download_model')

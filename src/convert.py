@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Convert a checkpoint from one format to another."""
 
-from gpt2.commands.convert import convert_model
-from gpt2.commands.flags import run
+from gpt2.commands.main import run_script
 
 if __name__ == '__main__':
-    run(convert_model)
+    run_script('convert')

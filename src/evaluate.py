@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """The zero-shot evaluation of the GPT-2 paper."""
 
-from gpt2.commands.evaluate import evaluate_model
-from gpt2.commands.flags import run
+from gpt2.commands.main import run_script
 
 if __name__ == '__main__':
-    run(evaluate_model)
+    run_script('evaluate')

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Export a checkpoint for the LiteRT engine."""
 
-from gpt2.commands.export import export_model
-from gpt2.commands.flags import run
+from gpt2.commands.main import run_script
 
 if __name__ == '__main__':
-    run(export_model)
+    run_script('export_litert')

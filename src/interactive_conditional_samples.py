@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Ask for prompts and continue each."""
 
-from gpt2.commands.complete import interact_model
-from gpt2.commands.flags import run
+from gpt2.commands.main import run_script
 
 if __name__ == '__main__':
-    run(interact_model)
+    run_script('interactive_conditional_samples')

@@ -1,8 +1,10 @@
 """The library: a model that is loaded once and used from anywhere. Imports no TensorFlow."""
 
+import dataclasses
+import itertools
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from types import TracebackType
 from typing import Any, overload
 
@@ -110,8 +112,8 @@ class Model:
         """The text of token ids; bytes that are not UTF-8 become U+FFFD. Raises UsageError for an id that is none."""
         try:
             return self.encoder.decode(ids)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+        except (ValueError, TypeError) as error:
+            raise UsageError(f'the ids cannot be decoded: {error}') from None
 
     @overload
     def complete(self, prompt: str | None = None, *, samples: None = None, **settings: Any) -> Completion: ...
@@ -141,13 +143,11 @@ class Model:
         count = 1 if samples is None else checks.integer('samples', samples, 0)
         size = checks.integer('batch_size', batch_size, 1)
         seed = new_seed() if seed is None else seed
-        wanted = [(text, number) for text in prompts for number in range(1, count + 1)]
-        for text in prompts:  # a bad one is refused before anything is drawn
-            self.prompt_ids(text, settings.get('length'), settings.get('start'))
-        found = []
-        for start in range(0, len(wanted), size):
-            texts, numbers = zip(*wanted[start : start + size])
-            completions, steps = self.begin(texts, numbers, seed=seed, **settings)
+        self.plan(prompts, seed=seed, **settings)  # a bad prompt or setting is refused before anything is drawn
+        wanted = itertools.product(prompts, range(1, count + 1))
+        found: list[Completion] = []
+        while batch := list(itertools.islice(wanted, size)):
+            completions, steps = self.begin(*zip(*batch), seed=seed, **settings)
             for _ in steps:
                 pass
             found += completions
@@ -158,30 +158,42 @@ class Model:
     def stream(
         self, prompt: str | None = None, *, sample: int = 1, seed: int | None = None, **settings: Any
     ) -> Iterator[str]:
-        """Yield the text of one completion piece by piece as it is drawn: whole characters, and nothing that a stop
-        text may still take back. sample: which sample of the prompt, from 1; otherwise as complete()."""
+        """The text of one completion piece by piece as it is drawn: whole characters, and nothing that a stop text may
+        still take back. sample: which sample of the prompt, from 1; otherwise as complete()."""
+        sample = checks.integer('sample', sample, 1)
         [completion], steps = self.begin([prompt], [sample], seed=new_seed() if seed is None else seed, **settings)
-        for _ in steps:
-            if piece := completion.new_text():
-                yield piece
+        return (piece for _ in steps if (piece := completion.new_text()))
 
     def begin(
-        self, prompts: Sequence[str | None], numbers: Sequence[int], *, seed: int, length: int | None = None,
-        stop: str | Sequence[str] = (), stop_at_end: bool = False, start: str | None = None, **sampling: Any,
-    ) -> tuple[list[Completion], Iterator[None]]:  # fmt: skip
+        self, prompts: Sequence[str | None], numbers: Sequence[int], **settings: Any
+    ) -> tuple[list[Completion], Iterator[None]]:
         """One batch: its completions, one a prompt, and the steps in which they grow. numbers: which sample of its
-        prompt each is. Everything is checked before this returns, and nothing drawn. Raises UsageError."""
-        how = Sampling(**sampling)
-        seed = checks.integer('seed', seed, 0)
-        numbers = [checks.integer('sample', number, 0) for number in numbers]
-        stop = check_stop(stop)
-        contexts = [self.prompt_ids(prompt, length, start) for prompt in prompts]
+        prompt each is. settings: as plan() takes them. Everything is checked before this returns, and nothing drawn.
+        Raises UsageError."""
+        plan = self.plan(prompts, **settings)
         completions = [
-            Completion(self.encoder, number, stop, stop_at_end, room, prompt, seed)
-            for prompt, number, (_, room) in zip(prompts, numbers, contexts)
+            Completion(self.encoder, number, plan.stop, plan.stop_at_end, room, prompt, plan.seed)
+            for prompt, number, room in zip(prompts, numbers, plan.lengths, strict=True)
         ]
-        rows = self.engine.start([ids for ids, _ in contexts], numbers=numbers, seed=seed, sampling=how)
+        rows = self.engine.start(plan.contexts, numbers=numbers, seed=plan.seed, sampling=plan.sampling)
         return completions, complete(rows, completions)
+
+    def plan(
+        self, prompts: Sequence[str | None], *, seed: int, length: int | None = None, stop: str | Sequence[str] = (),
+        stop_at_end: bool = False, start: str | None = None, temperature: float = 1, top_k: int = 0, top_p: float = 1,
+    ) -> 'Plan':  # fmt: skip
+        """What drawing continuations of prompts would mean; see complete() for the settings. Raises UsageError."""
+        if not isinstance(stop_at_end, bool):
+            raise UsageError(f'stop_at_end is {stop_at_end!r}, expected True or False')
+        contexts = [self.prompt_ids(prompt, length, start) for prompt in prompts]
+        return Plan(
+            contexts=[ids for ids, _ in contexts],
+            lengths=[room for _, room in contexts],
+            seed=checks.integer('seed', seed, 0),
+            stop=check_stop(stop),
+            stop_at_end=stop_at_end,
+            sampling=Sampling(temperature, top_k, top_p),
+        )
 
     def prompt_ids(
         self, prompt: str | None, length: int | None = None, start: str | None = None
@@ -198,7 +210,7 @@ class Model:
 
     def added_id(self, name: str) -> int:
         """The id of an added token. Raises UsageError for a name that is none."""
-        if name not in self.encoder.added:
+        if not isinstance(name, str) or name not in self.encoder.added:
             known = ', '.join(self.encoder.added)
             raise UsageError(f"{self.prefix}start is {name!r}, expected one of the model's added tokens: {known}")
         return self.encoder.added[name]
@@ -236,6 +248,18 @@ class Model:
         return score_text(score, self.encoder, text, self.hparams.n_ctx, stride, end_of_text)
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Prompts and settings, checked. contexts: the ids of each prompt. lengths: how many tokens come after each."""
+
+    contexts: list[list[int]]
+    lengths: list[int]
+    seed: int
+    stop: tuple[str, ...]
+    stop_at_end: bool
+    sampling: Sampling
+
+
 def new_seed() -> int:
     """Another one every time, below 2**32."""
     return int.from_bytes(os.urandom(4), 'big')
@@ -249,8 +273,8 @@ def check_text(name: str, text: Any) -> str:
 
 
 def check_list(name: str, values: Any) -> list[Any]:
-    """values as a list, if they are several and not one. Raises UsageError."""
-    if isinstance(values, bytes) or not isinstance(values, Iterable):
+    """values as a list, if they are several, in an order. Raises UsageError."""
+    if isinstance(values, bytes | Set | Mapping) or not isinstance(values, Iterable):
         raise UsageError(f'the {name} is {values!r}, expected a text or a list of texts')
     return list(values)
 

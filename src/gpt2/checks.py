@@ -15,7 +15,7 @@ def optional_integer(name: str, value: Any, minimum: int) -> int | None:
 def integer(name: str, value: Any, minimum: int) -> int:
     """value, an int or its text, as an int of at least minimum."""
     try:
-        if isinstance(value, float) and not value.is_integer():
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
             raise ValueError
         result = int(value)
     except (TypeError, ValueError, OverflowError):

@@ -16,9 +16,8 @@ from gpt2.system.files import WriteError
 ENGINES = ('auto', 'tf', 'litert')
 PRECISIONS = ('float32', 'int8')
 MEGABYTE = 10**6
-# Where Linux shows an NVIDIA card, also inside a container and Windows' subsystem, and an AMD one.
-GPU_PATHS = ('/dev/nvidia[0-9]*', '/proc/driver/nvidia/gpus/*', '/dev/dxg', '/dev/kfd')
-NO_GPU = ('', '-1')  # values of CUDA_VISIBLE_DEVICES and of AMD's counterpart that hide every card
+# Where Linux shows an NVIDIA card, also inside a container, and in Windows' subsystem: TensorFlow knows no other.
+GPU_PATHS = ('/dev/nvidia[0-9]*', '/proc/driver/nvidia/gpus/*', '/usr/lib/wsl/lib/libcuda.so*')
 MEMORY_FILES = (  # (the limit of the control group this process is in, what it uses)
     ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory.current'),
     ('/sys/fs/cgroup/memory/memory.limit_in_bytes', '/sys/fs/cgroup/memory/memory.usage_in_bytes'),
@@ -77,7 +76,9 @@ def load_litert(source: Source, precision: str) -> Engine:
 
 def gpu_at_hand() -> bool:
     """Whether TensorFlow would find a graphics card: judged by the files of its driver, without importing it."""
-    hidden = any(os.environ.get(name) in NO_GPU for name in ('CUDA_VISIBLE_DEVICES', 'HIP_VISIBLE_DEVICES'))
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    # CUDA sees the cards that are listed before the first that is none, such as -1.
+    hidden = visible is not None and not re.match(r'\s*(\d|GPU-|MIG-)', visible)
     return not hidden and any(glob.glob(path) for path in GPU_PATHS)
 
 

@@ -1,14 +1,14 @@
 """Ask for prompts and continue each."""
 
 import contextlib
-import re
 import sys
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.commands.flags import choice, reject_unknown
 from gpt2.commands.sampling import SHARED_FLAGS, check_settings, load, open_for_sampling, write_samples
+from gpt2.encoder import utf8
 from gpt2.errors import UsageError
-from gpt2.system.text import BYTE_ORDER_MARK, CONVERT_OR_REPLACE, LONE_SURROGATE, read_text
+from gpt2.system.text import BYTE_ORDER_MARK, CONVERT_OR_REPLACE, read_text
 
 HELP = f"""\
 Continue prompts with a GPT-2: asks for one after another, or takes one from a flag and ends.
@@ -91,10 +91,12 @@ def read_prompt_file(path, errors='strict'):
 
 
 def valid(text, errors, name):
-    """A text that a terminal or a pipe gave, if it is UTF-8 or is made so; name says in a refusal what it is."""
-    if errors == 'strict' and (found := re.search(LONE_SURROGATE, text)):
-        raise UsageError(f'{name} is not UTF-8 at character {found.start()}; {CONVERT_OR_REPLACE}')
-    return re.sub(LONE_SURROGATE, '\ufffd', text)
+    """A text that a terminal or a pipe gave, whatever encoding Python took it for, if it is UTF-8 or is made so; name
+    says in a refusal what it is."""
+    try:
+        return utf8(text).decode('utf-8', errors)
+    except UnicodeDecodeError as error:
+        raise UsageError(f'{name} is not UTF-8 at byte {error.start}; {CONVERT_OR_REPLACE}') from None
 
 
 def typed_prompts(output):

@@ -155,6 +155,8 @@ def open_standard_streams() -> None:
     for stream, errors in ((sys.stdin, 'surrogateescape'), (sys.stdout, 'replace'), (sys.stderr, 'replace')):
         if isinstance(stream, io.TextIOWrapper):  # and not what a program put in its place
             stream.reconfigure(errors=errors)
+    if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding='utf-8')  # as files are, whatever a terminal's encoding is here
 
 
 def show_notices(notices: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ import difflib
 import importlib
 import re
 import sys
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gpt2 import __version__
@@ -49,9 +50,7 @@ def main() -> None:
     """Run the command that the first word of the command line names, and exit with its status."""
     name, *arguments = sys.argv[1:] or ['']
     if name in COMMANDS:
-        command = COMMANDS[name]
-        module = importlib.import_module(f'gpt2.commands.{command.module}')
-        run(getattr(module, command.function), f'gpt2 {name}', arguments, as_console_commands)
+        run_command(COMMANDS[name], f'gpt2 {name}', arguments, as_console_commands)
         return
     with exit_status('gpt2'):
         if name in HELP:
@@ -63,6 +62,18 @@ def main() -> None:
         else:
             print(USAGE, file=sys.stderr)
             sys.exit(UsageError.status)
+
+
+def run_script(name: str) -> None:
+    """Run the command of a script of the repository, given by its name without .py, and exit with its status."""
+    [command] = [command for command in COMMANDS.values() if command.script == name]
+    run_command(command, f'{name}.py', sys.argv[1:], str)
+
+
+def run_command(command: Command, program: str, arguments: Sequence[str], wording: Callable[[str], str]) -> None:
+    with exit_status(program, wording):  # Ctrl-C may come while what the command needs is imported
+        function = getattr(importlib.import_module(f'gpt2.commands.{command.module}'), command.function)
+    run(function, program, arguments, wording)
 
 
 def unknown(name: str) -> str:

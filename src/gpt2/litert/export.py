@@ -73,6 +73,8 @@ def defect(path, wanted):
     Reads the whole file, at the speed of memory once it is cached: any cut, and any change but that
     of the order of its 8-byte words, is found.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait
+        return 'is no file'
     try:
         directory, length, checksum = read_directory(path)
     except FileNotFoundError:
