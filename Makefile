@@ -1,23 +1,27 @@
 # make run    a prompt with the bundled model
 # make test   the tests, but for those that take long
 # make test-all  the tests, every one: also those that build large models, or the package
+# make serve  the server, with the bundled model
 # make lint   the linter and the type checker
 # make bench  the benchmarks
 # make bench-peers  the same weights on other programs, for each of which it makes an environment
 # The first of these makes .venv and installs requirements.txt there; the tests also install
-# requirements-evaluate.txt, requirements-convert.txt and tokenizers. PYTHON=python3.12 make run chooses another Python;
-# ARGS="--length 50" make run adds flags.
+# requirements-evaluate.txt, -convert.txt, -serve.txt, tokenizers and openai. PYTHON=python3.12 make run chooses
+# another Python; ARGS="--length 50" make run adds flags.
 
 PYTHON ?= python3
-ARGS ?= --top_k 40
 VENV := .venv
 BIN := $(VENV)/bin/python
 INSTALL := $(BIN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-all lint bench bench-peers
+.PHONY: run serve test test-all lint bench bench-peers
 
+run: ARGS ?= --top_k 40
 run: $(VENV)/installed
 	@$(BIN) src/interactive_conditional_samples.py --model_name 7M $(ARGS)
+
+serve: $(VENV)/serving
+	@$(BIN) src/serve.py --model_name 7M $(ARGS)
 
 test: $(VENV)/tests
 	$(BIN) -m pytest
@@ -43,8 +47,13 @@ $(VENV)/installed: requirements.txt
 	$(INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/tests: requirements-evaluate.txt requirements-convert.txt $(VENV)/installed
-	$(INSTALL) -r requirements-evaluate.txt -r requirements-convert.txt "tokenizers>=0.20,<1"
+$(VENV)/tests: requirements-evaluate.txt requirements-convert.txt requirements-serve.txt $(VENV)/installed
+	$(INSTALL) -r requirements-evaluate.txt -r requirements-convert.txt -r requirements-serve.txt \
+	"tokenizers>=0.20,<1" "openai>=1,<4"
+	@touch $@
+
+$(VENV)/serving: requirements-serve.txt $(VENV)/installed
+	$(INSTALL) -r requirements-serve.txt
 	@touch $@
 
 $(VENV)/linters: $(VENV)/installed

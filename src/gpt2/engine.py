@@ -51,6 +51,31 @@ class Sampling:
         return min(float(self.temperature), float(FLOAT32.max)), min(int(self.top_k), n_vocab), float(self.top_p)
 
 
+@dataclasses.dataclass(frozen=True)
+class Adjustment:
+    """What is added to the logits before a token is drawn.
+
+    presence, frequency: taken from the logit of every token the sample holds already: once, and as often as it
+    was drawn. bias: added to the logit of a token, by its id.
+    """
+
+    presence: float = 0
+    frequency: float = 0
+    bias: tuple[tuple[int, float], ...] = ()
+
+    def apply(self, logits: np.ndarray, drawn: Sequence[int]) -> np.ndarray:
+        """Logits, float32 [n_vocab], after the tokens drawn; a copy where anything changes."""
+        if self.bias:
+            ids, values = zip(*self.bias)
+            logits = logits.copy()
+            logits[list(ids)] += np.float32(values)
+        if drawn and (self.presence or self.frequency):
+            ids, counts = np.unique(drawn, return_counts=True)
+            logits = logits.copy()
+            logits[ids] -= np.float32(self.presence + self.frequency * counts)
+        return logits
+
+
 class Rows(abc.ABC):
     """Samples that are drawn together. To be closed when no more steps are wanted."""
 

@@ -30,6 +30,7 @@ COMMANDS = {
     'score': Command('score', 'score_files', 'score', 'print the probability that a model gives to texts'),
     'evaluate': Command('evaluate', 'evaluate_model', 'evaluate', "run the paper's zero-shot evaluation"),
     'convert': Command('convert', 'convert_model', 'convert', 'convert a model from one format to another'),
+    'serve': Command('serve', 'serve_models', 'serve', "serve models over HTTP, to the clients of OpenAI's API"),
     'export': Command('export', 'export_model', 'export_litert', 'export a checkpoint for the LiteRT engine'),
 }
 USAGE = '\n'.join(

@@ -117,7 +117,7 @@ class Generator(Engine):
         details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
         self.x, self.mask, self.new_mask, self.pick, *self.cache = inputs
-        self.logits, *self.additions = outputs
+        self.logits, self.hidden, *self.additions = outputs
         self.threads = concurrent.futures.ThreadPoolExecutor(usable_cores())
         self.lock = threading.Lock()
         self.new_owner = itertools.count(NOBODY + 1).__next__
@@ -240,6 +240,13 @@ class Generator(Engine):
                 self.view(index)[:, as_slice(free)] = self.view(addition)
             self.owners[free] = owners
         return self.interpreter.get_tensor(self.logits)
+
+    def put_in_cache(self, values, owner):
+        """Give an owner keys and values that a step found before, float32 [2 n_layer, n_head, n, features]: they wait
+        for the next resize as what the cache has no room for does."""
+        waiting = [self.waiting, values] if len(self.waiting_owners) else [values]
+        self.waiting = np.concatenate(waiting, axis=2)
+        self.waiting_owners = np.append(self.waiting_owners, np.full(values.shape[2], owner))
 
     def embed(self, tokens):
         """float32 [rows, n_embd]"""

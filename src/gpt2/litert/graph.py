@@ -13,6 +13,7 @@ Inputs, float32, where rows and slots are chosen at run time:
     k, v   [n_head, slots, n_embd / n_head] a layer
 Outputs:
     logits [chosen, n_vocab]
+    hidden [chosen, n_embd]                of the same rows, after the last norm: what the logits are made from
     k, v   [n_head, rows, n_embd / n_head] a layer: what belongs in the cache afterwards
 
 Weights stay outside the graph: it names them, with their place in the file (see export_litert.py).
@@ -231,5 +232,5 @@ def gpt2(hparams, dtype):
         outputs += new
     chosen = graph.matmul(pick, norm(graph, x, 'model/ln_f', embd))
     logits = graph.linear(chosen, graph.stored('model/wte', [hparams.n_vocab, embd], dtype))
-    graph.subgraph.inputs, graph.subgraph.outputs = inputs, [logits, *outputs]
+    graph.subgraph.inputs, graph.subgraph.outputs = inputs, [logits, chosen, *outputs]
     return graph

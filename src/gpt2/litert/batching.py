@@ -1,0 +1,193 @@
+"""A running batch on LiteRT: samples of any prompts that join and leave between two steps, each with settings of its
+own. Knows nothing of text.
+
+A step is one run of the graph. Its rows are the last token of every sample and a block of what prompts are still to be
+taken, so samples go on while a long prompt is taken. The start of a prompt that an earlier one began with is not
+computed again, while its keys and values are remembered.
+"""
+
+import collections
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gpt2.engine import Adjustment, Sampling
+from gpt2.litert.engine import BLOCK, Generator, draw, log_noise
+
+CHUNK = 64  # tokens of a prompt that are remembered, or not, together
+BLOCK_BESIDE = 2 * CHUNK  # prompt tokens taken in a step in which samples wait for their next token
+
+
+class Prompt:
+    """A prompt in a batch, whose keys and values its rows share.
+
+    listen: called with logits [n, n_vocab] and hidden features [n, n_embd] of its positions from number `first` on,
+    in order, as they are found; the arrays are its own.
+    """
+
+    def __init__(self, ids: Sequence[int], owner: int, first: int, listen: Callable | None) -> None:
+        self.ids, self.owner, self.first, self.listen = np.array(ids, np.int32), owner, first, listen
+        self.taken = 0  # tokens whose keys and values are known
+        self.logits: np.ndarray | None = None  # [n_vocab], after the last token, once it is taken
+
+
+class Row:
+    """A sample in a batch; drawn: the ids of its tokens so far."""
+
+    def __init__(
+        self, prompt: Prompt, owner: int, stream: np.random.Generator, settings: tuple, adjustment: Adjustment
+    ) -> None:
+        self.prompt, self.owner, self.stream, self.adjustment = prompt, owner, stream, adjustment
+        self.settings = settings  # (temperature, top_k, top_p) as engine.draw takes them
+        self.drawn: list[int] = []
+
+    @property
+    def position(self) -> int:
+        """Of the token that was drawn last."""
+        return len(self.prompt.ids) + len(self.drawn) - 1
+
+
+class Batch:
+    """Prompts and rows that share the steps of one engine."""
+
+    def __init__(self, generator: Generator, remembered_bytes: int = 0) -> None:
+        """remembered_bytes: of keys and values of prompts, at most, that are kept for later ones."""
+        self.generator, self.hparams = generator, generator.hparams
+        self.prompts: list[Prompt] = []  # not taken to their end yet
+        self.rows: list[Row] = []
+        self.memory = Memory(remembered_bytes)
+
+    def add_prompt(self, ids: Sequence[int], first: int | None = None, listen: Callable | None = None) -> Prompt:
+        """Take a prompt, token ids, in the next steps. first: from which position on listen hears; None is the
+        last."""
+        prompt = Prompt(ids, self.generator.new_owner(), len(ids) - 1 if first is None else first, listen)
+        self.prompts.append(prompt)
+        return prompt
+
+    def add_row(
+        self, prompt: Prompt, stream: np.random.Generator, sampling: Sampling, adjustment: Adjustment,
+        told: bool = True,
+    ) -> Row:  # fmt: skip
+        """Draw a sample of a prompt in the next steps, until it is removed. stream: its noise. told: whether the
+        logits of its tokens are asked for, which are here in any case."""
+        temperature, top_k, top_p = sampling.bounded(self.hparams.n_vocab)
+        settings = (0 if sampling.greedy else temperature), top_k, top_p
+        self.rows.append(Row(prompt, self.generator.new_owner(), stream, settings, adjustment))
+        return self.rows[-1]
+
+    def remove_prompt(self, prompt: Prompt) -> None:
+        """Forget a prompt, whose rows are removed already or never came."""
+        self.prompts = [each for each in self.prompts if each is not prompt]
+        self.generator.ended.append(prompt.owner)
+
+    def remove_row(self, row: Row) -> None:
+        self.rows.remove(row)
+        self.generator.ended.append(row.owner)
+
+    def step(self) -> list[tuple[Row, np.ndarray]]:
+        """Run the graph once. Returns the rows that have a new token, the last of row.drawn, each with the logits
+        [n_vocab] that the model gave, before any setting was applied to them."""
+        fed = [row for row in self.rows if row.drawn]
+        with self.generator.alone():
+            self.recall()
+            blocks = self.next_blocks(BLOCK_BESIDE if fed else BLOCK[self.generator.wte.dtype.name])
+            logits = self.feed(fed, blocks)
+        given = list(zip(fed, logits))  # the blocks' come after them
+        given += [(row, row.prompt.logits) for row in self.rows if not row.drawn and row.prompt.logits is not None]
+        self.draw(given)
+        return given
+
+    def recall(self) -> None:
+        """Give prompts that are new what is remembered of their starts."""
+        for prompt in self.prompts:
+            if not prompt.taken and (known := self.memory.find(prompt.ids, prompt.first)):
+                self.generator.put_in_cache(np.concatenate(known, axis=2), prompt.owner)
+                prompt.taken = len(known) * CHUNK
+
+    def next_blocks(self, most: int) -> list[tuple[Prompt, int]]:
+        """The prompts of which tokens are taken in the next step, each with how many: `most` in all, and of each whole
+        chunks or all that is left."""
+        blocks = []
+        for prompt in self.prompts:
+            left = len(prompt.ids) - prompt.taken
+            if count := left if left <= most else most // CHUNK * CHUNK:
+                blocks.append((prompt, count))
+                most -= count
+        return blocks
+
+    def feed(self, fed: list[Row], blocks: list[tuple[Prompt, int]]) -> np.ndarray:
+        """Take the tokens that rows have drawn last, and blocks; returns logits [rows, n_vocab] of the rows."""
+        tokens = np.array([row.drawn[-1] for row in fed], np.int32)
+        positions = np.array([row.position for row in fed], int)
+        owners = np.array([row.owner for row in fed], int)
+        prompts = np.array([row.prompt.owner for row in fed], int)
+        if not blocks:
+            return self.generator.process_tokens(tokens, positions, owners, prompts) if fed else tokens
+        chosen, heard, start = list(range(len(fed))), [], len(fed)
+        for prompt, count in blocks:
+            block = np.arange(prompt.taken, prompt.taken + count)
+            tokens, positions = np.append(tokens, prompt.ids[block]), np.append(positions, block)
+            owners, prompts = (np.append(some, np.full(count, prompt.owner)) for some in (owners, prompts))
+            heard.append(np.flatnonzero(block >= prompt.first) + start)
+            chosen += heard[-1].tolist()
+            start += count
+        self.generator.resize(len(tokens), 0, chosen or [start - 1])
+        places = np.arange(len(tokens))
+        sees = (owners[:, np.newaxis] == owners) & (places <= places[:, np.newaxis])
+        logits = self.generator.step(tokens, positions, [owners, prompts], sees, owners)
+        hidden = self.generator.interpreter.get_tensor(self.generator.hidden)
+        self.finish_blocks(blocks, [len(rows) for rows in heard], logits[len(fed) :], hidden[len(fed) :], len(fed))
+        return logits[: len(fed)]
+
+    def finish_blocks(self, blocks, counts, logits, hidden, start):
+        """Note what a step found of blocks: counts says of how many positions of each there are logits and hidden
+        features, which follow one another; start is the place of the first block among the step's rows."""
+        found = 0
+        for (prompt, size), count in zip(blocks, counts):
+            self.memory.keep(prompt, size, self.generator.waiting[:, :, start : start + size])
+            prompt.taken += size
+            mine = slice(found, found + count)
+            if prompt.taken == len(prompt.ids):
+                prompt.logits = logits[mine][-1].copy()
+                self.prompts.remove(prompt)
+            if prompt.listen and count:
+                prompt.listen(logits[mine], hidden[mine])
+            found, start = found + count, start + size
+
+    def draw(self, given):
+        """Draw the next token of rows, each with its logits."""
+        noises = self.generator.threads.map(
+            lambda row: None if row.settings[0] == 0 else log_noise(row.stream, self.hparams.n_vocab),
+            [row for row, _ in given],
+        )
+        for (row, logits), noise in zip(given, noises):
+            row.drawn.append(draw(row.adjustment.apply(logits, row.drawn), noise, *row.settings))
+
+
+class Memory:
+    """Keys and values of the starts of prompts, in chunks; those used least recently go first."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.bytes = most, 0
+        self.chunks: collections.OrderedDict[bytes, np.ndarray] = collections.OrderedDict()
+
+    def find(self, ids: np.ndarray, first: int) -> list[np.ndarray]:
+        """What is known of the start of ids, chunk by chunk, before the position `first`, at which it is to end."""
+        found = []
+        for end in range(CHUNK, first + 1, CHUNK):
+            if (key := ids[:end].tobytes()) not in self.chunks:
+                break
+            found.append(key)
+        for key in reversed(found):  # the first chunks are what the others need, so they go last
+            self.chunks.move_to_end(key)
+        return [self.chunks[key] for key in found]
+
+    def keep(self, prompt: Prompt, size: int, values: np.ndarray) -> None:
+        """Remember the whole chunks of what was just taken of a prompt: values [2 n_layer, n_head, size, features]."""
+        for start in range(0, size - CHUNK + 1, CHUNK) if self.most else ():
+            key = prompt.ids[: prompt.taken + start + CHUNK].tobytes()
+            if key not in self.chunks:
+                self.chunks[key] = values[:, :, start : start + CHUNK].copy()
+                self.bytes += self.chunks[key].nbytes
+        while self.bytes > self.most:
+            self.bytes -= self.chunks.popitem(last=False)[1].nbytes

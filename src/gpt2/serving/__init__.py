@@ -1,0 +1,1 @@
+"""An HTTP server for the clients of OpenAI's completions. One process for each model computes; this one answers."""

@@ -1,0 +1,109 @@
+"""From the events of a piece of work to what clients expect. Knows nothing of HTTP."""
+
+import base64
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpt2.encoder import Encoder
+from gpt2.serving.work import Piece, Token
+
+
+def token_text(encoder: Encoder, token: int) -> str:
+    """A token as a text: one that is no whole characters is `bytes:` and these, as OpenAI's servers write it."""
+    content = encoder.decode_bytes([token])
+    try:
+        return content.decode('utf-8')
+    except UnicodeDecodeError:
+        return 'bytes:' + ''.join(f'\\x{byte:02x}' for byte in content)
+
+
+def logprobs(encoder: Encoder, tokens: Sequence[Token], likeliest: int) -> dict[str, list]:
+    """The `logprobs` of a choice. Among the likeliest is the token itself, whatever its rank."""
+    return {
+        'tokens': [token_text(encoder, token.id) for token in tokens],
+        'token_logprobs': [token.log_probability for token in tokens],
+        'top_logprobs': [top(encoder, token) if likeliest else None for token in tokens],
+        'text_offset': [token.offset for token in tokens],
+    }
+
+
+def top(encoder: Encoder, token: Token) -> dict[str, float] | None:
+    if token.log_probability is None:
+        return None
+    return {token_text(encoder, other): value for other, value in (*token.likeliest, (token.id, token.log_probability))}
+
+
+def usage(prompt_tokens: int, drawn: int) -> dict[str, int]:
+    return {'prompt_tokens': prompt_tokens, 'completion_tokens': drawn, 'total_tokens': prompt_tokens + drawn}
+
+
+class Choices:
+    """The answer to a request for completions, as it grows.
+
+    prompts: what each choice begins with, by its index: the prompt where it is echoed, else nothing. told: how many
+    likeliest tokens are told of each; None tells nothing.
+    """
+
+    def __init__(
+        self, model: str, encoder: Encoder, seed: int, prompts: Sequence[str], told: int | None
+    ) -> None:
+        self.encoder, self.told = encoder, told
+        self.head = {
+            'id': f'cmpl-{uuid.uuid4().hex}', 'object': 'text_completion', 'created': int(time.time()), 'model': model,
+            'seed': seed,
+        }  # fmt: skip
+        self.texts = [[prompt] for prompt in prompts]
+        self.tokens: list[list[Token]] = [[] for _ in prompts]
+        self.reasons: list[str | None] = [None for _ in prompts]
+
+    def add(self, piece: Piece) -> None:
+        self.texts[piece.index].append(piece.text)
+        self.tokens[piece.index] += piece.tokens
+        self.reasons[piece.index] = piece.finish_reason
+
+    def choice(self, index: int, text: str, tokens: Iterable[Token], reason: str | None) -> dict[str, Any]:
+        found = None if self.told is None else logprobs(self.encoder, list(tokens), self.told)
+        return {'index': index, 'text': text, 'logprobs': found, 'finish_reason': reason}
+
+    def whole(self, used: dict[str, int]) -> dict[str, Any]:
+        parts = enumerate(zip(self.texts, self.tokens, self.reasons))
+        choices = [self.choice(index, ''.join(texts), tokens, reason) for index, (texts, tokens, reason) in parts]
+        return {**self.head, 'choices': choices, 'usage': used}
+
+    def opening(self) -> list[dict[str, Any]]:
+        """The chunks of a stream that hold the prompts, where they are echoed."""
+        return [self.chunk(Piece(index, text)) for index, [text] in enumerate(self.texts) if text]
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        """What a piece is in a stream."""
+        return {**self.head, 'choices': [self.choice(piece.index, piece.text, piece.tokens, piece.finish_reason)]}
+
+    def last_chunk(self, used: dict[str, int]) -> dict[str, Any]:
+        return {**self.head, 'choices': [], 'usage': used}
+
+
+def scores(encoder: Encoder, tokens: Sequence[Token]) -> list[dict[str, Any]]:
+    """The `tokens` of an answer of /v1/score."""
+    return [
+        {
+            **likely(encoder, token.id, token.log_probability), 'rank': token.rank, 'offset': token.offset,
+            'likeliest': [likely(encoder, *pair) for pair in token.likeliest],
+        }
+        for token in tokens
+    ]  # fmt: skip
+
+
+def likely(encoder: Encoder, token: int, log_probability: float | None) -> dict[str, Any]:
+    return {'id': token, 'token': token_text(encoder, token), 'log_probability': log_probability}
+
+
+def embedding(values: Sequence[float], normalise: bool, encoding: str) -> list[float] | str:
+    """An embedding as a client wants it."""
+    vector = np.array(values)
+    if normalise:
+        vector = vector / max(float(np.linalg.norm(vector)), 1e-30)
+    return base64.b64encode(vector.astype('<f4').tobytes()).decode() if encoding == 'base64' else vector.tolist()

@@ -1,0 +1,275 @@
+"""Requests as they are worked on, beside the engine: tokens come in, pieces of answers go out."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpt2.completion import Completion
+from gpt2.encoder import Encoder
+from gpt2.engine import Adjustment, Sampling
+from gpt2.noise import noise_stream
+from gpt2.scoring.logits import score_logits
+from gpt2.serving.work import Completions, Done, Embedding, Piece, Scoring, Token, Vector
+
+if TYPE_CHECKING:
+    from gpt2.litert.batching import Batch, Prompt, Row
+
+
+class Job:
+    """A request. Its parts begin one by one, as there is room for them in the batch.
+
+    emit: called with each piece of the answer, the last of which is a Done. running: how many parts of it share
+    the steps now.
+    """
+
+    def __init__(self, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> None:
+        self.batch, self.encoder, self.emit = batch, encoder, emit
+        self.unstarted: collections.deque = collections.deque()
+        self.running = 0
+
+    def start_next(self) -> None:
+        """Begin with the next part."""
+        self.running += 1
+        self.start(*self.unstarted.popleft())
+
+    def end_part(self) -> None:
+        self.running -= 1
+        if not self.running and not self.unstarted:
+            self.emit(self.done())
+
+    def done(self) -> Done:
+        return Done()
+
+    def start(self, *part: Any) -> None:
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Leave the batch."""
+        raise NotImplementedError
+
+
+class PromptJob(Job):
+    """A request that draws nothing: each part is a prompt, of which it hears."""
+
+    def __init__(self, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> None:
+        super().__init__(batch, encoder, emit)
+        self.prompts: list[Prompt] = []
+
+    def listen_to(self, ids: Sequence[int], first: int, heard: Callable) -> None:
+        prompt = self.batch.add_prompt(ids, first, lambda *found: self.hear(prompt, first, heard, found))
+        self.prompts.append(prompt)
+
+    def hear(self, prompt: Prompt, first: int, heard: Callable, found: tuple) -> None:
+        heard(*found)
+        if prompt.taken == len(prompt.ids):
+            self.leave(prompt)
+            self.end_part()
+
+    def leave(self, prompt: Prompt) -> None:
+        self.prompts.remove(prompt)
+        self.batch.remove_prompt(prompt)
+
+    def cancel(self) -> None:
+        self.unstarted.clear()
+        for prompt in [*self.prompts]:
+            self.leave(prompt)
+
+
+class ScoringJob(PromptJob):
+    """How likely the tokens of a text were."""
+
+    def __init__(self, work: Scoring, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> None:
+        super().__init__(batch, encoder, emit)
+        self.likeliest = work.likeliest
+        self.offsets = text_offsets(encoder, work.ids)
+        self.targets = collections.deque(zip(work.ids[1:], self.offsets[1:]))
+        self.unstarted.append((work.ids[:-1],))
+
+    def start(self, ids: Sequence[int]) -> None:
+        self.listen_to(ids, 0, self.score)
+
+    def score(self, logits: np.ndarray, hidden: np.ndarray) -> None:
+        targets = [self.targets.popleft() for _ in logits]
+        self.emit(Piece(0, '', tuple(scored(logits, targets, self.likeliest))))
+
+
+class EmbeddingJob(PromptJob):
+    """What the model makes of texts, as numbers."""
+
+    def __init__(self, work: Embedding, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> None:
+        super().__init__(batch, encoder, emit)
+        self.last = work.last
+        self.unstarted.extend(enumerate(work.texts))
+
+    def start(self, index: int, ids: Sequence[int]) -> None:
+        first = len(ids) - 1 if self.last else 0
+        total, left = np.zeros(self.batch.hparams.n_embd), len(ids) - first
+
+        def add(logits: np.ndarray, hidden: np.ndarray) -> None:
+            nonlocal total, left
+            total, left = total + hidden.sum(axis=0, dtype=np.float64), left - len(hidden)
+            if not left:
+                self.emit(Vector(index, tuple((total / (len(ids) - first)).tolist())))
+
+        self.listen_to(ids, first, add)
+
+
+class CompletionsJob(Job):
+    """Samples of prompts: each part is a sample, or a prompt by itself where none is drawn of it."""
+
+    def __init__(self, work: Completions, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> None:
+        super().__init__(batch, encoder, emit)
+        self.work, self.sampling, self.adjustment = work, Sampling(**work.sampling), Adjustment(**work.adjustment)
+        self.prompts: dict[int, Prompt] = {}  # by number
+        self.samples: dict[Row, Sample] = {}  # that are being drawn
+        self.ended: dict[int, list[Sample]] = collections.defaultdict(list)  # of each prompt, where the best are sought
+        self.left = dict.fromkeys(range(len(work.prompts)), work.best_of if work.length else 1)  # parts of each prompt
+        self.drawn = 0
+        self.unstarted.extend((place, number + 1) for place, count in self.left.items() for number in range(count))
+
+    def done(self) -> Done:
+        return Done(self.drawn)
+
+    def start(self, place: int, number: int) -> None:
+        ids = self.work.prompts[place]
+        if place not in self.prompts:
+            echo = self.work.echo and self.work.logprobs is not None
+            self.prompts[place] = self.batch.add_prompt(ids, *self.prompt_listener(place, ids, echo))
+        if self.work.length:
+            stream = noise_stream(self.work.seed, list(ids), number)
+            told = self.work.logprobs is not None or self.work.best_of > self.work.n
+            row = self.batch.add_row(self.prompts[place], stream, self.sampling, self.adjustment, told)
+            self.samples[row] = Sample(self, place, number, len(self.encoder.decode(ids)) if self.work.echo else 0)
+
+    def prompt_listener(self, place: int, ids: Sequence[int], echo: bool) -> tuple[int | None, Callable | None]:
+        """From which position on a prompt is heard, and by what."""
+        if not echo and self.work.length:
+            return None, None
+        offsets = text_offsets(self.encoder, ids)
+        targets = collections.deque(zip(ids[1:], offsets[1:]) if echo else ())
+        if echo:
+            self.emit_all(place, Piece(0, '', (Token(ids[0], 0),)))
+
+        def hear(logits: np.ndarray, hidden: np.ndarray) -> None:
+            known = [targets.popleft() for _ in range(min(len(targets), len(logits)))]
+            if known:
+                tokens = scored(logits[: len(known)], known, self.work.logprobs or 0)
+                self.emit_all(place, Piece(0, '', tuple(tokens)))
+            if not self.work.length and not targets:
+                self.end_prompt(place)
+
+        return (0 if echo else None), hear
+
+    def emit_all(self, place: int, piece: Piece) -> None:
+        """Emit a piece that all choices of a prompt have in common."""
+        for number in range(self.work.n):
+            self.emit(Piece(place * self.work.n + number, piece.text, piece.tokens, piece.finish_reason))
+
+    def end_prompt(self, place: int) -> None:
+        """End the part that is a prompt by itself."""
+        self.emit_all(place, Piece(0, '', finish_reason='length'))
+        self.leave(place)
+        self.end_part()
+
+    def leave(self, place: int) -> None:
+        self.left[place] -= 1
+        if not self.left[place]:
+            self.batch.remove_prompt(self.prompts.pop(place))
+
+    def take(self, row: Row, logits: np.ndarray) -> None:
+        """Take the token that a row has drawn, and the logits that the model gave before it."""
+        sample = self.samples[row]
+        self.drawn += 1
+        sample.add(row.drawn[-1], logits)
+        if not sample.completion.finish_reason:
+            return
+        del self.samples[row]
+        self.batch.remove_row(row)
+        if self.work.best_of > self.work.n:
+            self.keep_best(sample)
+        self.leave(sample.place)
+        self.end_part()
+
+    def keep_best(self, sample: Sample) -> None:
+        """Emit the likeliest samples of a prompt, once all of them are there."""
+        ended = self.ended[sample.place]
+        ended.append(sample)
+        if len(ended) == self.work.best_of:
+            best = sorted(ended, key=lambda each: (-each.log_probability / each.drawn, each.number))[: self.work.n]
+            for number, each in enumerate(best):
+                each.emit(sample.place * self.work.n + number)
+            del self.ended[sample.place]
+
+    def cancel(self) -> None:
+        self.unstarted.clear()
+        for row in self.samples:
+            self.batch.remove_row(row)
+        for prompt in self.prompts.values():
+            self.batch.remove_prompt(prompt)
+
+
+class Sample:
+    """A sample that grows. offset: of its first character in the choice's text."""
+
+    def __init__(self, job: CompletionsJob, place: int, number: int, offset: int) -> None:
+        self.job, self.place, self.number, self.offset = job, place, number, offset
+        work = job.work
+        self.completion = Completion(job.encoder, number, work.stop, work.stop_at_end, work.length)
+        self.best = work.best_of > work.n
+        self.tokens: list[Token] = []  # not emitted yet
+        self.drawn, self.log_probability, self.emitted = 0, 0.0, 0
+
+    def add(self, token: int, logits: np.ndarray) -> None:
+        self.drawn += 1
+        logprobs = self.job.work.logprobs
+        if logprobs is not None or self.best:
+            start = self.offset + len(self.completion.text)
+            [found] = scored(logits[np.newaxis], [(token, start)], logprobs or 0)
+            self.log_probability += found.log_probability or 0
+            self.tokens += [found] if logprobs is not None else []
+        self.completion.add(token)
+        if not self.best:
+            self.emit((self.place * self.job.work.n) + self.number - 1)
+
+    def emit(self, index: int) -> None:
+        """Emit what is new and certain, as the choice of that index."""
+        completion = self.completion
+        text = completion.new_text()
+        end = self.offset + completion.released
+        # Without a stop text to come or a character to be completed the last token is certain too.
+        certain = [token for token in self.tokens if token.offset < end or completion.finish_reason == 'length']
+        self.tokens = self.tokens[len(certain) :]
+        reason = completion.finish_reason
+        if text or certain or reason:
+            reason = 'stop' if reason == 'end_of_text' else reason
+            self.job.emit(Piece(index, text, tuple(certain), reason, self.drawn - self.emitted))
+            self.emitted = self.drawn
+
+
+def scored(logits: np.ndarray, targets: Sequence[tuple[int, int]], likeliest: int) -> list[Token]:
+    """Tokens, each with what logits, float32 [n, n_vocab], say of it. targets: (id, offset) of each."""
+    ids, offsets = zip(*targets)
+    found = score_logits(logits, np.array(ids), likeliest=likeliest)
+    lists = [some.tolist() for some in found]
+    others = [tuple(zip(*pair)) for pair in zip(*lists[3:])] if likeliest else [()] * len(ids)
+    return [Token(*each) for each in zip(ids, offsets, lists[0], lists[1], others)]
+
+
+def text_offsets(encoder: Encoder, ids: Sequence[int]) -> list[int]:
+    """Where the text of each of ids begins in the text of all: that many whole characters come before it."""
+    completion = Completion(encoder, 1)
+    offsets = []
+    for token in ids:
+        offsets.append(len(completion.text))
+        completion.add(token)
+    return offsets
+
+
+def new_job(work: Any, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> Job:
+    """The Job of a piece of work."""
+    kinds: dict[type, Any] = {Completions: CompletionsJob, Scoring: ScoringJob, Embedding: EmbeddingJob}
+    return kinds[type(work)](work, batch, encoder, emit)

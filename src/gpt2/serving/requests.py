@@ -1,0 +1,118 @@
+"""From what clients ask to what is to be computed. Everything that is wrong with a request is found here."""
+
+from typing import Any
+
+from gpt2.api import Model, new_seed
+from gpt2.serving.failures import wrong
+from gpt2.serving.schema import STOP_LENGTH, STOP_TEXTS, CompletionRequest, Prompt, ScoreRequest
+from gpt2.serving.settings import Settings
+from gpt2.serving.work import Completions, Scoring
+
+
+def token_lists(model: Model, name: str, given: Prompt) -> list[list[int]]:
+    """The token ids of each of the texts that a prompt or an input is. Raises Failure."""
+    if isinstance(given, str):
+        given = [given]
+    if not given:
+        raise wrong(name, f'{name} is an empty list, expected a text or more')
+    if isinstance(given[0], int):
+        given = [given]  # type: ignore[list-item]
+    found = [model.encoder.encode(each) if isinstance(each, str) else list(each) for each in given]  # type: ignore
+    for ids in found:
+        check_ids(model, name, ids)
+    return found
+
+
+def check_ids(model: Model, name: str, ids: list[int]) -> None:
+    """Raise Failure for token ids that are none, or not of the vocabulary."""
+    if not ids:
+        raise wrong(name, f'{name} is empty, expected one token or more; null draws from nothing'
+                    if name == 'prompt' else f'{name} is empty, expected one token or more')  # fmt: skip
+    if bad := [token for token in ids if token >= len(model.encoder)]:
+        raise wrong(name, f'{name} has the token id {bad[0]}, expected 0 to {len(model.encoder) - 1}')
+
+
+def check_size(model: Model, settings: Settings, name: str, size: int) -> None:
+    """Raise Failure for a text of more tokens than are taken."""
+    most = min(settings.max_prompt or model.hparams.n_ctx, model.hparams.n_ctx)
+    if size > most:
+        raise wrong(name, f'{name} has {size} tokens, the limit is {most}; shorten it')
+
+
+def completions(request: CompletionRequest, model: Model, settings: Settings) -> Completions:
+    """The work that a request for completions is. Raises Failure."""
+    prompts = [[model.encoder.end_of_text]] if request.prompt is None else token_lists(model, 'prompt', request.prompt)
+    for ids in prompts:
+        check_size(model, settings, 'prompt', len(ids))
+    n = value(request.n, 1)
+    best_of = value(request.best_of, n)
+    length = value(request.max_tokens, 16)
+    check_choices(request, settings, len(prompts), n, best_of)
+    check_length(model, settings, max(map(len, prompts)), length)
+    return Completions(
+        prompts=tuple(map(tuple, prompts)), n=n, best_of=best_of, length=length,
+        seed=new_seed() if request.seed is None else request.seed,
+        sampling={
+            'temperature': value(request.temperature, 1.0), 'top_k': value(request.top_k, 0),
+            'top_p': value(request.top_p, 1.0),
+        },
+        adjustment={
+            'presence': value(request.presence_penalty, 0.0), 'frequency': value(request.frequency_penalty, 0.0),
+            'bias': logit_bias(model, request.logit_bias or {}),
+        },
+        stop=stop_texts(request.stop), stop_at_end=request.stop_at_end, logprobs=request.logprobs,
+        echo=bool(request.echo),
+    )  # fmt: skip
+
+
+def value(given: Any, default: Any) -> Any:
+    """What a field is: null is as if it had been left out."""
+    return default if given is None else given
+
+
+def check_choices(request: CompletionRequest, settings: Settings, prompts: int, n: int, best_of: int) -> None:
+    if best_of < n:
+        raise wrong('best_of', f'best_of is {best_of} and n {n}; expected at least as many')
+    if best_of > n and request.stream:
+        raise wrong('best_of', 'best_of above n cannot be streamed: the best are known at the end alone')
+    if prompts * best_of > settings.max_n:
+        name = 'best_of' if best_of > n else 'n' if n > 1 else 'prompt'
+        raise wrong(name, f'{prompts} prompts with {best_of} samples each are {prompts * best_of}, '
+                          f'the limit is {settings.max_n} a request')  # fmt: skip
+    if request.stream_options and not request.stream:
+        raise wrong('stream_options', 'stream_options mean nothing without stream')
+
+
+def check_length(model: Model, settings: Settings, taken: int, length: int) -> None:
+    if settings.max_tokens is not None and length > settings.max_tokens:
+        raise wrong('max_tokens', f'max_tokens is {length}, the limit here is {settings.max_tokens}')
+    most = model.hparams.n_ctx + 1
+    if taken + length > most:
+        raise wrong('max_tokens', f'{taken} prompt tokens and max_tokens {length} are {taken + length}, the limit is '
+                                  f'{most}; max_tokens {most - taken} fits')  # fmt: skip
+
+
+def stop_texts(stop: str | list[str] | None) -> tuple[str, ...]:
+    texts = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+    if len(texts) > STOP_TEXTS:
+        raise wrong('stop', f'stop has {len(texts)} texts, the limit is {STOP_TEXTS}')
+    for text in texts:
+        if not 0 < len(text) <= STOP_LENGTH:
+            raise wrong('stop', f'stop has a text of {len(text)} characters, expected 1 to {STOP_LENGTH}')
+    return texts
+
+
+def logit_bias(model: Model, bias: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    for token in bias:
+        if not (token.isascii() and token.isdigit() and int(token[:20]) < len(model.encoder)):
+            raise wrong('logit_bias', f'logit_bias has the token id {token[:20]!r}, '
+                                      f'expected 0 to {len(model.encoder) - 1}')  # fmt: skip
+    return tuple((int(token), number) for token, number in bias.items())
+
+
+def scoring(request: ScoreRequest, model: Model, settings: Settings) -> Scoring:
+    """The work that a request for scores is. Raises Failure."""
+    start = [model.encoder.end_of_text] if request.end_of_text else []
+    ids = start + model.encoder.encode(request.text)
+    check_size(model, settings, 'text', len(ids) - 1)
+    return Scoring(tuple(ids), min(request.likeliest, model.hparams.n_vocab))

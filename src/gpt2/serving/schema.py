@@ -1,0 +1,198 @@
+"""What clients send and get, as the OpenAPI document describes it. A field that is not here is refused by name."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Prompt = str | list[str] | list[TokenId] | list[list[TokenId]]
+STOP_TEXTS, STOP_LENGTH = 4, 1000
+LIKELIEST = 5  # of each token that completions tell, as OpenAI's do
+SCORE_LIKELIEST = 100
+
+
+class Request(BaseModel):
+    """Numbers are numbers, not texts that look like one."""
+
+    model_config = ConfigDict(extra='forbid', strict=True, allow_inf_nan=False)
+    model: str | None = Field(None, description='A name of /v1/models; the first of them if it is left out.')
+
+
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra='forbid', strict=True)
+    include_usage: bool = Field(False, description='A last chunk with the usage, and no choices.')
+
+
+class CompletionRequest(Request):
+    prompt: Prompt | None = Field(
+        None, description='A text, a list of texts, token ids or a list of such lists; null draws from nothing.'
+    )
+    max_tokens: int | None = Field(16, ge=0, description='Prompt and max_tokens are at most n_ctx + 1 tokens.')
+    temperature: float | None = Field(1.0, ge=0, description='0 takes the likeliest token.')
+    top_k: int | None = Field(0, ge=0, description='Draw from so many likeliest tokens; 0 means all.')
+    top_p: float | None = Field(1.0, gt=0, le=1, description="Draw from the nucleus, the release's own.")
+    n: int | None = Field(1, ge=1, description='Choices of each prompt: its samples 1 to n.')
+    best_of: int | None = Field(None, ge=1, description='Draw so many, give the n of the highest mean log-probability.')
+    stream: bool | None = Field(False, description='Server-sent events, each a part of the answer.')
+    stream_options: StreamOptions | None = None
+    logprobs: int | None = Field(
+        None, ge=0, le=LIKELIEST,
+        description="Tell of each token how likely it was, and so many likeliest: the model's own probabilities, "
+        'before temperature, top_k, top_p, penalties and logit_bias.',
+    )  # fmt: skip
+    echo: bool | None = Field(False, description='Put the prompt before the completion, in logprobs too.')
+    stop: str | list[str] | None = Field(None, description='Up to four texts before which the completion ends.')
+    stop_at_end: bool = Field(True, description='End at the end-of-text token; false goes on after it.')
+    presence_penalty: float | None = Field(0.0, ge=-2, le=2, description='Off the logit of tokens drawn before.')
+    frequency_penalty: float | None = Field(0.0, ge=-2, le=2, description='The same, for each time they were drawn.')
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        None, description='Added to logits, by token id.'
+    )
+    seed: int | None = Field(None, ge=0, lt=2**63, description='The same seed, prompt and settings, the same text.')
+
+
+class TokenizeRequest(Request):
+    text: str
+
+
+class DetokenizeRequest(Request):
+    ids: list[TokenId]
+
+
+class ScoreRequest(Request):
+    text: str
+    likeliest: int = Field(0, ge=0, le=SCORE_LIKELIEST, description='So many tokens that were likeliest in its place.')
+    end_of_text: bool = Field(True, description='Score the text as what follows the end-of-text token.')
+
+
+class EmbeddingRequest(Request):
+    input: Prompt
+    encoding_format: Literal['float', 'base64'] = Field('float', description='base64: of little-endian float32.')
+    pooling: Literal['mean', 'last'] = Field('mean', description='Of the final hidden states of all tokens.')
+    normalise: bool = Field(True, description='To length 1.')
+
+
+class Logprobs(BaseModel):
+    tokens: list[str] = Field(description='A token that is no whole characters is written bytes:\\xe2\\x80.')
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class Choice(BaseModel):
+    index: int
+    text: str
+    finish_reason: Literal['stop', 'length'] | None
+    logprobs: Logprobs | None
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Completion(BaseModel):
+    id: str
+    object: Literal['text_completion']
+    created: int
+    model: str
+    seed: int = Field(description='With which the same is drawn again.')
+    choices: list[Choice]
+    usage: Usage | None = None
+
+
+class ModelCard(BaseModel):
+    id: str
+    object: Literal['model']
+    created: int
+    owned_by: str
+
+
+class ModelList(BaseModel):
+    object: Literal['list']
+    data: list[ModelCard]
+
+
+class Tokens(BaseModel):
+    model: str
+    ids: list[int]
+    tokens: list[str]
+
+
+class Text(BaseModel):
+    model: str
+    text: str
+
+
+class Likely(BaseModel):
+    id: int
+    token: str
+    log_probability: float
+
+
+class ScoredToken(Likely):
+    rank: int = Field(description='1 for the likeliest.')
+    offset: int = Field(description='Of its first character in the text.')
+    likeliest: list[Likely]
+
+
+class Score(BaseModel):
+    object: Literal['score']
+    model: str
+    log_probability: float = Field(description='Natural logarithm, of all tokens together.')
+    tokens: list[ScoredToken]
+
+
+class EmbeddingData(BaseModel):
+    object: Literal['embedding']
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(BaseModel):
+    object: Literal['list']
+    model: str
+    data: list[EmbeddingData]
+    usage: EmbeddingUsage
+
+
+class Health(BaseModel):
+    status: Literal['ready', 'loading']
+
+
+class ErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    error: ErrorBody
+
+
+def explained(errors: list[dict[str, Any]]) -> tuple[str | None, str]:
+    """(the field, a sentence) of what pydantic found wrong with a request."""
+    first = errors[0]
+    path = [str(part) for part in first['loc'] if part != 'body']
+    field = path[0] if path else None
+    if first['type'] == 'json_invalid' or not path:
+        return None, 'the body is no JSON object; send one with Content-Type: application/json'
+    name = '.'.join(part for part in path if part.isidentifier() and part not in ('str', 'int', 'list'))
+    if first['type'] == 'extra_forbidden':
+        return name, f'{name} is no field that is known here; /docs lists those that are'
+    if field in ('prompt', 'input'):
+        return field, f'{field} is none of a text, a list of texts, token ids, a list of lists of token ids'
+    if field == 'stop':
+        return field, 'stop is neither a text nor a list of texts'
+    if first['type'] == 'missing':
+        return field, f'{name} is missing'
+    value = repr(first['input'])
+    shown = value if len(value) <= 60 else f'{value[:60]}...'
+    return field, f'{name} is {shown}: {first["msg"][0].lower()}{first["msg"][1:]}'

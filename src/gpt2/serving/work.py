@@ -1,0 +1,101 @@
+"""What the server asks of the process that computes, and what it hears back; both sides know these classes alone."""
+
+import dataclasses
+import pickle
+import struct
+from typing import Any
+
+LENGTH = struct.Struct('<Q')  # before every message: its bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Completions:
+    """Continue prompts.
+
+    prompts: token ids of each. n: choices of each prompt that are wanted, the likeliest of best_of. length: tokens
+    a sample at most; 0 draws nothing. sampling: fields of engine.Sampling; adjustment: of batching.Adjustment.
+    logprobs: how many likeliest tokens are told of each; None tells nothing. echo: of the prompt's tokens too.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    n: int
+    best_of: int
+    seed: int
+    length: int
+    sampling: dict[str, Any]
+    adjustment: dict[str, Any]
+    stop: tuple[str, ...]
+    stop_at_end: bool
+    logprobs: int | None
+    echo: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """Tell of each of ids but the first how likely it was, and so many of the likeliest in its place."""
+
+    ids: tuple[int, ...]
+    likeliest: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """The final hidden state of each of texts, token ids: the mean over its tokens, or that of the last."""
+
+    texts: tuple[tuple[int, ...], ...]
+    last: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Token:
+    """A token and what the model thought of it, before any setting: the logarithm of its probability, its rank, and
+    (id, log-probability) of the likeliest. A text's first token has none of these. offset: of its first character."""
+
+    id: int
+    offset: int
+    log_probability: float | None = None
+    rank: int | None = None
+    likeliest: tuple[tuple[int, float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What is new of a choice: text, and tokens if they were asked for. finish_reason: None while it grows.
+
+    drawn: how many tokens were drawn since the last piece, whatever became of them.
+    """
+
+    index: int
+    text: str
+    tokens: tuple[Token, ...] = ()
+    finish_reason: str | None = None
+    drawn: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Vector:
+    """The embedding of a text, by its number in the request."""
+
+    index: int
+    values: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """The last word on a request. drawn: tokens of all its samples. fault: what went wrong, if anything did."""
+
+    drawn: int = 0
+    fault: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """How busy a process is: samples and prompts that share its steps, and requests that wait."""
+
+    running: int
+    waiting: int
+
+
+def packed(message: Any) -> bytes:
+    content = pickle.dumps(message)
+    return LENGTH.pack(len(content)) + content

@@ -1,0 +1,129 @@
+"""The process that computes for one model: `python -m gpt2.serving.worker SETTINGS`, by the server alone.
+
+It reads messages on standard input, ('add', number, work) and ('cancel', number), and writes ('ready', None),
+('failed', why) and ('events', [(number, event), ...], Load) on standard output. It ends when its input does.
+"""
+
+import json
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from gpt2.api import Model, open_model
+from gpt2.errors import Error, UsageError
+from gpt2.serving.jobs import CompletionsJob, Job, new_job
+from gpt2.serving.work import LENGTH, Done, Load, packed
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server says when it is over
+        signal.signal(number, signal.SIG_IGN)
+    output = os.fdopen(os.dup(1), 'wb', buffering=0)
+    os.dup2(2, 1)  # what libraries print is no message
+    inbox: queue.SimpleQueue = queue.SimpleQueue()
+    threading.Thread(target=read_messages, args=(sys.stdin.buffer, inbox), daemon=True).start()
+
+    def send(*message: Any) -> None:
+        view = memoryview(packed(message))
+        while view:
+            view = view[output.write(view) :]
+
+    settings = json.loads(sys.argv[1])
+    try:
+        model = open_model(settings['model'], settings['models_dir'], engine=settings['engine'],
+                           precision=settings['precision'], prefix='--')  # fmt: skip
+        batch = new_batch(model, settings)
+    except Error as error:
+        send('failed', str(error))
+        return
+    send('ready', None)
+    Scheduler(model, batch, settings['batch_size']).run(inbox, send)
+
+
+def read_messages(file: BinaryIO, inbox: queue.SimpleQueue) -> None:
+    """Put what comes in the inbox; None is the end."""
+    while len(head := file.read(LENGTH.size)) == LENGTH.size:
+        inbox.put(pickle.loads(file.read(*LENGTH.unpack(head))))
+    inbox.put(None)
+
+
+def new_batch(model: Model, settings: dict[str, Any]) -> Any:
+    """What steps the requests on the model's engine."""
+    if type(model.engine).__module__ == 'gpt2.sample':
+        from gpt2.serving.turns import Turns
+
+        return Turns(model.engine)
+    from gpt2.litert.batching import Batch
+
+    return Batch(model.engine, settings['prefix_cache'] * 10**6)
+
+
+class Scheduler:
+    """Says which requests share the steps. size: samples, and prompts by themselves, that do at once."""
+
+    def __init__(self, model: Model, batch: Any, size: int) -> None:
+        self.model, self.batch, self.size = model, batch, size
+        self.jobs: dict[int, Job] = {}
+        self.events: list[tuple[int, Any]] = []
+
+    def run(self, inbox: queue.SimpleQueue, send: Callable[..., None]) -> None:
+        while self.take_messages(inbox):
+            self.start_parts()
+            if self.running:
+                self.step()
+            if self.events:
+                waiting = sum(not job.running for job in self.jobs.values())
+                send('events', self.events, Load(self.running, waiting))
+                self.events = []
+
+    @property
+    def running(self) -> int:
+        return sum(job.running for job in self.jobs.values())
+
+    def take_messages(self, inbox: queue.SimpleQueue) -> bool:
+        """Do what messages say; waits for one where there is nothing else to do. False at their end."""
+        while True:
+            try:
+                message = inbox.get(block=not self.jobs)
+            except queue.Empty:
+                return True
+            if message is None:
+                return False
+            kind, number, *work = message
+            if kind == 'add':
+                self.add(number, *work)
+            elif job := self.jobs.pop(number, None):
+                job.cancel()
+
+    def add(self, number: int, work: Any) -> None:
+        def emit(event: Any) -> None:
+            self.events.append((number, event))
+            if isinstance(event, Done):
+                self.jobs.pop(number, None)
+
+        self.jobs[number] = new_job(work, self.batch, self.model.encoder, emit)
+
+    def start_parts(self) -> None:
+        """Fill the batch: next comes who has the fewest parts in it, of equals who came first."""
+        while self.running < self.size and (ready := [job for job in self.jobs.values() if job.unstarted]):
+            job = min(ready, key=lambda job: job.running)
+            try:
+                job.start_next()
+            except UsageError as error:  # the engine cannot do what is asked
+                job.cancel()
+                job.emit(Done(fault=str(error)))
+
+    def step(self) -> None:
+        jobs = {row: job for job in self.jobs.values() if isinstance(job, CompletionsJob) for row in job.samples}
+        for row, logits in self.batch.step():
+            jobs[row].take(row, logits)
+
+
+if __name__ == '__main__':
+    main()
