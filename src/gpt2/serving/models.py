@@ -56,7 +56,7 @@ class ServedModel:
                 with failures_told():
                     self.model = await asyncio.to_thread(
                         open_model, self.files.path, self.settings.models_dir, engine=self.settings.engine,
-                        precision=self.settings.precision, prefix='--',
+                        precision=self.settings.precision,
                     )  # fmt: skip
             return self.model
 

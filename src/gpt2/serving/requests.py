@@ -3,6 +3,7 @@
 from typing import Any
 
 from gpt2.api import Model, new_seed
+from gpt2.errors import UsageError
 from gpt2.serving.failures import wrong
 from gpt2.serving.schema import STOP_LENGTH, STOP_TEXTS, CompletionRequest, Prompt, ScoreRequest
 from gpt2.serving.settings import Settings
@@ -41,7 +42,7 @@ def check_size(model: Model, settings: Settings, name: str, size: int) -> None:
 
 def completions(request: CompletionRequest, model: Model, settings: Settings) -> Completions:
     """The work that a request for completions is. Raises Failure."""
-    prompts = [[model.encoder.end_of_text]] if request.prompt is None else token_lists(model, 'prompt', request.prompt)
+    prompts = prompt_lists(request, model)
     for ids in prompts:
         check_size(model, settings, 'prompt', len(ids))
     n = value(request.n, 1)
@@ -63,6 +64,17 @@ def completions(request: CompletionRequest, model: Model, settings: Settings) ->
         stop=stop_texts(request.stop), stop_at_end=request.stop_at_end, logprobs=request.logprobs,
         echo=bool(request.echo),
     )  # fmt: skip
+
+
+def prompt_lists(request: CompletionRequest, model: Model) -> list[list[int]]:
+    """The token ids of each prompt, after those of `start`. Raises Failure."""
+    try:
+        first = [] if request.start is None else [model.added_id(request.start)]
+    except UsageError as error:
+        raise wrong('start', str(error)) from None
+    if request.prompt is None:
+        return [first or [model.encoder.end_of_text]]
+    return [first + ids for ids in token_lists(model, 'prompt', request.prompt)]
 
 
 def value(given: Any, default: Any) -> Any:

@@ -42,6 +42,7 @@ class CompletionRequest(Request):
     )  # fmt: skip
     echo: bool | None = Field(False, description='Put the prompt before the completion, in logprobs too.')
     stop: str | list[str] | None = Field(None, description='Up to four texts before which the completion ends.')
+    start: str | None = Field(None, description='An added token before each prompt, such as <|endoftext|>.')
     stop_at_end: bool = Field(True, description='End at the end-of-text token; false goes on after it.')
     presence_penalty: float | None = Field(0.0, ge=-2, le=2, description='Off the logit of tokens drawn before.')
     frequency_penalty: float | None = Field(0.0, ge=-2, le=2, description='The same, for each time they were drawn.')

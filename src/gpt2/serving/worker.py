@@ -73,14 +73,15 @@ class Scheduler:
         self.events: list[tuple[int, Any]] = []
 
     def run(self, inbox: queue.SimpleQueue, send: Callable[..., None]) -> None:
+        told = Load(0, 0)
         while self.take_messages(inbox):
             self.start_parts()
             if self.running:
                 self.step()
-            if self.events:
-                waiting = sum(not job.running for job in self.jobs.values())
-                send('events', self.events, Load(self.running, waiting))
-                self.events = []
+            load = Load(self.running, sum(not job.running for job in self.jobs.values()))
+            if self.events or load != told:
+                send('events', self.events, load)
+                self.events, told = [], load
 
     @property
     def running(self) -> int:
@@ -88,11 +89,13 @@ class Scheduler:
 
     def take_messages(self, inbox: queue.SimpleQueue) -> bool:
         """Do what messages say; waits for one where there is nothing else to do. False at their end."""
+        wait = not self.jobs
         while True:
             try:
-                message = inbox.get(block=not self.jobs)
+                message = inbox.get(block=wait)
             except queue.Empty:
                 return True
+            wait = False
             if message is None:
                 return False
             kind, number, *work = message

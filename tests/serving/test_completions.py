@@ -1,0 +1,213 @@
+"""POST /v1/completions: every field, streams, and the same answers whatever else is asked."""
+
+import functools
+import json
+import time
+
+import numpy as np
+import pytest
+
+PROMPT = 'Once upon a time'
+LONG = 'It was the best of times, it was the worst of times, and the clerk wrote it all down. ' * 20
+
+
+def text(answer):
+    return answer['choices'][0]['text']
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {}, {'temperature': 0}, {'temperature': 0.7, 'top_k': 40}, {'top_p': 0.9, 'temperature': 1.5}, {'top_k': 1},
+        {'stop': ['the', 'of the']}, {'stop': ','},
+    ],
+)  # fmt: skip
+def test_the_text_is_that_of_the_library(server, offline, settings):
+    expected = offline.complete(PROMPT, seed=7, length=30, samples=3, stop_at_end=True, **settings)
+    answer = server.completion(PROMPT, seed=7, max_tokens=30, n=3, **settings)
+    assert [choice['text'] for choice in answer['choices']] == [each.text for each in expected]
+    reasons = [{'end_of_text': 'stop'}.get(each.finish_reason, each.finish_reason) for each in expected]
+    assert [choice['finish_reason'] for choice in answer['choices']] == reasons
+    drawn = sum(len(each.ids) for each in expected)
+    assert answer['usage'] == {'prompt_tokens': 4, 'completion_tokens': drawn, 'total_tokens': 4 + drawn}
+
+
+def test_what_is_left_out_or_null_is_as_openai_has_it(server, offline):
+    answer = server.completion(PROMPT, seed=3)
+    assert text(answer) == offline.complete(PROMPT, seed=3, length=16, stop_at_end=True).text
+    assert (answer['object'], answer['model'], answer['choices'][0]['logprobs']) == ('text_completion', '7M', None)
+    nulls = dict.fromkeys(
+        ['max_tokens', 'temperature', 'top_p', 'top_k', 'n', 'best_of', 'stream', 'logprobs', 'echo', 'stop',
+         'presence_penalty', 'frequency_penalty', 'logit_bias', 'model', 'stream_options']
+    )  # fmt: skip
+    assert text(server.completion(PROMPT, seed=3, **nulls)) == text(answer)
+
+
+def test_another_seed_every_time_which_the_answer_names(server):
+    answers = [server.completion(PROMPT) for _ in range(2)]
+    assert answers[0]['seed'] != answers[1]['seed']
+    assert text(server.completion(PROMPT, seed=answers[0]['seed'])) == text(answers[0])
+
+
+def test_from_nothing(server, offline):
+    expected = offline.complete(seed=4, length=20, stop_at_end=True).text
+    assert text(server.completion(None, seed=4, max_tokens=20)) == expected
+
+
+def test_after_an_added_token(server, offline):
+    for prompt in (PROMPT, None):
+        expected = offline.complete(prompt, seed=4, length=9, start='<|endoftext|>', stop_at_end=True).text
+        assert text(server.completion(prompt, seed=4, max_tokens=9, start='<|endoftext|>')) == expected
+    assert server.error(prompt=PROMPT, start='<|pad|>')['param'] == 'start'
+
+
+def test_many_prompts(server, offline):
+    prompts = [PROMPT, 'London', LONG]
+    expected = offline.complete(prompts, samples=2, seed=5, length=12, stop_at_end=True)
+    answer = server.completion(prompts, n=2, seed=5, max_tokens=12)
+    assert [choice['index'] for choice in answer['choices']] == list(range(6))
+    assert [choice['text'] for choice in answer['choices']] == [each.text for group in expected for each in group]
+
+
+def test_token_ids_are_prompts_too(server, offline):
+    ids = offline.encode(PROMPT)
+    expected = text(server.completion(PROMPT, seed=6))
+    assert text(server.completion(ids, seed=6)) == expected
+    assert [choice['text'] for choice in server.completion([ids, ids], seed=6)['choices']] == [expected] * 2
+
+
+def test_logprobs_are_those_of_the_model_alone(server, offline):
+    answer = server.completion(PROMPT, seed=1, max_tokens=12, temperature=0.5, top_k=3, logprobs=5)
+    found = answer['choices'][0]['logprobs']
+    scored = offline.score(PROMPT + text(answer), likeliest=5, end_of_text=False).tokens[-12:]
+    assert found['tokens'] == [token.bytes.decode() for token in scored]
+    assert found['token_logprobs'] == pytest.approx([token.log_probability for token in scored], abs=1e-4)
+    for top, token in zip(found['top_logprobs'], scored):
+        wanted = {offline.decode([other]): value for other, value in token.likeliest}
+        wanted[token.bytes.decode()] = token.log_probability
+        assert top == pytest.approx(wanted, abs=1e-4)
+    lengths = list(map(len, found['tokens']))
+    assert found['text_offset'] == [sum(lengths[:place]) for place in range(12)]
+
+
+@pytest.mark.parametrize('length', [0, 1])
+@pytest.mark.parametrize('prompt', [PROMPT, LONG], ids=['short', 'long'])
+def test_echo_scores_the_prompt(server, offline, prompt, length):
+    answer = server.completion(prompt, echo=True, logprobs=1, max_tokens=length, temperature=0)
+    found = answer['choices'][0]['logprobs']
+    scored = offline.score(prompt, end_of_text=False).tokens
+    assert text(answer).startswith(prompt)
+    assert len(found['tokens']) == len(scored) + 1 + length
+    assert ''.join(found['tokens']) == text(answer)
+    assert (found['token_logprobs'][0], found['top_logprobs'][0]) == (None, None)
+    end = len(scored) + 1
+    wanted = [token.log_probability for token in scored]
+    assert found['token_logprobs'][1:end] == pytest.approx(wanted, abs=1e-3)
+    likeliest = [token.rank == 1 for token in scored]
+    tops = zip(found['token_logprobs'][1:end], found['top_logprobs'][1:end])
+    assert [value == max(top.values()) for value, top in tops] == likeliest
+    assert all(text(answer)[offset:].startswith(token) for offset, token in zip(found['text_offset'], found['tokens']))
+
+
+def test_echo_without_logprobs(server):
+    answer = server.completion([PROMPT, 'London'], echo=True, max_tokens=0, n=2)
+    assert [choice['text'] for choice in answer['choices']] == [PROMPT, PROMPT, 'London', 'London']
+    assert {choice['finish_reason'] for choice in answer['choices']} == {'length'}
+    assert text(server.completion(PROMPT, max_tokens=0)) == ''
+
+
+def test_tokens_that_are_no_characters(server):
+    found = server.completion('日本', echo=True, logprobs=0, max_tokens=0)['choices'][0]
+    written = b''.join(
+        bytes(int(byte, 16) for byte in token[8:].split('\\x')) if token.startswith('bytes:') else token.encode()
+        for token in found['logprobs']['tokens']
+    )
+    assert (found['text'], written.decode()) == ('日本', '日本')
+    assert found['logprobs']['text_offset'] == sorted(found['logprobs']['text_offset'])
+    assert found['logprobs']['text_offset'][-1] == 1
+
+
+def test_tokens_after_a_stop_text_are_not_told(server, offline):
+    whole = offline.complete(PROMPT, seed=2, length=30).text
+    stop = whole[20:24]
+    choice = server.completion(PROMPT, seed=2, max_tokens=30, stop=stop, logprobs=0)['choices'][0]
+    assert (choice['text'], choice['finish_reason']) == (whole[: whole.find(stop)], 'stop')
+    assert max(choice['logprobs']['text_offset']) < len(choice['text'])
+
+
+def test_best_of_gives_the_likeliest(server, offline):
+    drawn = offline.complete(PROMPT, seed=8, length=10, samples=5, stop_at_end=True)
+    means = [
+        np.mean([token.log_probability for token in offline.score(PROMPT + each.text, end_of_text=False).tokens[-10:]])
+        for each in drawn
+    ]
+    order = np.argsort(means)[::-1]
+    answer = server.completion(PROMPT, seed=8, max_tokens=10, n=2, best_of=5)
+    assert [choice['text'] for choice in answer['choices']] == [drawn[place].text for place in order[:2]]
+    assert answer['usage']['completion_tokens'] == 50
+
+
+def test_logit_bias_and_penalties(server, offline):
+    [token] = offline.encode(' the')
+    assert text(server.completion(PROMPT, max_tokens=5, logit_bias={token: 100}, temperature=0)) == ' the' * 5
+    for seed in range(3):
+        never = {'max_tokens': 60, 'logprobs': 0, 'logit_bias': {token: -100}}
+        assert ' the' not in server.completion(PROMPT, seed=seed, **never)['choices'][0]['logprobs']['tokens']
+    biased = {'max_tokens': 5, 'logit_bias': {token: 30}, 'temperature': 0}
+    for penalty in ('presence_penalty', 'frequency_penalty'):
+        assert text(server.completion(PROMPT, **biased, **{penalty: 2})).startswith(' the')
+    repeating = {'max_tokens': 60, 'temperature': 0}
+    plain, varied = (
+        offline.encode(text(server.completion(PROMPT, **repeating, frequency_penalty=penalty))) for penalty in (0, 2)
+    )
+    assert len(set(varied)) > len(set(plain))
+
+
+def test_the_end_of_the_text_ends_a_completion_or_does_not(server, offline):
+    end = {'logit_bias': {offline.encoder.end_of_text: 100}, 'max_tokens': 4}
+    choice = server.completion(PROMPT, logprobs=0, **end)['choices'][0]
+    assert (choice['text'], choice['finish_reason'], choice['logprobs']['tokens']) == ('', 'stop', [])
+    assert text(server.completion(PROMPT, stop_at_end=False, **end)) == '<|endoftext|>' * 4
+
+
+def test_a_stream_says_what_the_answer_says(server):
+    fields = {'seed': 9, 'max_tokens': 25, 'n': 2, 'logprobs': 2, 'echo': True, 'stop': ['upon the', 'xyz']}
+    answer = server.completion(PROMPT, **fields)
+    *lines, end = server.events(PROMPT, stream_options={'include_usage': True}, **fields)
+    *chunks, last = map(json.loads, lines)
+    assert end == '[DONE]'
+    assert (last['choices'], last['usage']) == ([], answer['usage'])
+    assert {chunk['usage'] for chunk in chunks} == {None}
+    for choice in answer['choices']:
+        mine = [part for chunk in chunks for part in chunk['choices'] if part['index'] == choice['index']]
+        assert len(mine) > 10
+        assert ''.join(part['text'] for part in mine) == choice['text']
+        for name, values in choice['logprobs'].items():
+            assert [value for part in mine for value in part['logprobs'][name]] == values
+        assert [part['finish_reason'] for part in mine] == [None] * (len(mine) - 1) + [choice['finish_reason']]
+
+
+def test_a_stream_has_no_usage_unless_asked(server):
+    *lines, end = server.events(PROMPT, max_tokens=3)
+    assert end == '[DONE]'
+    assert not any('usage' in json.loads(line) for line in lines)
+
+
+def test_answers_are_those_of_the_library_whatever_else_is_asked(server, offline, at_once):
+    cases = [
+        (LONG[start * 7 : start * 7 + size], {'seed': seed, 'temperature': temperature, 'top_k': top_k, 'n': n})
+        for start, (size, seed, temperature, top_k, n) in enumerate([
+            (20, 1, 1, 0, 1), (1400, 2, 0.8, 40, 2), (300, 3, 1.2, 0, 3), (50, 4, 0, 0, 1), (1400, 5, 1, 5, 1),
+            (700, 6, 1, 0, 6), (20, 7, 1, 0, 1), (1000, 8, 1, 0, 2), (1000, 8, 1, 0, 2),
+        ])
+    ]  # fmt: skip
+
+    def asked(number, prompt, fields):
+        time.sleep(number * 0.05)  # some while others are in the midst
+        return [choice['text'] for choice in server.completion(prompt, max_tokens=40, **fields)['choices']]
+
+    answers = at_once(*(functools.partial(asked, number, *case) for number, case in enumerate(cases)))
+    for answer, (prompt, fields) in zip(answers, cases):
+        settings = {name: value for name, value in fields.items() if name != 'n'}
+        expected = offline.complete(prompt, samples=fields['n'], length=40, stop_at_end=True, **settings)
+        assert answer == [each.text for each in expected]
