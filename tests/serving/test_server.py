@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+
 from serving.conftest import started
 
 PROMPT = 'Once upon a time'
@@ -117,7 +118,7 @@ def test_the_page_of_the_api_names_every_field(server):
     ('fields', 'param', 'words'),
     [
         ({'suffix': 'x'}, 'suffix', 'no field that is known'),
-        ({'stream_options': {'x': 1}, 'stream': True}, 'stream_options', 'stream_options.x is no field'),
+        ({'stream_options': {'x': 1}, 'stream': True}, 'stream_options.x', 'stream_options.x is no field'),
         ({'max_tokens': '16'}, 'max_tokens', "max_tokens is '16'"),
         ({'max_tokens': -1}, 'max_tokens', 'max_tokens is -1'),
         ({'max_tokens': 510}, 'max_tokens', '4 prompt tokens and max_tokens 510 are 514, the limit is 513; max_tokens'),
@@ -144,8 +145,9 @@ def test_the_page_of_the_api_names_every_field(server):
         ({'prompt': ['a', 1]}, 'prompt', 'none of'),
         ({'prompt': [9999]}, 'prompt', '9999, expected 0 to 8191'),
         ({'prompt': {'a': 1}}, 'prompt', 'none of'),
-        ({'prompt': 'word' + ' word' * 599}, 'prompt', '600 tokens, the limit is 512'),
+        ({'prompt': 'word' + ' word' * 599}, 'prompt', 'tokens, the limit is 512'),
         ({'prompt': '\ud800'}, 'prompt', 'none of'),
+        ({'stop': '\ud800'}, 'stop', 'neither'),
         ({'model': 7}, 'model', 'model is 7'),
     ],
 )  # fmt: skip
@@ -295,7 +297,7 @@ def test_a_body_that_is_longer_than_said(server):
             b'Transfer-Encoding: chunked\r\n\r\n'
         )
         chunk = b'10000\r\n' + b'x' * 65536 + b'\r\n'
-        with pytest.raises(OSError):  # the server closes  # noqa: PT012
+        with pytest.raises(OSError):  # the server closes
             for _ in range(1000):
                 connection.sendall(chunk)
         assert server.ask('/health')[0] == 200
@@ -372,8 +374,9 @@ def test_many_requests_of_which_some_are_cut_off(server, offline):
                 stream = server.events(PROMPT, **ENDLESS)
                 next(stream)
                 stream.close()
-            elif server.completion(PROMPT, seed=number % 10, max_tokens=10)['choices'][0]['text'] != expected[number % 10]:
-                wrong.append(number)
+            else:
+                answer = server.completion(PROMPT, seed=number % 10, max_tokens=10)
+                wrong.extend([number] if answer['choices'][0]['text'] != expected[number % 10] else [])
 
     for _ in range(2):
         threads = [threading.Thread(target=functools.partial(ask, start * 25)) for start in range(4)]

@@ -68,9 +68,10 @@ def serve_models(
         models_dir=models_dir, engine=engine, precision=precision, host=host, port=limited('port', port, 0, 65535),
         api_keys=keys, cors=texts(cors), allow_hosts=texts(allow_host),
         batch_size=limited('batch_size', batch_size, 1), queue=limited('queue', queue, 0),
-        max_tokens=optional_integer('max_tokens', max_tokens, 0), max_prompt=optional_integer('max_prompt', max_prompt, 1),
-        max_n=limited('max_n', max_n, 1), max_body=limited('max_body', max_body, 1), time_limit=seconds(
-            'time_limit', time_limit), rate=limited('rate', rate, 0), grace=seconds('grace', grace),
+        max_tokens=optional_integer('max_tokens', max_tokens, 0),
+        max_prompt=optional_integer('max_prompt', max_prompt, 1), max_n=limited('max_n', max_n, 1),
+        max_body=limited('max_body', max_body, 1), time_limit=seconds('time_limit', time_limit),
+        rate=limited('rate', rate, 0), grace=seconds('grace', grace),
         max_memory=optional_integer('max_memory', max_memory, 1), prefix_cache=limited('prefix_cache', prefix_cache, 0),
         log=boolean('log', log), log_prompts=boolean('log_prompts', log_prompts),
     )  # fmt: skip

@@ -260,7 +260,7 @@ ENDPOINTS: list[tuple[str, str, Callable, Any]] = [
     ('POST', '/v1/score', post_score, schema.Score),
     ('POST', '/v1/embeddings', post_embeddings, schema.Embeddings),
     ('POST', '/v1/tokenize', post_tokenize, schema.Tokens),
-    ('POST', '/v1/detokenize', post_detokenize, schema.Text),
+    ('POST', '/v1/detokenize', post_detokenize, schema.Detokenized),
     ('GET', '/v1/models', get_models, schema.ModelList),
     ('GET', '/v1/models/{name}', get_model, schema.ModelCard),
     ('GET', '/health', get_health, schema.Health),

@@ -2,10 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+
+def unicode(text: str) -> str:
+    """text, unless it holds half of a surrogate pair, which JSON can write but no text has. Raises ValueError."""
+    text.encode()
+    return text
+
+
+Text = Annotated[str, AfterValidator(unicode)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-Prompt = str | list[str] | list[TokenId] | list[list[TokenId]]
+Prompt = Text | list[Text] | list[TokenId] | list[list[TokenId]]
 STOP_TEXTS, STOP_LENGTH = 4, 1000
 LIKELIEST = 5  # of each token that completions tell, as OpenAI's do
 SCORE_LIKELIEST = 100
@@ -41,7 +49,7 @@ class CompletionRequest(Request):
         'before temperature, top_k, top_p, penalties and logit_bias.',
     )  # fmt: skip
     echo: bool | None = Field(False, description='Put the prompt before the completion, in logprobs too.')
-    stop: str | list[str] | None = Field(None, description='Up to four texts before which the completion ends.')
+    stop: Text | list[Text] | None = Field(None, description='Up to four texts before which the completion ends.')
     start: str | None = Field(None, description='An added token before each prompt, such as <|endoftext|>.')
     stop_at_end: bool = Field(True, description='End at the end-of-text token; false goes on after it.')
     presence_penalty: float | None = Field(0.0, ge=-2, le=2, description='Off the logit of tokens drawn before.')
@@ -53,7 +61,7 @@ class CompletionRequest(Request):
 
 
 class TokenizeRequest(Request):
-    text: str
+    text: Text
 
 
 class DetokenizeRequest(Request):
@@ -61,7 +69,7 @@ class DetokenizeRequest(Request):
 
 
 class ScoreRequest(Request):
-    text: str
+    text: Text
     likeliest: int = Field(0, ge=0, le=SCORE_LIKELIEST, description='So many tokens that were likeliest in its place.')
     end_of_text: bool = Field(True, description='Score the text as what follows the end-of-text token.')
 
@@ -121,7 +129,7 @@ class Tokens(BaseModel):
     tokens: list[str]
 
 
-class Text(BaseModel):
+class Detokenized(BaseModel):
     model: str
     text: str
 
