@@ -66,13 +66,12 @@ class Adjustment:
     def apply(self, logits: np.ndarray, drawn: Sequence[int]) -> np.ndarray:
         """Logits, float32 [n_vocab], after the tokens drawn; a copy where anything changes."""
         if self.bias:
-            ids, values = zip(*self.bias)
             logits = logits.copy()
-            logits[list(ids)] += np.float32(values)
+            logits[[token for token, _ in self.bias]] += np.array([value for _, value in self.bias], np.float32)
         if drawn and (self.presence or self.frequency):
-            ids, counts = np.unique(drawn, return_counts=True)
+            held, counts = np.unique(drawn, return_counts=True)
             logits = logits.copy()
-            logits[ids] -= np.float32(self.presence + self.frequency * counts)
+            logits[held] -= (self.presence + self.frequency * counts).astype(np.float32)
         return logits
 
 

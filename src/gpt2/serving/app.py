@@ -7,7 +7,7 @@ import html
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -99,8 +99,8 @@ async def post_completions(request: Request, body: schema.CompletionRequest) -> 
 
 
 async def stream(
-    first: Any, events: AsyncIterator[Any], choices: answers.Choices, sizes: int, with_usage: bool
-) -> AsyncIterator[str]:
+    first: Any, events: AsyncGenerator[Any, None], choices: answers.Choices, sizes: int, with_usage: bool
+) -> AsyncGenerator[str, None]:
     """Yield the lines of a stream of server-sent events."""
     usage: dict[str, Any] = {'usage': None} if with_usage else {}
     async with contextlib.aclosing(events):
@@ -124,7 +124,7 @@ def sent(content: dict[str, Any]) -> str:
     return f'data: {json.dumps(content)}\n\n'
 
 
-async def watched(request: Request, served: ServedModel, work: Any) -> AsyncIterator[Any]:
+async def watched(request: Request, served: ServedModel, work: Any) -> AsyncGenerator[Any, None]:
     """The events of a piece of work, whose tokens and times are counted."""
     state = request.app.state
     watch = state.metrics.watch()
@@ -139,7 +139,7 @@ async def watched(request: Request, served: ServedModel, work: Any) -> AsyncIter
         watch.ended()
 
 
-async def gathered(events: AsyncIterator[Any], take: Callable[[Any], None]) -> Done:
+async def gathered(events: AsyncGenerator[Any, None], take: Callable[[Any], None]) -> Done:
     """Give all events but the last to take; returns that one."""
     async for event in events:
         if isinstance(event, Done):

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from gpt2.api import Model, open_model
@@ -119,7 +119,7 @@ class ServedModel:
                 retry_after=1,
             )  # fmt: skip
 
-    async def ask(self, work: Any, deadline: float) -> AsyncIterator[Any]:
+    async def ask(self, work: Any, deadline: float) -> AsyncGenerator[Any, None]:
         """Yield the events of a piece of work, the last of which is a Done. To be closed; the work ends with it.
 
         deadline: by time.monotonic(). Raises Failure.

@@ -17,8 +17,8 @@ def token_lists(model: Model, name: str, given: Prompt) -> list[list[int]]:
     if not given:
         raise wrong(name, f'{name} is an empty list, expected a text or more')
     if isinstance(given[0], int):
-        given = [given]  # type: ignore[list-item]
-    found = [model.encoder.encode(each) if isinstance(each, str) else list(each) for each in given]  # type: ignore
+        given = [given]
+    found = [model.encoder.encode(each) if isinstance(each, str) else list(each) for each in given]
     for ids in found:
         check_ids(model, name, ids)
     return found

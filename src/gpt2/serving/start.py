@@ -1,5 +1,6 @@
 """How a server begins: first what takes long and is done elsewhere, then what takes long here. Imports little."""
 
+import errno
 import socket
 from collections.abc import Callable
 
@@ -29,5 +30,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     except (socket.gaierror, UnicodeError) as error:
         raise UsageError(f'--host is {host!r}, expected a name or an address of this machine ({error})') from None
     except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL:
+            raise UsageError(f'--host is {host}, which is no address of this machine') from None
         raise Error(f'{host} port {port} cannot be had ({error}); choose another --port') from None
     return found

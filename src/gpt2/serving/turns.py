@@ -1,9 +1,11 @@
-"""What batching.Batch is on LiteRT, on any other engine: prompts and samples that take turns, a token each. Slower,
+"""What batching.Batch is on LiteRT, on TensorFlow: prompts and samples that take turns, a token each. Slower,
 for nothing is shared, but right."""
+
+from typing import Any
 
 import numpy as np
 
-from gpt2.engine import Adjustment, Engine, Rows, Sampling
+from gpt2.engine import Adjustment, Rows, Sampling
 from gpt2.errors import UsageError
 
 
@@ -26,7 +28,8 @@ class Row:
 class Turns:
     """Prompts and rows, each stepped by itself."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Any) -> None:
+        """engine: sample.Generator."""
         self.engine, self.hparams = engine, engine.hparams
         self.prompts: list[Prompt] = []  # that are to be heard of
         self.rows: list[Row] = []
@@ -58,7 +61,7 @@ class Turns:
         return [(row, self.advance(row)) for row in self.rows]
 
     def hear(self, prompt):
-        hidden = self.engine.features(np.int32([prompt.ids]))[0].numpy()[prompt.first :]
+        hidden = self.engine.features(np.array([prompt.ids], np.int32))[0].numpy()[prompt.first :]
         prompt.taken = prompt.first
         for logits in self.engine.map_logits(lambda logits: logits, prompt.ids, prompt.first):
             start = prompt.taken - prompt.first

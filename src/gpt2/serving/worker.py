@@ -27,7 +27,9 @@ def main() -> None:
     output = os.fdopen(os.dup(1), 'wb', buffering=0)
     os.dup2(2, 1)  # what libraries print is no message
     inbox: queue.SimpleQueue = queue.SimpleQueue()
-    threading.Thread(target=read_messages, args=(sys.stdin.buffer, inbox), daemon=True).start()
+    # Without a buffer, which the interpreter could not lock at its end while the thread waits.
+    given = os.fdopen(os.dup(0), 'rb', buffering=0)
+    threading.Thread(target=read_messages, args=(given, inbox), daemon=True).start()
 
     def send(*message: Any) -> None:
         view = memoryview(packed(message))
@@ -48,20 +50,29 @@ def main() -> None:
 
 def read_messages(file: BinaryIO, inbox: queue.SimpleQueue) -> None:
     """Put what comes in the inbox; None is the end."""
-    while len(head := file.read(LENGTH.size)) == LENGTH.size:
-        inbox.put(pickle.loads(file.read(*LENGTH.unpack(head))))
+    while head := read_whole(file, LENGTH.size):
+        inbox.put(pickle.loads(read_whole(file, *LENGTH.unpack(head))))
     inbox.put(None)
+
+
+def read_whole(file: BinaryIO, size: int) -> bytes:
+    """So many bytes, or none where fewer are left."""
+    content = bytearray()
+    while len(content) < size and (part := file.read(size - len(content))):
+        content += part
+    return bytes(content) if len(content) == size else b''
 
 
 def new_batch(model: Model, settings: dict[str, Any]) -> Any:
     """What steps the requests on the model's engine."""
-    if type(model.engine).__module__ == 'gpt2.sample':
+    engine: Any = model.engine
+    if type(engine).__module__ == 'gpt2.sample':
         from gpt2.serving.turns import Turns
 
-        return Turns(model.engine)
+        return Turns(engine)
     from gpt2.litert.batching import Batch
 
-    return Batch(model.engine, settings['prefix_cache'] * 10**6)
+    return Batch(engine, settings['prefix_cache'] * 10**6)
 
 
 class Scheduler:
