@@ -248,8 +248,8 @@ def test_too_many_requests_are_turned_away(models, at_once):
 
 
 def test_time_is_limited(models):
-    with started('--model_name', '7M', '--time_limit', '0.3', models=models) as server:
-        fields = {'max_tokens': 500, 'n': 16, 'stop_at_end': False}
+    with started('--model_name', '7M', '--time_limit', '3', models=models) as server:
+        fields = {'max_tokens': 500, 'n': 100, 'stop_at_end': False}
         status, answer, _ = server.ask('/v1/completions', {'prompt': PROMPT, **fields})
         assert (status, answer['error']['type']) == (408, 'timeout_error')
         *texts, last = map(json.loads, server.events(PROMPT, **fields))

@@ -1,6 +1,7 @@
 """The same on TensorFlow, where that is the engine."""
 
 import pytest
+
 from serving.conftest import started
 
 PROMPT = 'Once upon a time'
