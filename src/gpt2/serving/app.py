@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -40,7 +40,8 @@ def new_app(settings: Settings, models: ServedModels, metrics: Metrics, log: Log
     app.add_exception_handler(HTTPException, not_here)
     app.add_exception_handler(Exception, went_wrong)
     for method, path, endpoint, model in ENDPOINTS:
-        app.add_api_route(path, endpoint, methods=[method], response_model=model, responses=ERRORS)
+        how: dict[str, Any] = {} if model else {'response_class': PlainTextResponse}
+        app.add_api_route(path, endpoint, methods=[method], response_model=model, responses=ERRORS, **how)
     app.add_api_route('/docs', lambda: HTMLResponse(documentation(app.openapi())), include_in_schema=False)
     if os.path.isdir(PAGE):
         app.mount('/', StaticFiles(directory=PAGE, html=True))
