@@ -1,28 +1,52 @@
 """A running batch: samples that join and leave, prompts taken in blocks, and what is remembered of them."""
 
+import collections
+
 import numpy as np
 import pytest
 from example_models import TINY, as_params, random_tokens, random_values
 from litert.test_engine import both_engines
 
+from gpt2.checkpoints.source import open_source
 from gpt2.engine import Adjustment, Sampling
 from gpt2.hparams import HParams
-from gpt2.litert import batching
-from gpt2.litert.batching import CHUNK, Batch
+from gpt2.litert.batching import Batch
+from gpt2.litert.engine import BLOCK, Generator
+from gpt2.litert.export import exported_file
 from gpt2.noise import noise_stream
 
-LONGER = HParams(n_vocab=61, n_ctx=400, n_embd=20, n_head=4, n_layer=2)
+LONGER = HParams(n_vocab=61, n_ctx=800, n_embd=20, n_head=4, n_layer=2)
 LENGTH = 15
 
 
 @pytest.fixture(scope='module')
-def generator(tmp_path_factory):
-    return both_engines(tmp_path_factory.mktemp('longer'), LONGER, as_params(random_values(LONGER)))[1]
+def longer(tmp_path_factory):
+    """Generators of one model, by precision."""
+    folder = tmp_path_factory.mktemp('longer')
+    generator = both_engines(folder, LONGER, as_params(random_values(LONGER)))[1]
+    return {'float32': generator, 'int8': Generator(exported_file(open_source(str(folder)), 'int8'), LONGER)}
+
+
+@pytest.fixture(scope='module')
+def generator(longer):
+    return longer['float32']
 
 
 def add(batch, prompt, number=1, seed=3, adjustment=Adjustment(), **how):  # noqa: B008 - it is frozen
     ids = prompt.ids.tolist()
     return batch.add_row(prompt, noise_stream(seed, ids, number), Sampling(**how), adjustment)
+
+
+def logits_alone(generator, ids, **how):
+    """Logits [LENGTH, n_vocab] before the tokens of a sample, in a batch of its own."""
+    batch = Batch(generator)
+    row = add(batch, batch.add_prompt(ids), **how)
+    found = []
+    while len(row.drawn) < LENGTH:
+        found += [logits.copy() for _, logits in batch.step()]
+    batch.remove_row(row)
+    batch.remove_prompt(row.prompt)
+    return np.array(found)
 
 
 def alone(generator, ids, number=1, seed=3, **how):
@@ -31,13 +55,15 @@ def alone(generator, ids, number=1, seed=3, **how):
 
 
 @pytest.mark.parametrize('remembered', [0, 10**7])
-def test_a_row_is_what_it_is_alone_whoever_joins_and_leaves(generator, remembered):
-    tokens = random_tokens(LONGER, 1, 380)[0].tolist()
+@pytest.mark.parametrize('precision', ['float32', 'int8'])
+def test_a_row_is_to_the_bit_what_it_is_alone_whoever_joins_and_leaves(longer, precision, remembered):
+    generator = longer[precision]
+    tokens = random_tokens(LONGER, 1, 780)[0].tolist()
     cases = [
-        (tokens[:350], {}), (tokens[:1], {'temperature': 0.5}), (tokens[:350], {'top_k': 3}), (tokens[9:150], {}),
-        (tokens[:200], {'top_p': 0.8}), (tokens[:128], {'temperature': 0}), (tokens[:129], {}),
+        (tokens[:650], {}), (tokens[:1], {'temperature': 0.5}), (tokens[:650], {'top_k': 3}), (tokens[9:150], {}),
+        (tokens[:400], {'top_p': 0.8}), (tokens[:256], {'temperature': 0}), (tokens[:257], {}),
     ]  # fmt: skip
-    batch, expected, places = Batch(generator, remembered), {}, {}
+    batch, expected, places, seen = Batch(generator, remembered), {}, {}, collections.defaultdict(list)
     pending = list(cases)
     while pending or batch.rows:
         if pending:
@@ -45,11 +71,14 @@ def test_a_row_is_what_it_is_alone_whoever_joins_and_leaves(generator, remembere
             prompt = batch.add_prompt(ids)
             for number in (1, 2):
                 row = add(batch, prompt, number, **how)
-                expected[row] = alone(generator, ids, number, **how)
+                expected[row] = alone(generator, ids, number, **how), logits_alone(generator, ids, number=number, **how)
                 places[prompt] = places.get(prompt, 0) + 1
-        for row, _ in batch.step():
+        for row, logits in batch.step():
+            seen[row].append(logits.copy())
             if len(row.drawn) == LENGTH:
-                assert row.drawn == expected.pop(row)
+                drawn, logits = expected.pop(row)
+                assert row.drawn == drawn
+                np.testing.assert_array_equal(seen.pop(row), logits)
                 batch.remove_row(row)
                 places[row.prompt] -= 1
                 if not places[row.prompt]:
@@ -60,22 +89,22 @@ def test_a_row_is_what_it_is_alone_whoever_joins_and_leaves(generator, remembere
 
 
 def test_samples_go_on_while_a_long_prompt_is_taken(generator):
-    tokens = random_tokens(LONGER, 1, 380)[0].tolist()
+    tokens = random_tokens(LONGER, 1, 780)[0].tolist()
     batch = Batch(generator)
     running = add(batch, batch.add_prompt(tokens[:3]))
     batch.step()
-    late = add(batch, batch.add_prompt(tokens[:350]))
+    late = add(batch, batch.add_prompt(tokens[:700]))
     steps = 0
     while not late.drawn:
         batch.step()
         steps += 1
-    assert steps == -(-350 // batching.BLOCK_BESIDE) == 3
+    assert steps == -(-700 // BLOCK) == 3
     assert len(running.drawn) == 1 + steps
 
 
 def test_what_is_heard_of_a_prompt(generator):
     tokens = random_tokens(LONGER, 1, 300)[0].tolist()
-    for first in (0, 70, 299):
+    for first in (0, 70, 256, 299):
         heard = []
         batch = Batch(generator, 10**7)
         for _ in range(2):  # the second time its start is remembered
@@ -90,12 +119,12 @@ def test_what_is_heard_of_a_prompt(generator):
 
 
 def test_a_shared_start_is_not_computed_again(generator, monkeypatch):
-    tokens = random_tokens(LONGER, 1, 380)[0].tolist()
+    tokens = random_tokens(LONGER, 1, 780)[0].tolist()
     counts = []
     step = generator.step
     monkeypatch.setattr(generator, 'step', lambda tokens, *rest: counts.append(len(tokens)) or step(tokens, *rest))
     batch = Batch(generator, 10**7)
-    for ids in (tokens[:200], tokens[:200], tokens[:150], tokens[:70] + tokens[:70], tokens[1:]):
+    for ids in (tokens[:600], tokens[:600], tokens[:512], tokens[:300] + tokens[:70], tokens[1:]):
         row = add(batch, batch.add_prompt(ids))
         while not row.drawn:
             batch.step()
@@ -103,7 +132,7 @@ def test_a_shared_start_is_not_computed_again(generator, monkeypatch):
         batch.remove_prompt(row.prompt)
         counts.append(None)
     taken = [sum(group) for group in split(counts)]
-    assert taken == [200, 200 - 3 * CHUNK, 150 - 2 * CHUNK, 140 - CHUNK, 379]
+    assert taken == [600, 600 - 2 * BLOCK, 512 - BLOCK, 370 - BLOCK, 779]
 
 
 def split(counts):
@@ -114,19 +143,19 @@ def split(counts):
 
 
 def test_what_is_remembered_is_bounded(generator):
-    size = 2 * LONGER.n_layer * LONGER.n_embd * CHUNK * 4
-    batch = Batch(generator, 3 * size + 1)
+    size = 2 * LONGER.n_layer * LONGER.n_embd * BLOCK * 4
+    batch = Batch(generator, 2 * size + 1)
     for start in range(4):
-        prompt = batch.add_prompt(random_tokens(LONGER, 1, 300, seed=start)[0])
+        prompt = batch.add_prompt(random_tokens(LONGER, 1, 700, seed=start)[0])
         while prompt.logits is None:
             batch.step()
         batch.remove_prompt(prompt)
-        assert len(batch.memory.chunks) == 3
-        assert batch.memory.bytes == sum(chunk.nbytes for chunk in batch.memory.chunks.values()) == 3 * size
+        assert len(batch.memory.blocks) == 2
+        assert batch.memory.bytes == sum(block.nbytes for block in batch.memory.blocks.values()) == 2 * size
 
 
 def test_prompts_and_rows_leave_in_the_midst(generator):
-    tokens = random_tokens(LONGER, 1, 380)[0].tolist()
+    tokens = random_tokens(LONGER, 1, 780)[0].tolist()
     batch = Batch(generator)
     gone = batch.add_prompt(tokens)
     row = add(batch, batch.add_prompt(tokens[:10]))

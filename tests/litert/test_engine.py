@@ -126,7 +126,7 @@ def test_samples_of_the_bundled_model_are_those_of_tensorflow(small, how):
 
 def test_prompts_longer_than_a_block_and_a_cache_that_grows(tmp_path, monkeypatch):
     block = 64
-    monkeypatch.setitem(sample_litert.BLOCK, 'float32', block)
+    monkeypatch.setattr(sample_litert, 'BLOCK', block)
     hparams = HParams(n_vocab=61, n_ctx=400, n_embd=20, n_head=4, n_layer=2)
     generators = both_engines(tmp_path, hparams, as_params(random_values(hparams)))
     for n in (1, block - 1, block, block + 1, 2 * block, 3 * block + 7):
@@ -136,7 +136,7 @@ def test_prompts_longer_than_a_block_and_a_cache_that_grows(tmp_path, monkeypatc
 
 
 def test_rows_with_long_prompts_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setitem(sample_litert.BLOCK, 'float32', 64)
+    monkeypatch.setattr(sample_litert, 'BLOCK', 64)
     hparams = HParams(n_vocab=61, n_ctx=200, n_embd=20, n_head=4, n_layer=2)
     generator = both_engines(tmp_path, hparams, as_params(random_values(hparams)))[1]
     contexts = random_tokens(hparams, 3, 100).tolist()

@@ -47,7 +47,8 @@ Ctrl-C, and SIGTERM, let requests that run come to their end first. /docs lists 
                       Default: 0
 --grace X             seconds that running requests have to end when the server is told to. Default: 30
 --max_memory N        megabytes for all models together; the one used least recently is let go. Default: no limit
---prefix_cache N      megabytes in which a model keeps what it found of the starts of prompts. Default: 256
+--prefix_cache N      megabytes in which a model keeps what it found of the starts of prompts, 256
+                      tokens at a time. Default: 256
 --log                 print a line a request on standard error
 --log_prompts         print prompts too
 """

@@ -14,9 +14,6 @@ import numpy as np
 from gpt2.engine import Adjustment, Sampling
 from gpt2.litert.engine import BLOCK, Generator, draw, log_noise
 
-CHUNK = 64  # tokens of a prompt that are remembered, or not, together
-BLOCK_BESIDE = 2 * CHUNK  # prompt tokens taken in a step in which samples wait for their next token
-
 
 class Prompt:
     """A prompt in a batch, whose keys and values its rows share.
@@ -90,8 +87,7 @@ class Batch:
         fed = [row for row in self.rows if row.drawn]
         with self.generator.alone():
             self.recall()
-            blocks = self.next_blocks(BLOCK_BESIDE if fed else BLOCK[self.generator.wte.dtype.name])
-            logits = self.feed(fed, blocks)
+            logits = self.feed(fed, self.next_blocks())
         given = list(zip(fed, logits))  # the blocks' come after them
         given += [(row, row.prompt.logits) for row in self.rows if not row.drawn and row.prompt.logits is not None]
         self.draw(given)
@@ -102,17 +98,18 @@ class Batch:
         for prompt in self.prompts:
             if not prompt.taken and (known := self.memory.find(prompt.ids, prompt.first)):
                 self.generator.put_in_cache(np.concatenate(known, axis=2), prompt.owner)
-                prompt.taken = len(known) * CHUNK
+                prompt.taken = len(known) * BLOCK
 
-    def next_blocks(self, most: int) -> list[tuple[Prompt, int]]:
-        """The prompts of which tokens are taken in the next step, each with how many: `most` in all, and of each whole
-        chunks or all that is left."""
-        blocks = []
+    def next_blocks(self) -> list[tuple[Prompt, int]]:
+        """The prompts of which tokens are taken in the next step, each with how many: a block, or all that is left,
+        and of several prompts no more than a block in all."""
+        blocks: list[tuple[Prompt, int]] = []
+        room = BLOCK
         for prompt in self.prompts:
-            left = len(prompt.ids) - prompt.taken
-            if count := left if left <= most else most // CHUNK * CHUNK:
+            count = min(len(prompt.ids) - prompt.taken, BLOCK)
+            if count <= room:
                 blocks.append((prompt, count))
-                most -= count
+                room -= count
         return blocks
 
     def feed(self, fed: list[Row], blocks: list[tuple[Prompt, int]]) -> np.ndarray:
@@ -165,29 +162,30 @@ class Batch:
 
 
 class Memory:
-    """Keys and values of the starts of prompts, in chunks; those used least recently go first."""
+    """Keys and values of the starts of prompts, in blocks; those used least recently go first."""
 
     def __init__(self, most: int) -> None:
         self.most, self.bytes = most, 0
-        self.chunks: collections.OrderedDict[bytes, np.ndarray] = collections.OrderedDict()
+        self.blocks: collections.OrderedDict[bytes, np.ndarray] = collections.OrderedDict()
 
     def find(self, ids: np.ndarray, first: int) -> list[np.ndarray]:
-        """What is known of the start of ids, chunk by chunk, before the position `first`, at which it is to end."""
+        """What is known of the start of ids, block by block, up to the position `first` at most."""
         found = []
-        for end in range(CHUNK, first + 1, CHUNK):
-            if (key := ids[:end].tobytes()) not in self.chunks:
+        for end in range(BLOCK, first + 1, BLOCK):
+            if (key := ids[:end].tobytes()) not in self.blocks:
                 break
             found.append(key)
-        for key in reversed(found):  # the first chunks are what the others need, so they go last
-            self.chunks.move_to_end(key)
-        return [self.chunks[key] for key in found]
+        for key in reversed(found):  # the first blocks are what the others need, so they go last
+            self.blocks.move_to_end(key)
+        return [self.blocks[key] for key in found]
 
     def keep(self, prompt: Prompt, size: int, values: np.ndarray) -> None:
-        """Remember the whole chunks of what was just taken of a prompt: values [2 n_layer, n_head, size, features]."""
-        for start in range(0, size - CHUNK + 1, CHUNK) if self.most else ():
-            key = prompt.ids[: prompt.taken + start + CHUNK].tobytes()
-            if key not in self.chunks:
-                self.chunks[key] = values[:, :, start : start + CHUNK].copy()
-                self.bytes += self.chunks[key].nbytes
+        """Remember what was just taken of a prompt, if it is a whole block: values [2 n_layer, n_head, size,
+        features]."""
+        key = prompt.ids[: prompt.taken + size].tobytes()
+        if size < BLOCK or not self.most or key in self.blocks:
+            return
+        self.blocks[key] = values.copy()
+        self.bytes += values.nbytes
         while self.bytes > self.most:
-            self.bytes -= self.chunks.popitem(last=False)[1].nbytes
+            self.bytes -= self.blocks.popitem(last=False)[1].nbytes

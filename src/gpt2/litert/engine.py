@@ -25,7 +25,9 @@ from gpt2.litert.export import stored_array
 from gpt2.system.signals import interrupts_held_back, standard_error_held_back
 
 # Prompt tokens processed at once: more of them share the reading of a matrix, fewer stay in the processor's caches.
-BLOCK = {'float32': 512, 'int8': 256}
+# Samples that run beside wait for so many. A prompt is always divided in the same way: what is rounded otherwise
+# may, in int8, become another token.
+BLOCK = 256
 # By how many slots the key/value cache grows: a slot more costs every token of a 124M model 4
 # microseconds, growing it 7 milliseconds.
 CACHE_STEP = 64
@@ -116,7 +118,7 @@ class Generator(Engine):
         release_pages(path)
         details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
-        self.x, self.mask, self.new_mask, self.pick, *self.cache = inputs
+        self.x, self.mask, self.new_mask, self.pick, self.ones, self.new_ones, *self.cache = inputs
         self.logits, self.hidden, *self.additions = outputs
         self.threads = concurrent.futures.ThreadPoolExecutor(usable_cores())
         self.lock = threading.Lock()
@@ -155,10 +157,9 @@ class Generator(Engine):
 
         What the prompt leaves in the cache is owner's.
         """
-        size = BLOCK[self.wte.dtype.name]
         tokens, owners = np.array(prompt, np.int32), np.array([owner])
-        for start in range(0, len(prompt), size):
-            block = tokens[start : start + size]
+        for start in range(0, len(prompt), BLOCK):
+            block = tokens[start : start + BLOCK]
             chosen = range(max(first - start, 0), len(block)) or [len(block) - 1]
             # No more slots than are filled: attention takes its time for all.
             self.resize(len(block), 0, chosen)
@@ -182,7 +183,7 @@ class Generator(Engine):
         positions: int [rows]. owners, prompt_owners: int [rows], whose slots a row sees, and adds to the first.
         """
         count = len(tokens)
-        full = np.count_nonzero(self.owners == NOBODY) < count or len(self.waiting_owners) > 0
+        full = len(self.free_places()) < count or len(self.waiting_owners) > 0
         if full or (self.rows, self.chosen) != (count, count):
             left = int((self.hparams.n_ctx - positions).sum())
             self.resize(count, min(max(CACHE_STEP, TOKENS_PER_STEP * count), left), range(count))
@@ -207,6 +208,7 @@ class Generator(Engine):
                 give_back(view.ctypes.data, view.nbytes)
                 del view
         shapes = {self.x: [rows, self.hparams.n_embd], self.mask: [rows, slots], self.new_mask: [rows, rows]}
+        shapes |= {self.ones: [n_head, slots, 1], self.new_ones: [n_head, rows, 1]}
         shapes |= {self.pick: [len(chosen), rows]} | {index: [n_head, slots, features] for index in self.cache}
         for index, shape in shapes.items():
             self.interpreter.resize_tensor_input(index, shape)
@@ -214,6 +216,7 @@ class Generator(Engine):
         for index, values in zip(self.cache, kept):
             self.view(index)[:, : len(owners)] = values
             self.view(index)[:, len(owners) :] = 0  # what is masked must still be finite
+        self.view(self.ones)[:] = self.view(self.new_ones)[:] = 1
         self.view(self.pick)[:] = np.arange(rows) == np.reshape(chosen, [-1, 1])
         self.rows, self.chosen = rows, len(chosen)
         self.owners = np.concatenate([owners, np.full(slots - len(owners), NOBODY)])
@@ -231,7 +234,7 @@ class Generator(Engine):
         for mask, allowed in ((self.mask, visible), (self.new_mask, sees)):
             self.view(mask)[:] = np.where(allowed, np.float32(0), np.float32(-1e10))
         self.interpreter.invoke()
-        free = np.flatnonzero(self.owners == NOBODY)[: len(tokens)]
+        free = self.free_places()[: len(tokens)]
         if len(free) < len(tokens):
             self.waiting = np.stack([self.view(index) for index in self.additions])
             self.waiting_owners = owners
@@ -247,6 +250,12 @@ class Generator(Engine):
         waiting = [self.waiting, values] if len(self.waiting_owners) else [values]
         self.waiting = np.concatenate(waiting, axis=2)
         self.waiting_owners = np.append(self.waiting_owners, np.full(values.shape[2], owner))
+
+    def free_places(self):
+        """Slots behind all that are in use: those of one owner stay in the order of its tokens, so that sums over
+        them are the same sums wherever they lie."""
+        used = np.flatnonzero(self.owners != NOBODY)
+        return np.arange(used[-1] + 1 if len(used) else 0, len(self.owners))
 
     def embed(self, tokens):
         """float32 [rows, n_embd]"""

@@ -10,6 +10,8 @@ Inputs, float32, where rows and slots are chosen at run time:
     mask   [rows, slots]                   0 where a row may look in the cache, -1e10 elsewhere
     new_mask [rows, rows]                  the same for the new tokens themselves
     pick   [chosen, rows]                  one 1 a line: the rows whose logits are asked for
+    ones   [n_head, slots, 1]              nothing but 1, as LiteRT does not make them
+    new_ones [n_head, rows, 1]             the same for the new tokens
     k, v   [n_head, slots, n_embd / n_head] a layer
 Outputs:
     logits [chosen, n_vocab]
@@ -209,7 +211,9 @@ def gpt2(hparams, dtype):
         new_scores = graph.add(graph.matmul(q, new_k, True), new_mask)  # -> [heads, rows, rows]
         largest = graph.maximum(graph.reduce('REDUCE_MAX', scores), graph.reduce('REDUCE_MAX', new_scores))
         e, new_e = (graph.exp(graph.subtract(some, largest)) for some in (scores, new_scores))
-        total = graph.add(graph.reduce('SUM', e), graph.reduce('SUM', new_e))
+        # By a matrix of ones: its sum goes from slot to slot, and slots that are masked do not change it. That of
+        # SUM depends on where they lie.
+        total = graph.add(graph.matmul(e, ones), graph.matmul(new_e, new_ones))
         attended = graph.divide(graph.add(graph.matmul(e, v), graph.matmul(new_e, new_v)), total)
         attended = graph.reshape(graph.transpose(attended, [1, 0, 2]), [ANY, embd])
         return linear(attended, f'{name}/c_proj', embd, embd), [new_k, new_v]
@@ -221,7 +225,9 @@ def gpt2(hparams, dtype):
     mask = graph.tensor([ANY, ANY], name='mask')
     new_mask = graph.tensor([ANY, ANY], name='new_mask')
     pick = graph.tensor([ANY, ANY], name='pick')
-    inputs, outputs = [x, mask, new_mask, pick], []
+    ones = graph.tensor([heads, ANY, 1], name='ones')
+    new_ones = graph.tensor([heads, ANY, 1], name='new_ones')
+    inputs, outputs = [x, mask, new_mask, pick, ones, new_ones], []
     for layer in range(hparams.n_layer):
         block = f'model/h{layer}'
         cache = [graph.tensor([heads, ANY, features], name=f'h{layer}/{kind}') for kind in 'kv']
