@@ -50,6 +50,7 @@ NOT_RUN = {
     r'make ': 'it makes an environment, for which packages must be fetched; .ci/run does so',
     r'python src/convert\.py out/ckpt\.pt ': 'it needs PyTorch; tests/checkpoints/test_nanogpt.py has a ckpt.pt',
     r'pip install ': 'it fetches packages; tests/test_packaging.py installs this one',
+    r'python src/serve\.py': 'it serves until it is told to end, as in tests/serving',
     r'curl ': 'it asks a server that Docker runs',
     r'docker(/verify)? ': 'it needs Docker; docker/verify runs these in an image',
     r'mkdir -p models$': 'it is there, for Docker',
