@@ -128,11 +128,14 @@ class ServedModel:
         number, events = next(self.numbers), asyncio.Queue()
         self.requests[number] = events  # counts from now on
         self.used = time.monotonic()
+        # Not by asyncio.wait_for, which before Python 3.12 may take a cancellation for a result.
+        left = deadline - time.monotonic()
+        timer = asyncio.get_running_loop().call_later(left, events.put_nowait, timeout(self.settings.time_limit))
         try:
             await self.say('add', number, work)
             event = None
             while not isinstance(event, Done):
-                event = await next_event(events, deadline, self.settings.time_limit)
+                event = await events.get()
                 if isinstance(event, Failure):
                     raise event
                 if isinstance(event, Done) and event.fault:
@@ -140,6 +143,7 @@ class ServedModel:
                 yield event
             del self.requests[number]
         finally:
+            timer.cancel()
             if self.requests.pop(number, None) and self.process:
                 self.process.stdin.write(packed(('cancel', number)))  # type: ignore[union-attr]
 
@@ -219,12 +223,9 @@ def memory(model: ServedModel) -> int:
     return LOADED_TWICE * weights_bytes(model.model.hparams) // share
 
 
-async def next_event(events: asyncio.Queue, deadline: float, limit: float) -> Any:
-    try:
-        return await asyncio.wait_for(events.get(), deadline - time.monotonic())
-    except asyncio.TimeoutError:
-        message = f'the answer took longer than {limit:g} seconds; ask for fewer tokens, or try when less is asked'
-        raise Failure(408, message, code='timeout') from None
+def timeout(limit: float) -> Failure:
+    message = f'the answer took longer than {limit:g} seconds; ask for fewer tokens, or try when less is asked'
+    return Failure(408, message, code='timeout')
 
 
 @contextlib.contextmanager
