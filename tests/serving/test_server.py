@@ -196,7 +196,8 @@ def strict(models, tmp_path_factory):
         'api_key_file': keys, 'rate': 5, 'max_body': 2000, 'max_tokens': 50, 'max_prompt': 20, 'max_n': 2,
         'cors': 'https://example.org', 'allow_host': 'gpt2.example.org',
     }  # fmt: skip
-    with started(*(f'--{name}={value}' for name, value in flags.items()), '--log', models=models) as running:
+    given = [f'--{name}={value}' for name, value in flags.items()]
+    with started('--model_name', '7M', '--log', *given, models=models) as running:
         yield running
 
 
