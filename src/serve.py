@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Serve models over HTTP."""
 
-from gpt2.commands.flags import run
-from gpt2.commands.serve import serve_models
+from gpt2.commands.main import run_script
 
 if __name__ == '__main__':
-    run(serve_models)
+    run_script('serve')

@@ -122,10 +122,15 @@ def test_threads_share_an_engine(wide):
 
 
 def forked(engine, connection):
+    """What the engine says to a process that was forked from its own; closing it there is no error."""
     try:
-        list(engine.generate([[1]], 2, numbers=[1], seed=0))
-    except Error as error:
-        connection.send(str(error))
+        for call in (lambda: next(engine.generate([[1]], 2, numbers=[1], seed=0)), lambda: engine.map_logits(len, [1])):
+            try:
+                call()
+            except Error as error:
+                connection.send(str(error))
+        engine.close()
+        connection.send('closed')
     finally:
         connection.close()
         os._exit(0)
@@ -136,11 +141,14 @@ def forked(engine, connection):
 def test_a_forked_process_is_told_to_load_for_itself(wide):
     list(wide.generate([[1]], 2, numbers=[1], seed=0))
     ours, theirs = multiprocessing.Pipe()
+    lock = getattr(wide, 'lock', threading.Lock())  # as if another thread were in the midst of a step
     child = multiprocessing.get_context('fork').Process(target=forked, args=[wide, theirs])
-    child.start()
+    with lock:
+        child.start()
     theirs.close()
-    assert ours.poll(60), 'the child hangs'
-    assert 'load it after the fork' in ours.recv()
+    for expected in ('load it after the fork', 'load it after the fork', 'closed'):
+        assert ours.poll(60), 'the child hangs'
+        assert expected in ours.recv()
     child.join()
 
 

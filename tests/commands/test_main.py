@@ -45,7 +45,7 @@ def test_every_script_of_the_repository_is_a_command():
 @pytest.mark.parametrize('command', COMMANDS.values(), ids=COMMANDS)
 def test_a_command_is_the_function_its_script_runs(command):
     folder = REPOSITORY if command.script == 'download_model' else REPOSITORY / 'src'
-    assert f'run({function_of(command).__name__})' in (folder / f'{command.script}.py').read_text()
+    assert f"run_script('{command.script}')" in (folder / f'{command.script}.py').read_text()
 
 
 @pytest.mark.parametrize('name', COMMANDS)

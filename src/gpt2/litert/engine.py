@@ -114,7 +114,7 @@ class Generator(Engine):
         self.scales = stored_array(path, 'model/wte/scales') if self.wte.dtype == np.int8 else None
         with standard_error_held_back(), plainly_named(path) as name:  # LiteRT says what it computes with
             self.interpreter = Interpreter(name, num_threads=usable_cores())
-            self.interpreter.allocate_tensors()  # packs the weights
+            self.allocate()  # packs the weights
         release_pages(path)
         details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
@@ -132,14 +132,24 @@ class Generator(Engine):
         return LiteRTRows(self, prompts, streams, sampling)
 
     def close(self):
+        if os.getpid() != self.process:  # a copy, without the threads that could be waited for
+            super().close()
+            return
         with self.alone():
             super().close()
             self.threads.shutdown()
             del self.interpreter
 
+    def allocate(self):
+        try:
+            self.interpreter.allocate_tensors()
+        except RuntimeError as error:  # often without a word
+            raise MemoryError(f'LiteRT finds no memory for its tensors {error}'.strip()) from None
+
     @contextlib.contextmanager
     def alone(self):
         """Context in which no other step runs, and Ctrl-C waits: it must not come between two states of the cache."""
+        self.check_usable()  # first: in a forked process another thread's lock would stay closed for ever
         with self.lock, interrupts_held_back():
             self.check_usable()
             self.free_slots()
@@ -212,7 +222,7 @@ class Generator(Engine):
         shapes |= {self.pick: [len(chosen), rows]} | {index: [n_head, slots, features] for index in self.cache}
         for index, shape in shapes.items():
             self.interpreter.resize_tensor_input(index, shape)
-        self.interpreter.allocate_tensors()
+        self.allocate()
         for index, values in zip(self.cache, kept):
             self.view(index)[:, : len(owners)] = values
             self.view(index)[:, len(owners) :] = 0  # what is masked must still be finite
