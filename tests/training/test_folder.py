@@ -28,7 +28,8 @@ class Saver:
         self.params = as_params(random_values(TINY))
         self.optimizer = make_optimizer(list(model.flatten(self.params).values()), 0.1)
         self.left = None  # stages until the end
-        monkeypatch.setattr(release, 'write_meta_graph', lambda path, _: open(path, 'w').close())  # the graph takes long
+        # The graph takes long.
+        monkeypatch.setattr(release, 'write_meta_graph', lambda path, _: open(path, 'w').close())
         for name in STAGES:
             monkeypatch.setattr(release, name, self.counted(getattr(release, name)))
         monkeypatch.setattr(release.os, 'remove', self.counted(os.remove))
