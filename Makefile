@@ -5,7 +5,8 @@
 # make bench  the benchmarks
 # make bench-peers  the same weights on other programs, for each of which it makes an environment
 # The first of these makes .venv and installs requirements.txt there; the tests also install
-# requirements-evaluate.txt, requirements-convert.txt and tokenizers. PYTHON=python3.12 make run chooses another Python;
+# requirements-evaluate.txt, requirements-convert.txt and requirements-train.txt. PYTHON=python3.12 make run
+# chooses another Python;
 # ARGS="--length 50" make run adds flags.
 
 PYTHON ?= python3
@@ -43,8 +44,8 @@ $(VENV)/installed: requirements.txt
 	$(INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/tests: requirements-evaluate.txt requirements-convert.txt $(VENV)/installed
-	$(INSTALL) -r requirements-evaluate.txt -r requirements-convert.txt "tokenizers>=0.20,<1"
+$(VENV)/tests: requirements-evaluate.txt requirements-convert.txt requirements-train.txt $(VENV)/installed
+	$(INSTALL) -r requirements-evaluate.txt -r requirements-convert.txt -r requirements-train.txt
 	@touch $@
 
 $(VENV)/linters: $(VENV)/installed
