@@ -6,8 +6,7 @@
 # make bench-peers  the same weights on other programs, for each of which it makes an environment
 # The first of these makes .venv and installs requirements.txt there; the tests also install
 # requirements-evaluate.txt, requirements-convert.txt and requirements-train.txt. PYTHON=python3.12 make run
-# chooses another Python;
-# ARGS="--length 50" make run adds flags.
+# chooses another Python; ARGS="--length 50" make run adds flags.
 
 PYTHON ?= python3
 ARGS ?= --top_k 40
