@@ -6,7 +6,7 @@
 # make bench  the benchmarks
 # make bench-peers  the same weights on other programs, for each of which it makes an environment
 # The first of these makes .venv and installs requirements.txt there; the tests also install
-# requirements-evaluate.txt, -convert.txt, -serve.txt, tokenizers and openai. PYTHON=python3.12 make run chooses
+# requirements-evaluate.txt, -convert.txt, -train.txt, -serve.txt and openai. PYTHON=python3.12 make run chooses
 # another Python; ARGS="--length 50" make run adds flags.
 
 PYTHON ?= python3
@@ -47,9 +47,10 @@ $(VENV)/installed: requirements.txt
 	$(INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/tests: requirements-evaluate.txt requirements-convert.txt requirements-serve.txt $(VENV)/installed
-	$(INSTALL) -r requirements-evaluate.txt -r requirements-convert.txt -r requirements-serve.txt \
-	"tokenizers>=0.20,<1" "openai>=1,<4"
+EXTRAS := requirements-evaluate.txt requirements-convert.txt requirements-train.txt requirements-serve.txt
+
+$(VENV)/tests: $(EXTRAS) $(VENV)/installed
+	$(INSTALL) $(addprefix -r ,$(EXTRAS)) "openai>=1,<4"
 	@touch $@
 
 $(VENV)/serving: requirements-serve.txt $(VENV)/installed

@@ -153,7 +153,7 @@ def test_a_folder_that_holds_anything_of_a_model_is_never_written_over(corpus, n
         ({'vocabulary': 'nonsense'}, 'no vocabulary nonsense'),
         ({'sample_prompt': 'x'}, '--sample_prompt needs --sample_every'),
         ({'sample_prompt': 'x ' * 100, 'sample_every': 1}, '--sample_prompt has 20. tokens'),
-        ({'keep': 'all'}, "--keep is 'all'"),
+        ({'keep': 'all'}, "--keep is 'all', expected best, last or an integer"),
         ({'held_out_data': ['nothing.txt']}, 'no text file at nothing.txt'),
         ({'text_field': 'body', 'data': ['a.jsonl']}, 'line 1: the field body is not there'),
     ],

@@ -138,5 +138,14 @@ def check_habits(flags: Mapping[str, Any]) -> dict[str, Any]:
     if prompt is not None and found['sample_every'] is None:
         raise UsageError('--sample_prompt needs --sample_every, the updates between samples')
     found['sample_prompt'] = prompt if prompt is None else str(prompt)
-    found['keep'] = keep if keep in (BEST, LAST) else integer('keep', keep, 1)
+    found['keep'] = check_keep(keep)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def check_keep(value: Any) -> str | int:
+    if value in (BEST, LAST):
+        return value
+    try:
+        return integer('keep', value, 1)
+    except UsageError:
+        raise UsageError(f'--keep is {value!r}, expected {BEST}, {LAST} or an integer of at least 1') from None

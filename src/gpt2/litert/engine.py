@@ -31,7 +31,7 @@ BLOCK = 256
 # By how many slots the key/value cache grows: a slot more costs every token of a 124M model 4
 # microseconds, growing it 7 milliseconds.
 CACHE_STEP = 64
-TOKENS_PER_STEP = 4  # of each row, at least
+TOKENS_PER_STEP = 24  # of each row, at least: growing a cache of many rows takes as long as several steps
 SUM_BLOCK = 256  # numbers summed at once
 NOBODY = -1  # owner of a free slot of the cache
 NOTHING = np.empty([1, 1, 0, 1], np.float32)  # no keys and values, of any layer, head or feature

@@ -1,0 +1,124 @@
+"""The folder of a model in training: what is saved is whole, whenever the saving ends."""
+
+import itertools
+import os
+
+import numpy as np
+import pytest
+from example_models import TINY, as_params, random_values
+
+from gpt2 import model
+from gpt2.checkpoints import bundle, release
+from gpt2.errors import Error
+from gpt2.training import folder as folders
+from gpt2.training.optimizer import make_optimizer
+
+STAGES = ('write_values', 'write_meta_graph', 'write_state_file', 'remove')
+
+
+class Killed(BaseException):
+    """Nothing cleans up after it, as after SIGKILL."""
+
+
+class Saver:
+    """A folder that is saved into, each time with other weights."""
+
+    def __init__(self, folder, monkeypatch, encoder):
+        self.folder, self.encoder = str(folder), encoder
+        self.params = as_params(random_values(TINY))
+        self.optimizer = make_optimizer(list(model.flatten(self.params).values()), 0.1)
+        self.left = None  # stages until the end
+        # The graph takes long.
+        monkeypatch.setattr(release, 'write_meta_graph', lambda path, _: open(path, 'w').close())
+        for name in STAGES:
+            monkeypatch.setattr(release, name, self.counted(getattr(release, name)))
+        monkeypatch.setattr(release.os, 'remove', self.counted(os.remove))
+
+    def counted(self, function):
+        def call(*arguments, **named):
+            if self.left is not None:
+                if self.left == 0:
+                    raise Killed
+                self.left -= 1
+            return function(*arguments, **named)
+
+        return call
+
+    def save(self, name, step, left=None):
+        self.params['model']['ln_f']['b'].assign(np.full([TINY.n_embd], float(step)))
+        self.optimizer.iterations.assign(step)
+        self.left = left
+        try:
+            folders.save(self.folder, TINY, self.encoder, self.params, self.optimizer, name)
+        finally:
+            self.left = None
+
+    def saved_step(self):
+        """Of the current checkpoint, which is read whole; that of the optimizer beside it is the same."""
+        prefix = folders.current_prefix(self.folder)
+        values = dict(bundle.read_values(prefix, {name: list(each.shape) for name, each in self.shapes().items()}))
+        count = dict(bundle.read_values(f'{prefix}.optimizer', {'optimizer/iteration': []}))
+        assert values['model/ln_f/b'][0] == count['optimizer/iteration']
+        return int(values['model/ln_f/b'][0])
+
+    def shapes(self):
+        return model.flatten(self.params)
+
+
+@pytest.fixture
+def saver(tmp_path, monkeypatch, encoder):
+    return Saver(tmp_path, monkeypatch, encoder)
+
+
+@pytest.mark.parametrize(('first', 'second'), [('model-1', 'model-2'), ('model-1', 'model.ckpt'), ('model.ckpt',) * 2])
+def test_a_kill_at_any_stage_of_saving_leaves_a_whole_checkpoint(saver, first, second):
+    seen = []
+    for stages in itertools.count():
+        saver.save('model-0', 0)
+        saver.save(first, 1)
+        try:
+            saver.save(second, 2, stages)
+        except Killed:
+            seen.append(saver.saved_step())
+            continue
+        break
+    assert len(seen) > 8 and seen == sorted(seen) and set(seen) == {1, 2}
+    kept = {name.partition('.')[0] if name.startswith('model-') else 'model.ckpt'
+            for name in os.listdir(saver.folder) if name.startswith('model')}  # fmt: skip
+    assert kept == {second}
+
+
+def test_a_first_save_that_was_killed_is_a_run_not_begun(saver):
+    folders.write_record(saver.folder, {'seed': 1})
+    with pytest.raises(Killed):
+        saver.save('model-1', 1, left=0)
+    assert folders.run_in(saver.folder) is None
+    saver.save('model-1', 1)
+    assert folders.run_in(saver.folder) == {'seed': 1}
+
+
+def test_parts_of_checkpoints_are_no_run(saver):
+    folders.write_record(saver.folder, {})
+    saver.save('model-1', 1)
+    os.remove(os.path.join(saver.folder, 'checkpoint'))
+    os.remove(os.path.join(saver.folder, 'model-1.index'))
+    with pytest.raises(Error, match='no whole checkpoint, only parts'):
+        folders.run_in(saver.folder)
+
+
+def test_a_context_that_fails_leaves_no_folder_but_one_that_was_there(tmp_path):
+    for folder in (tmp_path / 'a' / 'b', tmp_path / 'there'):
+        if folder.name == 'there':
+            folder.mkdir()
+            (folder / 'mine').write_text('x')
+        with pytest.raises(Error, match='wrong'), folders.held(str(folder)):
+            (folder / 'tokens-1').mkdir()
+            (folder / 'tokens-1' / 'ids').write_text('x')
+            raise Error('wrong')
+    assert sorted(path.name for path in tmp_path.rglob('*')) == ['ids', 'mine', 'there', 'tokens-1']
+
+
+def test_two_threads_are_two_runs(tmp_path):
+    folder = str(tmp_path / 'x')
+    with folders.held(folder), pytest.raises(Error, match='another run is training'), folders.held(folder):
+        pass
