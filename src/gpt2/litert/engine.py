@@ -96,13 +96,6 @@ def draw(logits, noise, temperature, top_k, top_p):
     return int(winner)
 
 
-def draw_batch(logits, noise, *settings):
-    """The next token of each row, int32 [batch]: noise of each; logits [batch, n_vocab] or [1, n_vocab]."""
-    noise = list(noise)
-    rows = np.broadcast_to(logits, [len(noise), logits.shape[1]])
-    return np.array([draw(row, e, *settings) for row, e in zip(rows, noise)], np.int32)
-
-
 class Generator(Engine):
     """The engine on LiteRT. Holds LiteRT's interpreter, among whose inputs is the key/value cache: slots for all
     rows there are, of which `owners` says who may look there. One step runs at a time; others wait."""
@@ -177,6 +170,27 @@ class Generator(Engine):
             logits = self.step(block, start + places, [owners], places <= places[:, np.newaxis], owners[0 * places])
             if start + len(block) > first:
                 yield logits
+
+    def process_prompts(self, prompts, owners):
+        """Logits [prompts, n_vocab] after each of prompts, lists of token ids, which are left in the cache as their
+        owners'. Short ones share a step."""
+        logits = np.empty([len(prompts), self.hparams.n_vocab], np.float32)
+        for group in grouped([len(prompt) for prompt in prompts]):
+            if len(group) == 1:
+                *_, last = self.process_prompt(prompts[group[0]], owners[group[0]], len(prompts[group[0]]) - 1)
+            else:
+                last = self.process_together([prompts[place] for place in group], [owners[place] for place in group])
+            logits[group] = last
+        return logits
+
+    def process_together(self, prompts, owners):
+        """process_prompts() of prompts that together are no longer than a block."""
+        sizes = [len(prompt) for prompt in prompts]
+        tokens, owners = np.concatenate(prompts), np.repeat(owners, sizes)
+        positions, places = np.concatenate([np.arange(size) for size in sizes]), np.arange(len(tokens))
+        self.resize(len(tokens), 0, np.cumsum(sizes) - 1)
+        sees = (owners[:, np.newaxis] == owners) & (places <= places[:, np.newaxis])
+        return self.step(tokens, positions, [owners], sees, owners)
 
     def map_logits(self, function, ids, first=0):
         check_prompt(self.hparams, ids)
@@ -294,27 +308,27 @@ class LiteRTRows(Rows):
         self.generator.check_usable()
         # Beside the graph only for one row of int8: many rows, or four times the bytes, need both cores.
         early = len(self.owners) == 1 and self.generator.scales is not None
-        noise = self.next_noise() if early or self.prompt_owners is None else None
+        noise = [self.generator.threads.submit(self.noise, stream) for stream in self.streams] if early else None
         with self.generator.alone():
             logits = self.process_prompts() if self.prompt_owners is None else self.process_tokens()
-        self.tokens = draw_batch(logits, noise or self.next_noise(), *self.settings)
+        if noise:
+            drawn = [draw(logits[0], noise[0].result(), *self.settings)]
+        else:
+            drawn = self.generator.threads.map(self.draw_row, logits, self.streams)
+        self.tokens = np.array(list(drawn), np.int32)
         return self.tokens
 
-    def next_noise(self):
-        """Noise for the next tokens; it is being made when this returns."""
-        if self.greedy:
-            return [None] * len(self.streams)
-        return self.generator.threads.map(log_noise, self.streams, [self.hparams.n_vocab] * len(self.streams))
+    def draw_row(self, logits, stream):
+        return draw(logits, self.noise(stream), *self.settings)
+
+    def noise(self, stream):
+        return None if self.greedy else log_noise(stream, self.hparams.n_vocab)
 
     def process_prompts(self):
         prompts, rows = distinct_prompts(self.prompts)
         owners = np.array([self.generator.new_owner() for _ in prompts])
         self.prompt_owners = owners[rows]
-        logits = [
-            list(self.generator.process_prompt(prompt, owner, len(prompt) - 1))[-1]
-            for prompt, owner in zip(prompts, owners.tolist())
-        ]
-        return np.concatenate(logits)[rows]
+        return self.generator.process_prompts(prompts, owners.tolist())[rows]
 
     def process_tokens(self):
         check_window(self.hparams, int(self.positions.max()) + 1, 1)
@@ -332,6 +346,19 @@ class LiteRTRows(Rows):
         self.generator.ended.extend(gone)
         self.owners, self.positions = self.owners[rows], self.positions[rows]
         self.prompts, self.streams = ([some[row] for row in rows] for some in (self.prompts, self.streams))
+
+
+def grouped(sizes):
+    """Yield the places of sizes, int, in groups that follow one another: each together at most BLOCK, or one alone."""
+    group, total = [], 0
+    for place, size in enumerate(sizes):
+        if group and total + size > BLOCK:
+            yield group
+            group, total = [], 0
+        group.append(place)
+        total += size
+    if group:
+        yield group
 
 
 def as_slice(places):
