@@ -124,7 +124,10 @@ class Model:
     @overload
     def complete(self, prompt: Sequence[str], *, samples: int, **settings: Any) -> list[list[Completion]]: ...
 
-    def complete(self, prompt=None, *, samples=None, batch_size=BATCH_SIZE, seed=None, **settings):
+    def complete(
+        self, prompt: Any = None, *, samples: int | None = None, batch_size: int = BATCH_SIZE, seed: int | None = None,
+        **settings: Any,
+    ) -> Any:  # fmt: skip
         """Continue a prompt, or each of a list of prompts.
 
         prompt: a text, a list of texts of any lengths, or None, which draws from nothing: from the end-of-text token.

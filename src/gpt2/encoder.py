@@ -8,9 +8,9 @@ import functools
 import heapq
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, pairwise
-from typing import IO
+from typing import IO, Any, TypeVar
 
 import regex
 
@@ -25,6 +25,7 @@ END_OF_TEXT = '<|endoftext|>'
 GENERATION_CONFIG = 'generation_config.json'
 CACHE_ENTRIES = 2**17  # of English, 26 MB when full
 LONGEST_CACHED = 64  # characters; longer pre-tokens hardly ever come twice
+Parsed = TypeVar('Parsed')
 
 
 class VocabularyError(Error):
@@ -32,7 +33,7 @@ class VocabularyError(Error):
 
 
 @functools.lru_cache
-def bytes_to_unicode():
+def bytes_to_unicode() -> dict[int, str]:
     """Map each byte to a printable character, so that merges can be kept in a text file.
 
     Printable ASCII and Latin-1 characters stand for themselves; the other 68 bytes, in order,
@@ -44,12 +45,12 @@ def bytes_to_unicode():
     return dict(zip(printable + others, characters))
 
 
-def get_pairs(word):
+def get_pairs(word: Iterable[str]) -> set[tuple[str, str]]:
     """The set of neighbouring pairs in a word, a sequence of symbols."""
     return set(pairwise(word))
 
 
-def utf8(text):
+def utf8(text: str) -> bytes:
     """UTF-8 bytes of any Python string.
 
     A surrogate that stands for an undecodable byte (PEP 383: what a terminal or a file name
@@ -64,48 +65,48 @@ def utf8(text):
         )
 
 
-def merge(symbols, ranks):
+def merge(symbols: Iterable[str], ranks: Mapping[tuple[str, ...], int]) -> list[str]:
     """Merge neighbours, lowest rank first and leftmost among equals, until none has a rank.
 
     Merges must come in the order they were learnt, as in any trained vocabulary: a pair before
     those that its result is part of. A heap over a linked list: n log n in the length of the
     word, where rescanning after every merge would take minutes for 100,000 letters without a space.
     """
-    symbols = list(symbols)
-    length = len(symbols)
+    parts: list[Any] = list(symbols)
+    length = len(parts)
     following = list(range(1, length + 1))
     previous = list(range(-1, length - 1))
-    heap = [(ranks[pair], left) for left, pair in enumerate(pairwise(symbols)) if pair in ranks]
+    heap = [(ranks[pair], left) for left, pair in enumerate(pairwise(parts)) if pair in ranks]
     heapq.heapify(heap)
     while heap:
         rank, left = heapq.heappop(heap)
         right = following[left]
         # A symbol that was merged away is None; one that has grown makes another pair.
-        if right >= length or ranks.get((symbols[left], symbols[right])) != rank:
+        if right >= length or ranks.get((parts[left], parts[right])) != rank:
             continue
-        symbols[left] += symbols[right]
-        symbols[right] = None
+        parts[left] += parts[right]
+        parts[right] = None
         after = following[left] = following[right]
         if after < length:
             previous[after] = left
-            rank = ranks.get((symbols[left], symbols[after]))
-            if rank is not None:
-                heapq.heappush(heap, (rank, left))
+            new = ranks.get((parts[left], parts[after]))
+            if new is not None:
+                heapq.heappush(heap, (new, left))
         before = previous[left]
         if before >= 0:
-            rank = ranks.get((symbols[before], symbols[left]))
-            if rank is not None:
-                heapq.heappush(heap, (rank, before))
-    return [symbol for symbol in symbols if symbol is not None]
+            new = ranks.get((parts[before], parts[left]))
+            if new is not None:
+                heapq.heappush(heap, (new, before))
+    return [part for part in parts if part is not None]
 
 
 class PretokenCache(dict):
     """From pre-token to its ids; encodes what it lacks, and is emptied when full."""
 
-    def __init__(self, encode):
+    def __init__(self, encode: Callable[[str], list[int]]) -> None:
         self.encode = encode
 
-    def __missing__(self, pretoken):
+    def __missing__(self, pretoken: str) -> list[int]:
         ids = self.encode(pretoken)
         if len(pretoken) <= LONGEST_CACHED:
             if len(self) >= CACHE_ENTRIES:
@@ -250,7 +251,7 @@ def check_vocabulary(vocabulary: 'Encoder', bpe_merges: Sequence[Sequence[str]])
             raise VocabularyError(f'encoder.json has the token {token!r}, which vocab.bpe does not make: {remedy}')
 
 
-def read_vocabulary_file(path, parse):
+def read_vocabulary_file(path: str, parse: Callable[[IO[str]], Parsed]) -> Parsed:
     try:
         with open(path, encoding='utf-8-sig') as file:
             return parse(file)
@@ -260,7 +261,7 @@ def read_vocabulary_file(path, parse):
         raise VocabularyError(f'{path} cannot be read ({error}); download the model again') from None
 
 
-def parse_merges(file):
+def parse_merges(file: IO[str]) -> list[tuple[str, ...]]:
     """Pairs of tokens from vocab.bpe: a version line, then one merge a line."""
     merges = [tuple(line.split()) for line in file.read().split('\n')[1:] if line]
     for number, pair in enumerate(merges, start=2):
@@ -269,7 +270,7 @@ def parse_merges(file):
     return merges
 
 
-def parse_ids(file):
+def parse_ids(file: IO[str]) -> dict[str, int]:
     """The dict from token to id of encoder.json."""
     encoder = json.load(file)
     if not isinstance(encoder, dict) or not all(type(index) is int for index in encoder.values()):

@@ -9,7 +9,7 @@ import abc
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,7 +131,7 @@ class Engine(abc.ABC):
 
     def generate(
         self, context: Sequence[Sequence[int]], length: int, *, numbers: Sequence[int], seed: int, **sampling: Any
-    ) -> Iterator[np.ndarray]:
+    ) -> Generator[np.ndarray, None, None]:
         """Yield int32 [rows], the next token of each row of context, `length` times; see start.
 
         sampling: fields of Sampling. Raises UsageError when a prompt and length exceed n_ctx + 1.

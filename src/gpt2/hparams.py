@@ -25,7 +25,7 @@ class HParams:
     n_head: int
     n_layer: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             if type(value) is not int or value < 1:
                 raise HParamsError(f'{name} is {value!r}, expected an integer of at least 1')
@@ -41,7 +41,7 @@ RELEASED_HPARAMS = {
 }
 
 
-def load_hparams(path):
+def load_hparams(path: str) -> HParams:
     """Read hparams.json. Raises HParamsError, in one line naming the file and what is wrong."""
     expected = {field.name for field in dataclasses.fields(HParams)}
     remedy = 'download the model again'
@@ -61,14 +61,14 @@ def load_hparams(path):
         raise HParamsError(f'{path}: {error}; {remedy}') from None
 
 
-def save_hparams(path, hparams):
+def save_hparams(path: str, hparams: HParams) -> None:
     """Write hparams.json as the release lays it out: one object on one line."""
     with whole_file(path) as file:
         json.dump(dataclasses.asdict(hparams), file)
         file.write('\n')
 
 
-def variable_shapes(hparams):
+def variable_shapes(hparams: HParams) -> dict[str, list[int]]:
     """Map each variable of a released checkpoint to its shape; all are float32."""
     embd = hparams.n_embd
     block = {
@@ -91,10 +91,10 @@ def variable_shapes(hparams):
     return shapes | {'model/ln_f/g': [embd], 'model/ln_f/b': [embd]}
 
 
-def parameter_count(hparams):
+def parameter_count(hparams: HParams) -> int:
     return sum(math.prod(shape) for shape in variable_shapes(hparams).values())
 
 
-def weights_bytes(hparams):
+def weights_bytes(hparams: HParams) -> int:
     """Size of model.ckpt.data-00000-of-00001: all parameters as float32, and nothing else."""
     return 4 * parameter_count(hparams)

@@ -8,14 +8,21 @@ positions attended to.
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from gpt2.hparams import variable_shapes
+import numpy as np
+
+from gpt2.hparams import HParams, variable_shapes
 from gpt2.system.tensorflow import tf
 
+Params = dict[str, Any]  # from the parts of names to such a dict or to a tensor
+Cache = list[dict[str, tf.Tensor]]  # see new_cache
 
-def nest(values):
+
+def nest(values: Mapping[str, Any]) -> Params:
     """Turn {'model/h0/ln_1/g': value} into {'model': {'h0': {'ln_1': {'g': value}}}}."""
-    tree = {}
+    tree: Params = {}
     for name, value in values.items():
         *path, leaf = name.split('/')
         branch = tree
@@ -25,7 +32,7 @@ def nest(values):
     return tree
 
 
-def flatten(tree, prefix=''):
+def flatten(tree: Params, prefix: str = '') -> dict[str, Any]:
     """The inverse of nest: a dict from checkpoint name to value."""
     values = {}
     for key, value in tree.items():
@@ -34,10 +41,10 @@ def flatten(tree, prefix=''):
     return values
 
 
-def initial_params(hparams, seed):
+def initial_params(hparams: HParams, seed: int) -> Params:
     """Fresh parameters: wte and every w N(0, 0.02), wpe N(0, 0.01), g = 1, b = 0."""
 
-    def initial_value(index, name, shape):
+    def initial_value(index: int, name: str, shape: list[int]) -> tf.Tensor:
         kind = name.rsplit('/', 1)[-1]
         if kind in ('g', 'b'):
             return tf.fill(shape, 1.0 if kind == 'g' else 0.0)
@@ -51,19 +58,19 @@ def initial_params(hparams, seed):
     })
 
 
-def norm(x, p):
+def norm(x: tf.Tensor, p: Params) -> tf.Tensor:
     """Layer normalisation over features: epsilon 1e-5, biased variance."""
     centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
     variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
     return centred * tf.math.rsqrt(variance + 1e-5) * p['g'] + p['b']
 
 
-def length(x):
+def length(x: tf.Tensor) -> int | tf.Tensor:
     """Of axis 1: an int where the trace knows it, which saves a token some hundred operations."""
     return tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
 
 
-def linear(x, p):
+def linear(x: tf.Tensor, p: Params) -> tf.Tensor:
     """Affine map [batch, n, inputs] -> [batch, n, outputs]; w is stored as [1, inputs, outputs]."""
     inputs, outputs = p['w'].shape[1:]
     flat = tf.reshape(x, [-1, inputs])  # one matrix product for the batch, not one a row
@@ -72,30 +79,30 @@ def linear(x, p):
     return tf.reshape(product, [-1, length(x), outputs]) + p['b']
 
 
-def split_heads(x, n_head):
+def split_heads(x: tf.Tensor, n_head: int) -> tf.Tensor:
     """[batch, n, features] -> [batch, heads, n, features / heads]"""
     return tf.transpose(tf.reshape(x, [-1, length(x), n_head, x.shape[-1] // n_head]), [0, 2, 1, 3])
 
 
-def merge_heads(x):
+def merge_heads(x: tf.Tensor) -> tf.Tensor:
     """[batch, heads, n, features / heads] -> [batch, n, features]"""
     x = tf.transpose(x, [0, 2, 1, 3])
     return tf.reshape(x, [-1, length(x), x.shape[2] * x.shape[3]])
 
 
-def small_products(x, y, transpose_b=False):
+def small_products(x: tf.Tensor, y: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
     """tf.matmul of stacks of small matrices, by the operation that oneDNN does not replace: its own
     takes 40 microseconds longer a call, which is much for a token and nothing for a batch of text."""
     return tf.raw_ops.BatchMatMulV3(x=x, y=y, Tout=tf.float32, adj_y=transpose_b)
 
 
-def small_softmax(x):
+def small_softmax(x: tf.Tensor) -> tf.Tensor:
     """tf.nn.softmax for few numbers: by hand, for the same reason."""
     e = tf.exp(x - tf.reduce_max(x, axis=-1, keepdims=True))
     return e / tf.reduce_sum(e, axis=-1, keepdims=True)
 
 
-def new_cache(hparams, batch, capacity):
+def new_cache(hparams: HParams, batch: int, capacity: int) -> Cache:
     """An empty key/value cache with room for [batch, capacity]: one {'k': tensor, 'v': tensor} a layer.
 
     Each tensor is float32 [batch * heads * capacity, features / heads]: the positions of one head
@@ -107,11 +114,13 @@ def new_cache(hparams, batch, capacity):
     return [{'k': tf.zeros(shape), 'v': tf.zeros(shape)} for _ in range(hparams.n_layer)]
 
 
-def cache_capacity(hparams, cache, batch):
+def cache_capacity(hparams: HParams, cache: Cache, batch: int | tf.Tensor) -> tf.Tensor:
     return tf.shape(cache[0]['k'])[0] // (batch * hparams.n_head)
 
 
-def resized_cache(hparams, cache, capacity, rows, new_capacity):
+def resized_cache(
+    hparams: HParams, cache: Cache, capacity: int, rows: Sequence[int] | np.ndarray, new_capacity: int
+) -> Cache:
     """A cache of [len(rows), new_capacity] that holds what those rows of one of any batch and of capacity hold.
 
     rows: int32 [new batch], each a row of the old cache; one may come several times. What lies beyond
@@ -119,7 +128,7 @@ def resized_cache(hparams, cache, capacity, rows, new_capacity):
     """
     features = hparams.n_embd // hparams.n_head
 
-    def resized(x):
+    def resized(x: tf.Tensor) -> tf.Tensor:
         kept = tf.gather(tf.reshape(x, [-1, hparams.n_head, capacity, features])[:, :, :new_capacity], rows)
         kept = tf.pad(kept, [[0, 0], [0, 0], [0, max(new_capacity - capacity, 0)], [0, 0]])
         return tf.reshape(kept, [-1, features])
@@ -127,7 +136,9 @@ def resized_cache(hparams, cache, capacity, rows, new_capacity):
     return [{kind: resized(x) for kind, x in layer.items()} for layer in cache]
 
 
-def cache_places(hparams, positions, capacity, batch):
+def cache_places(
+    hparams: HParams, positions: tf.Tensor, capacity: tf.Tensor, batch: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Where new positions, int32 [batch or 1, n], go in every tensor of a cache: (rows, shape).
 
     rows: int32 [batch * heads * n], those that the positions take; shape: of the whole tensor as
@@ -139,7 +150,7 @@ def cache_places(hparams, positions, capacity, batch):
     return tf.reshape(rows, [-1]), shape
 
 
-def write_cache(cached, x, places):
+def write_cache(cached: tf.Tensor, x: tf.Tensor, places: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
     """Overwrite rows of a cache's tensor in place with x, [batch, heads, n, features]; returns all of it.
 
     A tf.Variable's own sliced assignment would make every later read of it copy the whole cache.
@@ -149,28 +160,34 @@ def write_cache(cached, x, places):
     return tf.reshape(tf.raw_ops.InplaceUpdate(x=cached, i=rows, v=values), shape)
 
 
-def attention_mask(positions, m):
+def attention_mask(positions: tf.Tensor, m: int | tf.Tensor) -> tf.Tensor:
     """[batch or 1, 1, n, m]: 0 where the query at one of positions, int32 [batch or 1, n], may see the key at
     column, -1e10 elsewhere."""
     return tf.where(tf.range(m) <= positions[:, tf.newaxis, :, tf.newaxis], 0.0, -1e10)
 
 
-def attention(x, p, n_head, mask, cache, places):
+def attention(
+    x: tf.Tensor, p: Params, n_head: int, mask: tf.Tensor, cache: dict[str, tf.Tensor] | None,
+    places: tuple[tf.Tensor, tf.Tensor] | None,
+) -> tf.Tensor:  # fmt: skip
     q, k, v = (split_heads(part, n_head) for part in tf.split(linear(x, p['c_attn']), 3, axis=-1))
     matmul, softmax = tf.matmul, tf.nn.softmax
-    if cache is not None:
+    if cache is not None and places is not None:
         k, v = write_cache(cache['k'], k, places), write_cache(cache['v'], v, places)
         matmul, softmax = small_products, small_softmax
     scores = matmul(q / math.sqrt(q.shape[-1]), k, transpose_b=True)  # -> [batch, heads, n, m]
     return linear(merge_heads(matmul(softmax(scores + mask), v)), p['c_proj'])
 
 
-def mlp(x, p):
+def mlp(x: tf.Tensor, p: Params) -> tf.Tensor:
     # The tanh form of gelu (Hendrycks & Gimpel 2016, section 2).
     return linear(tf.nn.gelu(linear(x, p['c_fc']), approximate=True), p['c_proj'])
 
 
-def forward(hparams, params, tokens, cache=None, position=0, starts=None):
+def forward(
+    hparams: HParams, params: Params, tokens: tf.Tensor, cache: Cache | None = None, position: int | tf.Tensor = 0,
+    starts: tf.Tensor | None = None,
+) -> tf.Tensor:  # fmt: skip
     """Final features float32 [batch, n, n_embd] of tokens int32 [batch, n].
 
     With a cache, the tokens stand at `position` and after, an int32 scalar or [batch]; earlier
@@ -197,14 +214,14 @@ def forward(hparams, params, tokens, cache=None, position=0, starts=None):
     return norm(x, p['ln_f'])
 
 
-def logits(params, features):
+def logits(params: Params, features: tf.Tensor) -> tf.Tensor:
     """Logits float32 [..., n_vocab] of final features [..., n_embd]."""
     wte = params['model']['wte']
     flat = tf.matmul(tf.reshape(features, [-1, wte.shape[1]]), wte, transpose_b=True)
     return tf.reshape(flat, tf.concat([tf.shape(features)[:-1], [wte.shape[0]]], axis=0))
 
 
-def loss(hparams, params, tokens):
+def loss(hparams: HParams, params: Params, tokens: tf.Tensor) -> tf.Tensor:
     """Mean next-token loss in nats, a scalar, of tokens int32 [batch, n]; n is at least 2."""
     predicted = logits(params, forward(hparams, params, tokens[:, :-1]))
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tokens[:, 1:], logits=predicted))

@@ -5,11 +5,14 @@ Tokens are drawn as an exponential race (see noise.py).
 
 import math
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from gpt2 import model
-from gpt2.engine import Engine, Rows, check_prompt, check_window, distinct_prompts
+from gpt2.engine import Engine, Rows, Sampling, check_prompt, check_window, distinct_prompts
+from gpt2.hparams import HParams
 from gpt2.system.tensorflow import interrupts_held_back, tf
 
 CAPACITY_STEP = 128  # positions by which the key/value cache grows
@@ -17,21 +20,21 @@ LOGIT_ROWS = 128  # positions whose logits exist at once: 26 MB with the release
 NUCLEUS_HEAD = 1024  # likeliest tokens in which a nucleus is looked for first
 
 
-def top_k_logits(logits, k):
+def top_k_logits(logits: tf.Tensor, k: int | tf.Tensor) -> tf.Tensor:
     """Keep the k largest logits of each row, and ties with the k-th; the others become -inf.
 
     logits: float32 [batch, n_vocab]. k: int or scalar int32 tensor; 0 keeps all.
     """
     k = tf.convert_to_tensor(k)
 
-    def keep():
+    def keep() -> tf.Tensor:
         smallest = tf.nn.top_k(logits, tf.minimum(k, tf.shape(logits)[-1])).values[:, -1:]
         return tf.where(logits < smallest, -math.inf, logits)
 
     return tf.cond(k > 0, keep, lambda: logits)
 
 
-def top_p_logits(logits, p):
+def top_p_logits(logits: tf.Tensor, p: float | tf.Tensor) -> tf.Tensor:
     """Keep the nucleus of each row as the release does; the others become -inf.
 
     logits: float32 [batch, n_vocab]. p: scalar in (0, 1]; 1 keeps all. With the probabilities in
@@ -40,10 +43,10 @@ def top_p_logits(logits, p):
     """
     p = tf.convert_to_tensor(p, tf.float32)
 
-    def running_sum(descending):
+    def running_sum(descending: tf.Tensor) -> tf.Tensor:
         return tf.cumsum(tf.exp(descending - tf.reduce_logsumexp(logits, axis=-1, keepdims=True)), axis=-1)
 
-    def keep():
+    def keep() -> tf.Tensor:
         # Sorting the whole vocabulary takes a fifth of the time of a token; most nuclei are small.
         head = tf.nn.top_k(logits, tf.minimum(NUCLEUS_HEAD, tf.shape(logits)[-1])).values
         enough = tf.reduce_all(running_sum(head)[:, -1] > p)
@@ -55,7 +58,10 @@ def top_p_logits(logits, p):
     return tf.cond(p < 1, keep, lambda: logits)
 
 
-def draw(logits, noise, temperature, top_k, top_p):
+def draw(
+    logits: tf.Tensor, noise: tf.Tensor, temperature: float | tf.Tensor, top_k: int | tf.Tensor,
+    top_p: float | tf.Tensor,
+) -> tf.Tensor:  # fmt: skip
     """Draw one token a row: temperature, then top_k, then top_p, then the race.
 
     logits: float32 [batch, n_vocab] or [1, n_vocab]. noise: exponential variates, float32
@@ -72,19 +78,25 @@ class Generator(Engine):
     neither is traced again for another batch, length, cache capacity or sampling setting. The
     parameters are used as they are now."""
 
-    def __init__(self, hparams, params):
+    def __init__(self, hparams: HParams, params: model.Params) -> None:
         super().__init__(hparams)
         # The values themselves, not copies: a step need not read 148 variables first.
         with interrupts_held_back():
             values = {name: variable.read_value() for name, variable in model.flatten(params).items()}
         params = model.nest(values)
 
-        def prompt_step(tokens, last, rows, noise, temperature, top_k, top_p, cache):
+        def prompt_step(
+            tokens: tf.Tensor, last: tf.Tensor, rows: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor,
+            top_k: tf.Tensor, top_p: tf.Tensor, cache: model.Cache,
+        ) -> tf.Tensor:  # fmt: skip
             features = tf.gather(model.forward(hparams, params, tokens, cache), last, batch_dims=1)
             logits = tf.gather(model.logits(params, features), rows)
             return draw(logits, noise, temperature, top_k, top_p)
 
-        def token_step(tokens, positions, noise, temperature, top_k, top_p, cache):
+        def token_step(
+            tokens: tf.Tensor, positions: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor,
+            top_p: tf.Tensor, cache: model.Cache,
+        ) -> tf.Tensor:  # fmt: skip
             features = model.forward(hparams, params, tokens, cache, positions)
             return draw(model.logits(params, features[:, 0]), noise, temperature, top_k, top_p)
 
@@ -98,10 +110,10 @@ class Generator(Engine):
         self.features = tf.function(lambda tokens: model.forward(hparams, params, tokens), input_signature=[prompt])
         self.logits = lambda features: model.logits(params, features)
 
-    def open_rows(self, prompts, streams, sampling):
+    def open_rows(self, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling) -> Rows:
         return TensorFlowRows(self, prompts, streams, sampling)
 
-    def map_logits(self, function, ids, first=0):
+    def map_logits(self, function: Callable[[np.ndarray], Any], ids: Sequence[int], first: int = 0) -> list[Any]:
         self.check_usable()
         check_prompt(self.hparams, ids)
         with interrupts_held_back():
@@ -109,11 +121,11 @@ class Generator(Engine):
             parts = [features[start : start + LOGIT_ROWS] for start in range(0, len(features), LOGIT_ROWS)]
             return [function(self.logits(part).numpy()) for part in parts]
 
-    def capacity(self, positions):
+    def capacity(self, positions: int) -> int:
         """The cache capacity to hold so many positions: a multiple of a step, at most n_ctx."""
         return min(-(-positions // CAPACITY_STEP) * CAPACITY_STEP, self.hparams.n_ctx)
 
-    def close(self):
+    def close(self) -> None:
         super().close()
         del self.prompt_step, self.token_step, self.features, self.logits
 
@@ -121,7 +133,9 @@ class Generator(Engine):
 class TensorFlowRows(Rows):
     """Rows with a key/value cache of their own."""
 
-    def __init__(self, generator, prompts, streams, sampling):
+    def __init__(
+        self, generator: Generator, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling
+    ) -> None:
         self.generator, self.hparams = generator, generator.hparams
         self.prompts, self.streams, self.greedy = prompts, streams, sampling.greedy
         types = tf.float32, tf.int32, tf.float32
@@ -129,16 +143,18 @@ class TensorFlowRows(Rows):
             self.settings = [tf.constant(*pair) for pair in zip(sampling.bounded(self.hparams.n_vocab), types)]
         self.positions = np.array([len(prompt) for prompt in prompts], np.int32)  # that each row has taken
         self.tokens = np.empty([0], np.int32)  # drawn last
-        self.cache, self.capacity = None, 0
-        self.cached = None  # which of the cache's rows are these, unless each is its own
+        self.cache: Any = None  # a model.Cache, once the prompts are processed
+        self.capacity = 0
+        # Which of the cache's rows are these, unless each is its own.
+        self.cached: Sequence[int] | np.ndarray | None = None
 
-    def step(self):
+    def step(self) -> np.ndarray:
         self.generator.check_usable()
         with interrupts_held_back():
             self.tokens = (self.process_prompts() if self.cache is None else self.process_tokens()).numpy()
         return self.tokens
 
-    def process_prompts(self):
+    def process_prompts(self) -> tf.Tensor:
         prompts, rows = distinct_prompts(self.prompts)
         last = np.array([len(prompt) - 1 for prompt in prompts], np.int32)
         tokens = np.zeros([len(prompts), max(last) + 1], np.int32)  # what follows a prompt no position of it sees
@@ -151,7 +167,7 @@ class TensorFlowRows(Rows):
             tokens, last, np.array(rows, np.int32), self.noise(), *self.settings, self.cache
         )
 
-    def process_tokens(self):
+    def process_tokens(self) -> tf.Tensor:
         longest = int(self.positions.max())
         check_window(self.hparams, longest + 1, 1)
         if self.cached is not None or longest == self.capacity:
@@ -164,25 +180,29 @@ class TensorFlowRows(Rows):
         self.positions = self.positions + 1
         return drawn
 
-    def noise(self):
+    def noise(self) -> np.ndarray:
         """float32 [rows, n_vocab]"""
         shape = [len(self.streams), self.hparams.n_vocab]
         if self.greedy:  # no race: the largest logit wins
             return np.ones(shape, np.float32)
         return np.stack([stream.standard_exponential(shape[1]) for stream in self.streams]).astype(np.float32)
 
-    def keep(self, rows):
-        rows = np.array(rows, int)
+    def keep(self, rows: Sequence[int]) -> None:
+        kept = np.array(rows, int)
         if self.cache is not None:
             cached = np.arange(len(self.positions)) if self.cached is None else self.cached
-            self.cached, self.tokens = np.array(cached)[rows], self.tokens[rows]
+            self.cached, self.tokens = np.array(cached)[kept], self.tokens[kept]
             self.cache = self.cache if len(rows) else None
-        self.positions = self.positions[rows]
-        self.prompts, self.streams = ([some[row] for row in rows] for some in (self.prompts, self.streams))
+        self.positions = self.positions[kept]
+        self.prompts = [self.prompts[row] for row in rows]
+        self.streams = [self.streams[row] for row in rows]
 
 
-def sample_sequence(*, hparams, params, length, start_token=None, batch_size=None, context=None,
-                    temperature=1, top_k=0, top_p=1, seed=None):
+def sample_sequence(
+    *, hparams: HParams, params: model.Params, length: int, start_token: int | None = None,
+    batch_size: int | None = None, context: Any = None, temperature: float = 1, top_k: int = 0, top_p: float = 1,
+    seed: int | None = None,
+) -> tf.Tensor:  # fmt: skip
     """Tokens int32 [batch, n + length]: the context, then length sampled tokens.
 
     Give either context, int [batch, n], or start_token and batch_size. Row k is sample k + 1 of

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -33,6 +33,8 @@ LONGEST_PAUSE = 300  # seconds that a server may ask for
 WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
 CHUNK = 1 << 14  # bytes; what has come of a chunk when the connection breaks is lost
 Answer = TypeVar('Answer')
+Check = Callable[[str], str | None]  # what is wrong with the file at a path, in words, or None
+Auth = Callable[[Any], Any]  # signs a request, as `requests` takes it
 NO_NETWORK = {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
 
 
@@ -48,14 +50,14 @@ class BrokenTransferError(Exception):
     """A request that failed in a way in which the next may not. out_of_reach: it met no server, and if it was
     the first, the next will not either. pause: seconds for which the server asks."""
 
-    def __init__(self, message, out_of_reach=False, pause=0):
+    def __init__(self, message: str, out_of_reach: bool = False, pause: float = 0) -> None:
         super().__init__(message)
         self.out_of_reach, self.pause = out_of_reach, pause
 
 
 def download(
     url: str, path: str, size: int | None = None, sha256: str | None = None,
-    check: Callable[[str], str | None] | None = None, auth: Callable[[Any], Any] | None = None,
+    check: Check | None = None, auth: Auth | None = None,
 ) -> bool:  # fmt: skip
     """Make path the file at url; returns False if it was there and whole, so that nothing was fetched.
 
@@ -63,10 +65,10 @@ def download(
     server gives, if any, is compared too. auth: signs a request, as `requests` takes it; what it adds goes
     to no other host that the server redirects to. Raises DownloadError; path is then as it was before.
     """
-    def find_problem(path):
+    def find_problem(path: str) -> str | None:
         return problem(path, size, sha256, check)
 
-    def waiting():
+    def waiting() -> None:
         note(f'another process is fetching {os.path.basename(path)}; waiting for it')
 
     try:
@@ -82,7 +84,7 @@ def download(
         raise DownloadError(f'{path} cannot be written ({error.strerror or error}); {remedy}') from None
 
 
-def fetch_whole(url, path, size, find_problem, auth):
+def fetch_whole(url: str, path: str, size: int | None, find_problem: Check, auth: Auth | None) -> None:
     part_path = path + PART_SUFFIX
     try:
         with open(part_path, 'ab') as part:
@@ -95,18 +97,18 @@ def fetch_whole(url, path, size, find_problem, auth):
                 os.remove(part_path)
 
 
-def kept_bytes(part_path):
+def kept_bytes(part_path: str) -> int:
     return os.path.getsize(part_path) if os.path.exists(part_path) else 0
 
 
-def next_step(part_path, remedy):
+def next_step(part_path: str, remedy: str) -> str:
     """What the user can do: go on if anything has come, or else the remedy."""
     if kept_bytes(part_path):
         return 'what has come is kept: run the same command again to go on'
     return remedy
 
 
-def is_whole(path, find_problem):
+def is_whole(path: str, find_problem: Check) -> bool:
     if not os.path.exists(path):
         return False
     if wrong := find_problem(path):
@@ -114,17 +116,19 @@ def is_whole(path, find_problem):
     return not wrong
 
 
-def problem(path, size=None, sha256=None, check=None):
+def problem(
+    path: str, size: int | None = None, sha256: str | None = None, check: Check | None = None
+) -> str | None:
     """What is wrong with a file, in words, or None. check: does the same for the file's path."""
-    found = os.path.getsize(path)
-    if size is not None and found != size:
-        return f'is {found} bytes long, expected {size}'
+    length = os.path.getsize(path)
+    if size is not None and length != size:
+        return f'is {length} bytes long, expected {size}'
     if sha256 and (found := digest(path, 'sha256').hex()) != sha256:
         return f'has SHA-256 {found}, expected {sha256}'
     return check and check(path)
 
 
-def digest(path, algorithm):
+def digest(path: str, algorithm: str) -> bytes:
     """The hash of a file, bytes."""
     result, size = hashlib.new(algorithm), os.path.getsize(path)
     with open(path, 'rb') as file, progress('verifying', size, leave=False, delay=1) as bar:
@@ -134,21 +138,23 @@ def digest(path, algorithm):
     return result.digest()
 
 
-def progress(what, total, **settings):
+def progress(what: str, total: int | None, **settings: Any) -> tqdm:
     return tqdm(desc=what, total=total, unit='B', unit_scale=True, disable=None, **settings)
 
 
-def note(text):
+def note(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
-def start_over(part, why):
+def start_over(part: IO[bytes], why: str) -> None:
     note(f'{os.path.basename(part.name)}: {why}; starting over')
     part.truncate(0)
     part.seek(0)
 
 
-def fetch_and_check(url, part, size, find_problem, auth):
+def fetch_and_check(
+    url: str, part: IO[bytes], size: int | None, find_problem: Check, auth: Auth | None
+) -> None:
     """Fetch into part. A part that an earlier call left may not fit the rest: then once more, from the start."""
     resumed = part.tell() > 0
     while wrong := wrong_md5(part.name, fetch(url, part, size, auth)) or find_problem(part.name):
@@ -159,13 +165,13 @@ def fetch_and_check(url, part, size, find_problem, auth):
         resumed = False
 
 
-def wrong_md5(path, expected):
+def wrong_md5(path: str, expected: str | None) -> str | None:
     if expected and (found := base64.b64encode(digest(path, 'md5')).decode()) != expected:
         return f'has MD5 {found}, the server says {expected}'
     return None
 
 
-def fetch(url, part, size, auth):
+def fetch(url: str, part: IO[bytes], size: int | None, auth: Auth | None) -> str | None:
     """Append to part until it is whole, in as many requests as that takes; returns the server's MD5 or None."""
     return persist(url, lambda: receive(url, part, size, auth), part)
 
@@ -194,14 +200,14 @@ def persist(url: str, request: Callable[[], Answer], part: Any = None) -> Answer
             time.sleep(pause)
 
 
-def size_of(part):
+def size_of(part: IO[bytes] | None) -> int:
     if part is None:
         return 0
     part.flush()
     return part.tell()
 
 
-def step_after(part, remedy):
+def step_after(part: IO[bytes] | None, remedy: str) -> str:
     return next_step(part.name, remedy) if part else remedy
 
 
@@ -228,7 +234,7 @@ def status_line(response: Any) -> str:
     return f'the server answers {response.status_code} {response.reason}'
 
 
-def asked_pause(response):
+def asked_pause(response: Any) -> float:
     """Seconds that the header Retry-After asks for, given as such or as a date; 0 if it does not."""
     value = response.headers.get('Retry-After', '')
     try:
@@ -239,7 +245,7 @@ def asked_pause(response):
         return 0
 
 
-def receive(url, part, size, auth):
+def receive(url: str, part: IO[bytes], size: int | None, auth: Auth | None) -> str | None:
     """One request for what part lacks; returns the server's MD5 of the whole file or None."""
     offset = part.tell()
     headers = {'Accept-Encoding': 'identity'}  # lengths and offsets are those of the file itself
@@ -257,7 +263,7 @@ def receive(url, part, size, auth):
         return response.headers.get('Content-MD5' if whole else 'x-ms-blob-content-md5')
 
 
-def refuse_other_answers(response, url):
+def refuse_other_answers(response: Any, url: str) -> None:
     """Let pass a file, the rest of one, and word that no rest is there; raise for all else."""
     status = response.status_code
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -268,14 +274,14 @@ def refuse_other_answers(response, url):
         raise DownloadError(f'{url} is a web page, not a file; is a proxy or a login page in between?')
 
 
-def total_bytes(response):
+def total_bytes(response: Any) -> int | None:
     """Length of the whole file, or None where the server does not say."""
     header = 'Content-Length' if response.status_code == HTTPStatus.OK else 'Content-Range'
     found = re.search(r'\d+$', response.headers.get(header, ''))
     return int(found.group()) if found else None
 
 
-def restart_unless_continued(response, part):
+def restart_unless_continued(response: Any, part: IO[bytes]) -> None:
     """Empty part unless response starts where it ends. Raises BrokenTransferError if it has no start either."""
     offset = part.tell()
     if response.status_code == HTTPStatus.PARTIAL_CONTENT:
@@ -289,7 +295,7 @@ def restart_unless_continued(response, part):
     raise BrokenTransferError('the file has changed')
 
 
-def append(response, url, part, total):
+def append(response: Any, url: str, part: IO[bytes], total: int | None) -> None:
     missing, free = (total or 0) - part.tell(), shutil.disk_usage(os.path.dirname(part.name) or '.').free
     if missing > free:
         step = next_step(part.name, 'free space, or choose another folder')
@@ -303,7 +309,7 @@ def append(response, url, part, total):
         raise BrokenTransferError(f'the connection ended after {part.tell()} of {total} bytes')
 
 
-def out_of_reach(error):
+def out_of_reach(error: BaseException) -> bool:
     """Whether a request came to no server for a reason that does not pass by itself within seconds: a name that
     is not known, nobody who listens, no network, a proxy that will not, a stranger's certificate."""
     return any(
@@ -313,15 +319,15 @@ def out_of_reach(error):
     )
 
 
-def refused_by_proxy(error):
+def refused_by_proxy(error: OSError) -> bool:
     status = re.match(r'Tunnel connection failed: (\d+)', str(error))
     return status is not None and int(status.group(1)) not in WORTH_ANOTHER_TRY
 
 
-def causes(error):
+def causes(error: BaseException) -> list[BaseException]:
     """An exception and those it was made from: requests and urllib3 wrap what the system says several times."""
-    found = []
-    left = [error]
+    found: list[BaseException] = []
+    left: list[Any] = [error]
     while left:
         error = left.pop()
         if isinstance(error, BaseException) and error not in found:
@@ -330,7 +336,7 @@ def causes(error):
     return found
 
 
-def reason(error):
+def reason(error: Any) -> str:
     """What went wrong, without the names of the library's classes and objects around it."""
     cause = error.args[0] if error.args else error
     cause = getattr(cause, 'reason', cause)

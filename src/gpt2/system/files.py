@@ -21,7 +21,7 @@ def make_folder(path: str, remedy: str) -> None:
         raise WriteError(f'{path} cannot be made ({error.strerror}); {remedy}') from None
 
 
-def check_space(folder, size, remedy):
+def check_space(folder: str, size: int, remedy: str) -> None:
     """Raise WriteError, which names the remedy, where the disk that folder lies on has no room for so many bytes."""
     free = shutil.disk_usage(folder).free
     if size > free:

@@ -5,10 +5,11 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def standard_error_held_back():
+def standard_error_held_back() -> Iterator[None]:
     """Context whose standard error is lost, or let out should it end in an error.
 
     What TensorFlow and LiteRT print while they are loaded ignores every setting.
@@ -32,7 +33,7 @@ def standard_error_held_back():
 
 
 @contextlib.contextmanager
-def interrupts_held_back():
+def interrupts_held_back() -> Iterator[None]:
     """Context at whose end Ctrl-C takes effect, should it come in between.
 
     TensorFlow does not survive an exception in its midst: about one in fifty ends in a crash, or in
