@@ -62,7 +62,7 @@ def read(path: str) -> Source:
     encoder = read_encoder(folder) if os.path.exists(os.path.join(folder, 'encoder.json')) else None
     check_size(folder, encoder, hparams)
 
-    def read_variable(name):
+    def read_variable(name: str) -> np.ndarray:
         return read_value(prefix, name, entries[name], shards)
 
     return Source(path, 'release', hparams, encoder, read_variable, index_digest(prefix))

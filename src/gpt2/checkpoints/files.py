@@ -78,7 +78,7 @@ def read_state_file(state: str) -> list[str]:
 def unescaped(text: bytes) -> bytes:
     """A text without the escapes of C."""
 
-    def byte(match):
+    def byte(match: re.Match[bytes]) -> bytes:
         octal, hexadecimal, character = match.groups()
         if character:
             return ESCAPED.get(character, character)
@@ -131,7 +131,7 @@ def index_digest(prefix: str) -> str:
         raise CheckpointError(f'{prefix}.index cannot be read ({error.strerror}); download the model again') from None
 
 
-def write_state_file(state, prefix_name):
+def write_state_file(state: str, prefix_name: str) -> None:
     with whole_file(state) as file:
         for field in ('model_checkpoint_path', 'all_model_checkpoint_paths'):
             file.write(f'{field}: "{prefix_name}"\n')

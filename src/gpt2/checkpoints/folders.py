@@ -65,7 +65,7 @@ def canonical_name(model_name: str, flag: str = '--model_name') -> str:
     return name
 
 
-def todays_name(name):
+def todays_name(name: str) -> str:
     return next((ours for other, ours in OTHER_NAMES.items() if other.lower() == name.lower()), name)
 
 
@@ -120,7 +120,7 @@ def search(name: str, models_dir: str, look: Callable[[str], Found | None]) -> F
     return next(filter(None, map(look, places(name, models_dir))), None)
 
 
-def places(name, models_dir):
+def places(name: str, models_dir: str) -> list[str]:
     folders, here = models_folders(models_dir), expand(name)
     if not name:
         return []
@@ -131,12 +131,12 @@ def places(name, models_dir):
     return [*(os.path.join(folder, todays_name(name)) for folder in [*folders, *bundled]), here]
 
 
-def is_path(name):
+def is_path(name: str) -> bool:
     """Whether a name can only be a path."""
     return name in ('.', '..', '~') or any(separator in name for separator in (os.sep, os.altsep) if separator)
 
 
-def model_at(path):
+def model_at(path: str) -> ModelFiles | None:
     """The ModelFiles of a model's folder, of a checkpoint or of a file in another format; None if there is none."""
     if prefixes_in(path) or any(os.path.isfile(os.path.join(path, file)) for file in OTHER_FORMATS):
         return ModelFiles(os.path.basename(os.path.abspath(path)), path)
@@ -148,12 +148,12 @@ def model_at(path):
     return None
 
 
-def vocabulary_at(path):
+def vocabulary_at(path: str) -> str | None:
     files = (os.path.join(path, file) for file in ('encoder.json', 'vocab.bpe'))
     return path if all(map(os.path.isfile, files)) else None
 
 
-def not_found(kind, name, models_dir, flag):
+def not_found(kind: str, name: str, models_dir: str, flag: str) -> UsageError:
     """The UsageError for a model or a vocabulary that is not there."""
     remedies = []
     if is_path(name) or not name:

@@ -9,7 +9,8 @@ import math
 import os
 import re
 import struct
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from gpt2.checkpoints.dtypes import STORED_AS, narrowed, widened
 from gpt2.checkpoints.files import CheckpointError
 from gpt2.checkpoints.source import Source, files_identity, without_unowned_rows
 from gpt2.checkpoints.tokenizer import in_their_words, make_encoder
-from gpt2.encoder import END_OF_TEXT, VocabularyError
+from gpt2.encoder import END_OF_TEXT, Encoder, VocabularyError
 from gpt2.errors import Error
 from gpt2.hparams import HParams, HParamsError, variable_shapes
 
@@ -71,7 +72,7 @@ class Header:
     """What a file says before its tensors. What it claims is followed only as far as there are bytes:
     beyond them struct.error or ValueError is raised."""
 
-    def __init__(self, data: bytes):
+    def __init__(self, data: bytes) -> None:
         self.data, self.place = data, len(MAGIC)
         if not data.startswith(MAGIC) or self.number('I') not in VERSIONS:
             raise ValueError('neither version 2 nor 3')
@@ -145,7 +146,7 @@ def read(path: str) -> Source:
     encoder = read_encoder(path, header)
     hparams, notices = without_unowned_rows(path, rows, encoder)
 
-    def read_variable(name):
+    def read_variable(name: str) -> np.ndarray:
         value = read_tensor(path, header, name)
         return value[: hparams.n_vocab] if name == 'model/wte' else value
 
@@ -154,7 +155,7 @@ def read(path: str) -> Source:
     )
 
 
-def read_hparams(path, header):
+def read_hparams(path: str, header: Header) -> HParams:
     """HParams of a header. Raises CheckpointError for a key of another architecture, or that is not honoured."""
     keys, prefix = header.keys, f'{ARCHITECTURE}.'
     if keys.get('general.architecture') != ARCHITECTURE:
@@ -164,8 +165,9 @@ def read_hparams(path, header):
     n_vocab = table.shape[0] if table and table.shape else 0
     fields = {'n_ctx': 'context_length', 'n_embd': 'embedding_length', 'n_layer': 'block_count'}
     names = fields | {'n_head': 'attention.head_count'}
+    values: dict[str, Any] = {field: keys.get(prefix + name) for field, name in names.items()}
     try:
-        hparams = HParams(n_vocab=n_vocab, **{field: keys.get(prefix + name) for field, name in names.items()})
+        hparams = HParams(n_vocab=n_vocab, **values)
     except HParamsError as error:
         raise CheckpointError(f'{path}: {error}') from None
     honoured = {prefix + name: value for name, value in implied_keys(hparams).items()}
@@ -177,7 +179,7 @@ def read_hparams(path, header):
     return hparams
 
 
-def implied_keys(hparams):
+def implied_keys(hparams: HParams) -> dict[str, Any]:
     """Keys whose values GPT-2's arithmetic leaves no choice in."""
     heads, features = hparams.n_head, hparams.n_embd // hparams.n_head
     return {
@@ -191,12 +193,12 @@ def implied_keys(hparams):
     }
 
 
-def file_shape(shape):
+def file_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of a variable as the file has it: a matrix [outputs, inputs]."""
     return tuple(reversed(shape[1:])) if len(shape) == 3 else tuple(shape)
 
 
-def check_tensors(path, header, hparams, size):
+def check_tensors(path: str, header: Header, hparams: HParams, size: int) -> None:
     """Raise CheckpointError unless the tensors are just a GPT-2's, float, and within size bytes."""
     tensors = header.tensors
     if hparams.n_layer > len(tensors):  # before a shape of 10**18 layers is written out
@@ -213,7 +215,7 @@ def check_tensors(path, header, hparams, size):
         check_tensor(path, name, tensors[name], shape, size - header.end)
 
 
-def check_tensor(path, name, tensor, shape, size):
+def check_tensor(path: str, name: str, tensor: Tensor, shape: tuple[int, ...], size: int) -> None:
     if tensor.type not in FLOATS:
         found = QUANTISED.get(tensor.type, f'of type {tensor.type}')
         raise CheckpointError(f'{path}: {name} is {found}, expected F32, F16 or BF16; take an unquantised file')
@@ -224,11 +226,11 @@ def check_tensor(path, name, tensor, shape, size):
         raise CheckpointError(f'{path} is cut short: {name} ends {end - size} bytes behind it; get the file again')
 
 
-def tensor_bytes(tensor):
+def tensor_bytes(tensor: Tensor) -> int:
     return math.prod(tensor.shape) * np.dtype(STORED_AS[FLOATS[tensor.type]]).itemsize
 
 
-def stored_values(path, header, name):
+def stored_values(path: str, header: Header, name: str) -> np.ndarray:
     """A tensor as the file has it."""
     tensor = header.tensors[name]
     try:
@@ -238,20 +240,20 @@ def stored_values(path, header, name):
         raise CheckpointError(f'{path} has changed while it was read; run again') from None
 
 
-def read_tensor(path, header, name):
+def read_tensor(path: str, header: Header, name: str) -> np.ndarray:
     """A variable of the release, float32."""
     theirs = tensor_name(name)
     value = widened(stored_values(path, header, theirs), FLOATS[header.tensors[theirs].type])
     return value.T[np.newaxis] if name.endswith('/w') else value
 
 
-def dtype_of(header):
+def dtype_of(header: Header) -> str:
     """The widest dtype among the matrices; norms, biases and positions are float32 in most files."""
     matrices = [name for name in header.tensors if re.search('(qkv|output|up|down|token_embd).weight$', name)]
     return FLOATS[min(header.tensors[name].type for name in matrices)]
 
 
-def read_encoder(path, header):
+def read_encoder(path: str, header: Header) -> Encoder | None:
     """The Encoder of a header's tokenizer, None if it has none. Tokens that are marked as unused are none."""
     prefix = 'tokenizer.ggml.'
     keys = {name.removeprefix(prefix): value for name, value in header.keys.items() if name.startswith(prefix)}
@@ -298,11 +300,11 @@ def write(destination: str, source: Source, dtype: str = 'float32') -> None:
         pad(file)
 
 
-def pad(file):
+def pad(file: IO[bytes]) -> None:
     file.write(bytes(-file.tell() % ALIGNMENT))
 
 
-def write_header(path, source, dtype, types):
+def write_header(path: str, source: Source, dtype: str, types: Mapping[str, Any]) -> None:
     """Write everything before the tensors."""
     import gguf
 
@@ -310,9 +312,9 @@ def write_header(path, source, dtype, types):
     add_keys(writer, source, dtype)
     add_tokenizer(writer, source.vocabulary)
     for name, shape in source.shapes.items():
-        shape = file_shape(shape)
-        size = math.prod(gguf.quants.quant_shape_to_byte_shape(shape, types[name]))
-        writer.add_tensor_info(tensor_name(name), shape, np.dtype(np.float32), size, types[name])
+        theirs = file_shape(shape)
+        size = math.prod(gguf.quants.quant_shape_to_byte_shape(theirs, types[name]))
+        writer.add_tensor_info(tensor_name(name), theirs, np.dtype(np.float32), size, types[name])
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -321,7 +323,7 @@ def write_header(path, source, dtype, types):
         writer.close()
 
 
-def add_keys(writer, source, dtype):
+def add_keys(writer: Any, source: Source, dtype: str) -> None:
     import gguf
 
     kinds = {
@@ -342,7 +344,7 @@ def add_keys(writer, source, dtype):
     writer.add_file_type(kinds[dtype])
 
 
-def add_tokenizer(writer, encoder):
+def add_tokenizer(writer: Any, encoder: Encoder) -> None:
     tokens, kinds = token_list(encoder)
     writer.add_tokenizer_model(TOKENIZER)
     writer.add_tokenizer_pre(PRETOKENIZER)
@@ -353,7 +355,7 @@ def add_tokenizer(writer, encoder):
     writer.add_eos_token_id(encoder.end_of_text)
 
 
-def token_list(encoder):
+def token_list(encoder: Encoder) -> tuple[list[str], list[int]]:
     """(tokens, their kinds), by id."""
     tokens, kinds = [''] * len(encoder), [NORMAL] * len(encoder)
     for text, index in encoder.encoder.items():
@@ -363,7 +365,7 @@ def token_list(encoder):
     return tokens, kinds
 
 
-def stored_type(name, shape, dtype):
+def stored_type(name: str, shape: Sequence[int], dtype: str) -> Any:
     from gguf import GGMLQuantizationType as Type
 
     if dtype == 'float32' or len(shape) == 1 or name == 'model/wpe':
@@ -371,7 +373,7 @@ def stored_type(name, shape, dtype):
     return Type.Q8_0 if dtype == 'q8_0' and file_shape(shape)[-1] % 32 == 0 else Type.F16
 
 
-def stored(value, kind):
+def stored(value: np.ndarray, kind: Any) -> np.ndarray:
     """A variable as the file holds it: matrices [outputs, inputs]; q8_0 as bytes. Raises Error: see narrowed()."""
     from gguf.quants import quantize
 

@@ -113,8 +113,8 @@ def from_environment() -> Hub:
     return Hub(endpoint, signature(token) if token else None)
 
 
-def signature(token):
-    def sign(request):
+def signature(token: str) -> Callable[[Any], Any]:
+    def sign(request: Any) -> Any:
         request.headers['Authorization'] = f'Bearer {token}'
         return request
 
@@ -143,24 +143,24 @@ def download_from_hub(reference: Reference, folder: str, hub: Hub) -> bool:
     return any(fetched)
 
 
-def download_file(file, folder, record, hub):
+def download_file(file: File, folder: str, record: Record, hub: Hub) -> bool:
     url = f'{address(hub, record.repository, record.commit)}/{file.name}'
     check = functools.partial(git_problem, file.git_sha1) if file.git_sha1 else None
     return download(url, os.path.join(folder, file.name), file.size, file.sha256, check, hub.auth)
 
 
-def refuse_other_folder(folder):
+def refuse_other_folder(folder: str) -> None:
     if found := sorted(name for name in os.listdir(folder) if not name.startswith(RECORD)):
         raise DownloadError(f'{folder} holds {found[0]} and did not come from the hub; choose another --models_dir')
 
 
-def write_record(path, record):
+def write_record(path: str, record: Record) -> None:
     with whole_file(path) as file:
         json.dump(dataclasses.asdict(record), file, indent=2)
         file.write('\n')
 
 
-def read_record(path):
+def read_record(path: str) -> Record:
     """The Record of hub.json. Raises DownloadError if that is none, or names a file that is not of a model."""
     try:
         with open(path, encoding='utf-8') as file:
@@ -173,15 +173,15 @@ def read_record(path):
     raise DownloadError(f'{path} is damaged; remove its folder and run again')
 
 
-def wanted(name):
-    return name in (CONFIG, *WHOLE_WEIGHTS, *OPTIONAL) or SHARD.fullmatch(name)
+def wanted(name: str) -> bool:
+    return name in (CONFIG, *WHOLE_WEIGHTS, *OPTIONAL) or SHARD.fullmatch(name) is not None
 
 
-def address(hub, repository, commit):
+def address(hub: Hub, repository: str, commit: str) -> str:
     return f'{hub.endpoint}/{repository}/resolve/{commit}'
 
 
-def describe(reference, hub):
+def describe(reference: Reference, hub: Hub) -> Record:
     """The Record of a model as the hub has it now."""
     commit, names = list_files(reference, hub)
     base = address(hub, reference.repository, commit)
@@ -193,7 +193,7 @@ def describe(reference, hub):
     return Record(reference.repository, reference.revision, commit, described)
 
 
-def list_files(reference, hub):
+def list_files(reference: Reference, hub: Hub) -> tuple[str, set[str]]:
     """(commit, the names of the files at a revision)."""
     revision = urllib.parse.quote(reference.revision, safe='')
     url = f'{hub.endpoint}/api/models/{reference.repository}/revision/{revision}'
@@ -207,13 +207,13 @@ def list_files(reference, hub):
     raise DownloadError(f'{url} does not answer as the hub does; check HF_ENDPOINT')
 
 
-def vocabulary_files(reference, names):
+def vocabulary_files(reference: Reference, names: set[str]) -> list[str]:
     if WHOLE_VOCABULARY not in names and not names.issuperset(VOCABULARY):
         raise DownloadError(f'{reference.repository} has neither {" and ".join(VOCABULARY)} nor {WHOLE_VOCABULARY}')
     return [name for name in OPTIONAL if name in names]
 
 
-def weights_files(reference, hub, base, names):
+def weights_files(reference: Reference, hub: Hub, base: str, names: set[str]) -> list[str]:
     """The files of the weights, an index after its shards."""
     weights = next((name for name in WHOLE_WEIGHTS if name in names), None)
     if weights is None:
@@ -230,7 +230,7 @@ def weights_files(reference, hub, base, names):
     return [*shards, INDEX]
 
 
-def describe_file(name, url, reference, hub, commit):
+def describe_file(name: str, url: str, reference: Reference, hub: Hub, commit: str) -> File:
     headers = file_headers(url, reference, hub)
     sent = headers.get('x-repo-commit', commit)
     if sent != commit:
@@ -245,7 +245,7 @@ def describe_file(name, url, reference, hub, commit):
     )
 
 
-def file_headers(url, reference, hub):
+def file_headers(url: str, reference: Reference, hub: Hub) -> dict[str, str]:
     """Headers of a file, keys in lower case, with those of redirects within the hub.
 
     Another host is not asked: of a large file the hub itself says size and hash as it redirects.
@@ -264,12 +264,12 @@ def file_headers(url, reference, hub):
     raise DownloadError(f'{url} is redirected to without end; check HF_ENDPOINT')
 
 
-def origin(url):
+def origin(url: str) -> tuple[str, str]:
     parts = urllib.parse.urlsplit(url)
     return parts.scheme, parts.netloc
 
 
-def head(url, reference, hub):
+def head(url: str, reference: Reference, hub: Hub) -> tuple[dict[str, str], str | None]:
     """One request for (a file's headers, where it redirects to or None)."""
     plain = {'Accept-Encoding': 'identity'}  # lengths are those of the file itself
     with answer('HEAD', url, headers=plain, auth=hub.auth, allow_redirects=False) as response:
@@ -278,10 +278,10 @@ def head(url, reference, hub):
         return headers, headers.get('location') if response.is_redirect else None
 
 
-def read_json(url, reference, hub):
+def read_json(url: str, reference: Reference, hub: Hub) -> Any:
     """A JSON document of the hub, parsed."""
 
-    def get():
+    def get() -> bytearray:
         with answer('GET', url, auth=hub.auth) as response:
             refuse(response, reference, hub)
             body = bytearray()
@@ -297,7 +297,7 @@ def read_json(url, reference, hub):
         raise DownloadError(f'{url} is no JSON; check HF_ENDPOINT') from None
 
 
-def refuse(response, reference, hub):
+def refuse(response: Any, reference: Reference, hub: Hub) -> None:
     """Raise DownloadError for an answer that is neither a file nor a redirect, with what to do about it."""
     status, model = response.status_code, f'{reference.repository}@{reference.revision}'
     if status < HTTPStatus.BAD_REQUEST:
@@ -312,7 +312,7 @@ def refuse(response, reference, hub):
     raise DownloadError(f'{model}: {status_line(response)}; {remedies.get(status, "check HF_ENDPOINT")}')
 
 
-def git_problem(expected, path):
+def git_problem(expected: str, path: str) -> str | None:
     """What is wrong with a file that git knows by a hash, or None."""
     result = hashlib.sha1(b'blob %d\0' % os.path.getsize(path), usedforsecurity=False)
     with open(path, 'rb') as file:

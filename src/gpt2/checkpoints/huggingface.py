@@ -56,7 +56,7 @@ def read(path: str) -> Source:
     encoder, notices = tokenizer.read_vocabulary(path, hparams.n_vocab, end_ids(path, config))
     hparams, unowned = without_unowned_rows(path, hparams, encoder)
 
-    def read_variable(name):
+    def read_variable(name: str) -> np.ndarray:
         return as_released(name, tensors[their_name(name)].read(), hparams, config)
 
     dtypes = {tensors[their_name(name)].dtype for name in variable_shapes(hparams)}

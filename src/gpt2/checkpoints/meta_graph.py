@@ -1,12 +1,12 @@
 """The graph of a model as a .meta file, the seventh of the release's."""
 
 from gpt2 import model
-from gpt2.hparams import variable_shapes
+from gpt2.hparams import HParams, variable_shapes
 from gpt2.system.files import whole_file
 from gpt2.system.tensorflow import tf
 
 
-def write_meta_graph(path, hparams):
+def write_meta_graph(path: str, hparams: HParams) -> None:
     """Export the graph of the model, as the release does: tokens in, logits and loss out."""
     with tf.Graph().as_default():
         params = model.nest({

@@ -80,7 +80,7 @@ def reader(tensors: dict[str, Tensor], hparams: HParams) -> Callable[[str], np.n
     """The function that reads a variable under the release's name; a bias that is missing is 0."""
     shapes = variable_shapes(hparams)
 
-    def read_variable(name):
+    def read_variable(name: str) -> np.ndarray:
         stored = tensors.get(their_name(name))
         if stored is None:
             return np.zeros(shapes[name], np.float32)

@@ -24,7 +24,7 @@ from gpt2.system.files import WriteError
 from gpt2.system.tensorflow import tf
 
 
-def reason(error):
+def reason(error: Exception) -> str:
     """What a TensorFlow error says, without the names of the operations it wraps around it."""
     message = getattr(error, 'message', None) or str(error)
     return re.sub(r'^\{\{function_node [^}]*\}\} ?|\[Op:.*$', '', message.splitlines()[0]).strip()

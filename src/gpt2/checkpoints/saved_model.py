@@ -6,6 +6,8 @@ no more memory to write than its largest tensor and TensorFlow itself.
 """
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +24,9 @@ GRAPH = 'saved_model.pb'
 VARIABLES = os.path.join('variables', 'variables')
 EXTRA = 'assets.extra'  # where TensorFlow lets other files lie
 GREEDY_BELOW = np.finfo(np.float32).tiny  # temperatures that mean the likeliest token
+Tensors = dict[str, tf.Tensor]
+Pair = tuple[tf.Tensor, tf.Tensor]  # keys and values of a layer
+Past = list[Pair]
 
 
 def write(destination: str, source: Source, dtype: str = 'float32') -> None:
@@ -41,7 +46,7 @@ def write(destination: str, source: Source, dtype: str = 'float32') -> None:
         file.write(package(source.hparams).SerializeToString())
 
 
-def package(hparams: HParams):
+def package(hparams: HParams) -> Any:
     """The SavedModel protocol buffer of a model of this shape: graph, signatures, how variables are restored."""
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -62,7 +67,7 @@ def package(hparams: HParams):
     return saved_model_pb2.SavedModel(saved_model_schema_version=1, meta_graphs=[meta])
 
 
-def describe(described, tensors):
+def describe(described: Any, tensors: Tensors) -> None:
     """Fill one side of a signature, a map of TensorInfo, with tensors by name."""
     for name, tensor in tensors.items():
         info = described[name]
@@ -70,21 +75,21 @@ def describe(described, tensors):
         info.tensor_shape.CopyFrom(tensor.shape.as_proto())
 
 
-def placeholders(signature, **specs):
+def placeholders(signature: str, **specs: tuple[tf.DType, Sequence[int | None]]) -> Tensors:
     """A placeholder for each input of a signature, given as (dtype, shape)."""
     return {
         name: tf.compat.v1.placeholder(dtype, shape, f'{signature}/{name}') for name, (dtype, shape) in specs.items()
     }
 
 
-def logits_ends(hparams, params):
+def logits_ends(hparams: HParams, params: model.Params) -> tuple[Tensors, Tensors]:
     """(inputs, outputs): tokens int32 [batch, n] -> logits float32 [batch, n, n_vocab]."""
     inputs = placeholders('logits', tokens=(tf.int32, [None, None]))
     features = model.forward(hparams, params, inputs['tokens'])
     return inputs, {'logits': model.logits(params, features)}
 
 
-def generate_ends(hparams, params):
+def generate_ends(hparams: HParams, params: model.Params) -> tuple[Tensors, Tensors]:
     """(inputs, outputs): tokens int32 [batch, n] and scalars -> tokens int32 [batch, n + length]: see generate()."""
     inputs = placeholders(
         'generate',
@@ -98,7 +103,10 @@ def generate_ends(hparams, params):
     return inputs, {'tokens': generate(hparams, params, **inputs)}
 
 
-def generate(hparams, params, tokens, length, seed, temperature, top_k, top_p):
+def generate(
+    hparams: HParams, params: model.Params, tokens: tf.Tensor, length: tf.Tensor, seed: tf.Tensor,
+    temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor,
+) -> tf.Tensor:  # fmt: skip
     """The context, int32 [batch, n], and length drawn tokens after it, as sample_sequence returns them.
 
     Settings mean what they mean there. The noise is drawn here, from the seed, int64: that of a row
@@ -113,7 +121,7 @@ def generate(hparams, params, tokens, length, seed, temperature, top_k, top_p):
     greedy = temperature < GREEDY_BELOW
     settings = tf.where(greedy, 1.0, temperature), tf.where(greedy, 0, top_k), tf.where(greedy, 1.0, top_p)
 
-    def step(count, tokens, new, past):
+    def step(count: tf.Tensor, tokens: tf.Tensor, new: tf.Tensor, past: Past) -> tuple[Any, ...]:
         features, past = continued(hparams, params, new, past)
         logits = model.logits(params, features[:, -1])
         noise = tf.where(greedy, 1.0, exponential_noise(seed, count, tf.shape(logits)))
@@ -132,14 +140,14 @@ def generate(hparams, params, tokens, length, seed, temperature, top_k, top_p):
     return tokens
 
 
-def exponential_noise(seed, step, shape):
+def exponential_noise(seed: tf.Tensor, step: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """Exponential variates, float32; in float64 until the end, since float32 has too few numbers near 1."""
     seed = tf.stack([seed, tf.cast(step, tf.int64)])
     uniform = tf.random.stateless_uniform(shape, seed, dtype=tf.float64, alg='philox')
     return tf.cast(-tf.math.log(uniform), tf.float32)
 
 
-def continued(hparams, params, tokens, past):
+def continued(hparams: HParams, params: model.Params, tokens: tf.Tensor, past: Past) -> tuple[tf.Tensor, Past]:
     """(features [batch, n, n_embd] of tokens [batch, n] that come after the past, the past with them).
 
     past: keys and values of each layer, [batch, heads, m, features / heads]. What model.forward does with
@@ -160,7 +168,9 @@ def continued(hparams, params, tokens, past):
     return model.norm(x, p['ln_f']), now
 
 
-def attention(x, p, n_head, mask, past):
+def attention(
+    x: tf.Tensor, p: model.Params, n_head: int, mask: tf.Tensor, past: Pair
+) -> tuple[tf.Tensor, Pair]:
     q, k, v = (model.split_heads(part, n_head) for part in tf.split(model.linear(x, p['c_attn']), 3, axis=-1))
     k, v = (tf.concat(pair, axis=2) for pair in zip(past, (k, v)))
     scores = tf.matmul(q / q.shape[-1] ** 0.5, k, transpose_b=True)  # -> [batch, heads, n, m]

@@ -102,7 +102,7 @@ def write_table(entries: dict[bytes, bytes]) -> bytes:
     entries = dict(sorted(entries.items()))
     table = bytearray()
 
-    def append(block):
+    def append(block: bytes) -> bytes:
         handle = varint(len(table)) + varint(len(block))
         table.extend(block + TRAILER.pack(UNCOMPRESSED, masked_checksum(block + bytes([UNCOMPRESSED]))))
         return handle

@@ -92,7 +92,7 @@ def torch_file(path: str, part: Callable[[dict], dict] = lambda content: content
     # In files of before 2020 the tensors cannot be read where they lie.
     again = partial(load_torch, path) if zipfile.is_zipfile(path) else lambda: content
 
-    def read(name):
+    def read(name: str) -> np.ndarray:
         return part(again())[name].float().contiguous().numpy()
 
     tensors = part(content)

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from gpt2.completion import Completion
 from gpt2.encoder import Encoder, utf8
+from gpt2.engine import Engine
 from gpt2.errors import UsageError
 from gpt2.hparams import HParams
 from gpt2.scoring.text_stream import Measure, encode_stream
@@ -24,13 +25,13 @@ class LanguageModel:
 
     task = 'evaluation'
 
-    def __init__(self, hparams: HParams, params: dict, encoder: Encoder, stride: int, batch_size: int):
+    def __init__(self, hparams: HParams, params: dict, encoder: Encoder, stride: int, batch_size: int) -> None:
         self.hparams, self.params, self.encoder = hparams, params, encoder
         self.stride, self.batch_size = stride, batch_size
         self.start = [encoder.end_of_text]
 
     @functools.cached_property
-    def generator(self):
+    def generator(self) -> Engine:
         from gpt2 import sample
 
         return sample.Generator(self.hparams, self.params)

@@ -1,12 +1,14 @@
 """Log-probabilities and ranks of token ids, in rows as windows.py makes them. Knows nothing of text or tasks."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from gpt2 import model
 from gpt2.errors import Error
 from gpt2.hparams import HParams
+from gpt2.scoring.windows import Row
 from gpt2.system.tensorflow import interrupts_held_back, tf
 
 LOGIT_ROWS = 128  # positions whose logits exist at once: 26 MB with the released vocabulary
@@ -16,7 +18,7 @@ class OutOfMemory(Error):
     """A batch of windows needs more memory than there is."""
 
 
-def flat_targets(batch):
+def flat_targets(batch: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A batch of rows as arrays int32: tokens [batch, n], padded at the end, which no earlier
     position sees; and for each scored id the flat position [count] it is predicted at and itself [count]."""
     n = max(len(ids) for ids, _ in batch) - 1
@@ -31,8 +33,8 @@ def flat_targets(batch):
 
 
 def make_score(
-    hparams: HParams, params: dict, excluded: Sequence[int] = (), likeliest: int = 0
-) -> Callable[[Sequence[tuple[list[int], int]]], list[tuple[np.ndarray, ...]]]:
+    hparams: HParams, params: model.Params, excluded: Sequence[int] = (), likeliest: int = 0
+) -> Callable[[Sequence[Row]], list[tuple[np.ndarray, ...]]]:
     """A function that scores a batch of rows: a list of (log_probabilities, ranks, likelier), one a row.
 
     Each is an array [count], in the order of the ids: natural logarithms of the probabilities,
@@ -48,7 +50,7 @@ def make_score(
     if likeliest:
         outputs += [(tf.int32, [None, likeliest]), (tf.float32, [None, likeliest])]
 
-    def score_chunk(features, targets):
+    def score_chunk(features: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
         logits = model.logits(params, features)  # [chunk, n_vocab]
         target = tf.gather(logits, targets[:, tf.newaxis], batch_dims=1)
         normaliser = tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
@@ -61,13 +63,13 @@ def make_score(
         return *found, ids, highest - normaliser
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), integers, integers])
-    def score_flat(tokens, positions, targets):
+    def score_flat(tokens: tf.Tensor, positions: tf.Tensor, targets: tf.Tensor) -> list[tf.Tensor]:
         features = tf.reshape(model.forward(hparams, params, tokens), [-1, hparams.n_embd])
         features = tf.gather(features, positions)
         count = tf.shape(targets)[0]
         steps = (count + LOGIT_ROWS - 1) // LOGIT_ROWS
 
-        def body(step, *results):
+        def body(step: tf.Tensor, *results: tf.TensorArray) -> tuple[Any, ...]:
             part = slice(step * LOGIT_ROWS, (step + 1) * LOGIT_ROWS)
             found = score_chunk(features[part], targets[part])
             return (step + 1, *(array.write(step, value) for array, value in zip(results, found)))
@@ -79,7 +81,7 @@ def make_score(
         found = tf.while_loop(lambda step, *_: step < steps, body, (0, *results), parallel_iterations=1)
         return [array.concat() for array in found[1:]]
 
-    def score(batch):
+    def score(batch: Sequence[Row]) -> list[tuple[np.ndarray, ...]]:
         try:
             with interrupts_held_back():
                 found = [array.numpy() for array in score_flat(*flat_targets(batch))]

@@ -12,11 +12,11 @@ from gpt2.scoring.scores import ScoreFunction
 def make_score(engine: Engine, excluded: Sequence[int] = (), likeliest: int = 0) -> ScoreFunction:
     """A function that scores a batch of rows, as log_probabilities.make_score returns, by any engine."""
 
-    def score_row(ids, count):
+    def score_row(ids: list[int], count: int) -> tuple[np.ndarray, ...]:
         first = len(ids) - 1 - count
         targets = iter(ids[-count:])
 
-        def score_block(logits):
+        def score_block(logits: np.ndarray) -> tuple[np.ndarray, ...]:
             return score_logits(logits, np.array(list(itertools.islice(targets, len(logits)))), excluded, likeliest)
 
         return tuple(map(np.concatenate, zip(*engine.map_logits(score_block, ids[:-1], first))))

@@ -11,11 +11,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from gpt2.encoder import Encoder
 from gpt2.scoring.text_stream import Measure
-from gpt2.scoring.windows import batches, windows
+from gpt2.scoring.windows import Row, batches, windows
 
-ScoreFunction = Callable[[Sequence[tuple[list[int], int]]], list[tuple]]
+ScoreFunction = Callable[[Sequence[Row]], list[tuple]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +86,14 @@ def score_rows(
     # Rows that are not scored yet, each with its text, and None at the end of each text.
     waiting: collections.deque[tuple[Text, Any]] = collections.deque()
 
-    def rows():
+    def rows() -> Iterator[Row]:
         for text in texts:
             for row in windows(text.ids, n_ctx, stride):
                 waiting.append((text, row))
                 yield row
             waiting.append((text, None))
 
-    def ended():
+    def ended() -> Iterator[tuple[Text, None, tuple]]:
         while waiting and waiting[0][1] is None:
             yield waiting.popleft()[0], None, ()
 
@@ -105,7 +107,10 @@ def score_rows(
     yield from ended()
 
 
-def token_scores(encoder, ids, log_probabilities, ranks, likelier, likeliest=None, theirs=None) -> Iterator[TokenScore]:
+def token_scores(
+    encoder: Encoder, ids: Iterable[int], log_probabilities: np.ndarray, ranks: np.ndarray, likelier: np.ndarray,
+    likeliest: np.ndarray | None = None, theirs: Any = None,
+) -> Iterator[TokenScore]:  # fmt: skip
     """Yield the TokenScore of each of ids from arrays as make_score returns them for one row."""
     for index, (token, log_probability, rank) in enumerate(zip(ids, log_probabilities.tolist(), ranks.tolist())):
         others = () if likeliest is None else tuple(zip(likeliest[index].tolist(), theirs[index].tolist()))

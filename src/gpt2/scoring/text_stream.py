@@ -27,7 +27,7 @@ class Measure:
     words: int = 0
     within_word: bool = False
 
-    def add(self, text: str, skipped: int = 0):
+    def add(self, text: str, skipped: int = 0) -> None:
         """Count text but for its first `skipped` bytes. A word or character that they end within counts as a word."""
         encoded = utf8(text)
         self.bytes += len(encoded) - skipped

@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from gpt2.encoder import Encoder
 from gpt2.errors import UsageError
@@ -19,7 +20,7 @@ def whole_texts(encoder: Encoder, errors: str, start: Sequence[int]) -> Open:
     start: ids to put before the text, or none, which leaves the first token out of what is scored and measured.
     """
 
-    def open_file(file):
+    def open_file(file: str) -> Iterator[Text]:
         text = text_of_pieces(encoder, start, {'file': file}, pieces(file, errors, CONVERT_OR_REPLACE))
         first = list(itertools.islice(text.ids, len(start) + 2))
         if len(first) < len(start) + 2:
@@ -34,7 +35,7 @@ def whole_texts(encoder: Encoder, errors: str, start: Sequence[int]) -> Open:
 def texts_by_line(encoder: Encoder, errors: str, start: Sequence[int]) -> Open:
     """A function that opens a file as a Text for each line, the empty ones too. It raises UsageError for no line."""
 
-    def open_file(file):
+    def open_file(file: str) -> Iterator[Text]:
         found = split_lines(pieces(file, errors, CONVERT_OR_REPLACE))
         first = next(found, None)
         if first is None:
@@ -47,7 +48,9 @@ def texts_by_line(encoder: Encoder, errors: str, start: Sequence[int]) -> Open:
     return open_file
 
 
-def text_of_pieces(encoder, start, labels, found):
+def text_of_pieces(
+    encoder: Encoder, start: Sequence[int], labels: dict[str, Any], found: Iterable[str]
+) -> Text:
     measure = Measure()
     ids = encode_stream(encoder, filter(None, found), measure, all_measured=bool(start))
     return Text(labels, itertools.chain(start, ids), measure)
@@ -77,7 +80,7 @@ def is_regular(file: str) -> bool:
     return file != '-' and os.path.isfile(file)
 
 
-def place(file):
+def place(file: str) -> str | tuple[int, int]:
     """What is the same for all names of a pipe, such as - and /dev/stdin."""
     try:
         found = os.stat(0 if file == '-' else file)

@@ -6,15 +6,16 @@ Rajpurkar et al. 2016, section 6.1; Reddy et al. 2019, section 5.1.
 import collections
 import re
 import string
+from collections.abc import Iterable, Sequence
 
 
-def normalise(answer):
+def normalise(answer: str) -> list[str]:
     """Words of an answer in lower case, without punctuation and articles."""
     text = ''.join(character for character in answer.lower() if character not in string.punctuation)
     return re.sub(r'\b(a|an|the)\b', ' ', text).split()
 
 
-def f1(answer, expected):
+def f1(answer: str, expected: str) -> float:
     """Harmonic mean of precision and recall of the words of an answer, from 0 to 1."""
     found, wanted = normalise(answer), normalise(expected)
     if not found or not wanted:
@@ -23,7 +24,7 @@ def f1(answer, expected):
     return 2 * common / (len(found) + len(wanted))
 
 
-def f1_of_several(answer, expected):
+def f1_of_several(answer: str, expected: Sequence[str]) -> float:
     """As CoQA counts (Reddy et al. 2019, section 5.1): so that people, who are compared with one fewer, can be
     compared with models, the mean over leaving out one expected answer of the best F1 with the others."""
     if len(expected) == 1:
@@ -32,5 +33,5 @@ def f1_of_several(answer, expected):
     return sum(max(scores[:left] + scores[left + 1 :]) for left in range(len(scores))) / len(scores)
 
 
-def exact_match(answer, expected):
+def exact_match(answer: str, expected: Iterable[str]) -> bool:
     return any(normalise(answer) == normalise(other) for other in expected)

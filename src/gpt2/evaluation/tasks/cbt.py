@@ -7,17 +7,21 @@ split is in the training data.
 """
 
 import itertools
+from collections.abc import Sequence
 
+from gpt2.evaluation.language_model import LanguageModel
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.choices import choice_rows, likeliest
 from gpt2.evaluation.tasks.detokenise import BOOK_RULES, describe, detokenise
-from gpt2.evaluation.tasks.task import READING, Source, Task, malformed, percentage, read_lines
+from gpt2.evaluation.tasks.task import READING, Metrics, Source, Task, malformed, percentage, read_lines
+from gpt2.scoring.windows import Row
 
+Example = tuple[list[str], str, str, list[str]]  # sentences, question, answer, candidates
 BLANK = 'XXXXX'
 ARCHIVE = 'http://www.thespermwhale.com/jaseweston/babi/CBTest.tgz'
 
 
-def read(path):
+def read(path: str) -> list[Example]:
     """List of (sentences, question, answer, candidates)."""
     examples, sentences = [], []
     for number, line in enumerate(read_lines(path), start=1):
@@ -40,7 +44,7 @@ def read(path):
     return examples
 
 
-def texts(example):
+def texts(example: Example) -> list[str]:
     """The passage with each candidate in the blank, as text."""
     sentences, question, _, candidates = example
     context = detokenise(BOOK_RULES, sentences)[0]
@@ -48,8 +52,8 @@ def texts(example):
     return [' '.join([*context, last]) for last in filled]
 
 
-def metrics(model, examples):
-    def rows(example):
+def metrics(model: LanguageModel, examples: Sequence[Example]) -> Metrics:
+    def rows(example: Example) -> list[Row]:
         return choice_rows([model.start + model.encoder.encode(text) for text in texts(example)], model.hparams.n_ctx)
 
     scores = model.score_rows(row for example in model.progress(examples) for row in rows(example))
@@ -62,7 +66,7 @@ def metrics(model, examples):
     }
 
 
-def task(name, title, kind, figures):
+def task(name: str, title: str, kind: str, figures: dict[str, float]) -> Task:
     file = f'cbtest_{kind}_valid_2000ex.txt'
     return Task(
         name, title, {file: Source(ARCHIVE, f'CBTest/data/{file}')},

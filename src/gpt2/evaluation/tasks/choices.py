@@ -1,9 +1,11 @@
 """Which of several texts a model finds likeliest."""
 
-from gpt2.scoring.windows import conditional
+from collections.abc import Iterable, Sequence
+
+from gpt2.scoring.windows import Row, conditional
 
 
-def choice_rows(texts, n_ctx):
+def choice_rows(texts: Sequence[list[int]], n_ctx: int) -> list[Row]:
     """Rows that score each of texts, lists of ids with at least one in common at their start, after what all of
     them have in common: the sums differ as the log-probabilities of the whole texts do.
 
@@ -17,7 +19,7 @@ def choice_rows(texts, n_ctx):
     return [conditional(ids[min(surplus, common - 1) : common], ids[common:], n_ctx) for ids in texts]
 
 
-def likeliest(scores):
+def likeliest(scores: Iterable[tuple]) -> int:
     """Index of the greatest log-probability; of equals the first."""
     totals = [log_probabilities.sum(dtype='float64').item() for log_probabilities, _, _ in scores]
     return totals.index(max(totals))

@@ -5,16 +5,20 @@ the associated conversation, and a final token A:", decoding greedily.
 """
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+from gpt2.evaluation.language_model import LanguageModel
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.answers import f1_of_several
-from gpt2.evaluation.tasks.task import Source, Task, malformed, read_bytes
+from gpt2.evaluation.tasks.task import Metrics, Source, Task, malformed, read_bytes
 
+Conversation = tuple[str, list[tuple[str, list[str]]]]  # see read
 LENGTH = 32
 FILE = 'coqa-dev-v1.0.json'
 
 
-def read(path):
+def read(path: str) -> list[Conversation]:
     """List of (story, turns), a turn being (question, its answers, that of the conversation first)."""
     try:
         conversations = [conversation(entry) for entry in json.loads(read_bytes(path))['data'] if entry['questions']]
@@ -25,7 +29,7 @@ def read(path):
     return conversations
 
 
-def conversation(entry):
+def conversation(entry: dict[str, Any]) -> Conversation:
     sources = [entry['answers'], *entry.get('additional_answers', {}).values()]
     return entry['story'], [
         (question['input_text'], [answers[index]['input_text'] for answers in sources])
@@ -33,7 +37,7 @@ def conversation(entry):
     ]
 
 
-def prompts(story, turns):
+def prompts(story: str, turns: Iterable[tuple[str, list[str]]]) -> Iterator[tuple[str, list[str]]]:
     """Yield (prompt, answers) of each turn; what was said before is in the prompt as it was said."""
     text = story + '\n'
     for question, answers in turns:
@@ -42,7 +46,7 @@ def prompts(story, turns):
         text += f' {answers[0]}'
 
 
-def metrics(model, conversations):
+def metrics(model: LanguageModel, conversations: Sequence[Conversation]) -> Metrics:
     scores = []
     for story, turns in model.progress(conversations):
         for prompt, answers in prompts(story, turns):

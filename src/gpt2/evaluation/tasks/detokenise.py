@@ -6,6 +6,7 @@ ours. A Rule is undone by its own inverse; a line that the inverses would not re
 which `detokenise` counts.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import regex
@@ -23,7 +24,7 @@ class Rule(NamedTuple):
     restored: str
 
 
-def joined_left(what, marks, before=r'\S'):
+def joined_left(what: str, marks: str, before: str = r'\S') -> Rule:
     """A rule by which marks, a pattern, join what stands before them."""
     return Rule(what, rf'(?<={before}) ({marks}){END}', r'\1', rf'(?<={before})({marks}){END}', r' \1')
 
@@ -81,24 +82,24 @@ BOOK_RULES = [
 ONE_BILLION_WORD_RULES = [QUOTES, ROUND, SQUARE, CURRENCY, CONTRACTIONS, NOT, PERCENT, MARKS, STOP]
 
 
-def describe(rules):
+def describe(rules: Iterable[Rule]) -> str:
     return '; '.join(rule.what for rule in rules)
 
 
-def apply(rules, line):
+def apply(rules: Iterable[Rule], line: str) -> str:
     for rule in rules:
         line = regex.sub(rule.pattern, rule.replacement, line)
     return line
 
 
-def undo(rules, line):
+def undo(rules: Sequence[Rule], line: str) -> str:
     """The tokenised line that apply made line of."""
     for rule in reversed(rules):
         line = regex.sub(rule.inverse, rule.restored, line)
     return line
 
 
-def detokenise(rules, lines):
+def detokenise(rules: Sequence[Rule], lines: Sequence[str]) -> tuple[list[str], int]:
     """(lines with the rules applied, how many were left as they are because that could not be undone)."""
     found = [apply(rules, line) for line in lines]
     kept = [undo(rules, new) == old for new, old in zip(found, lines)]

@@ -8,10 +8,21 @@ others found 26 to 33 % of words, without and with filters, and 46 % of last tok
 
 import functools
 import re
+from collections.abc import Container, Sequence
 
 from gpt2.encoder import Encoder
+from gpt2.evaluation.language_model import LanguageModel
 from gpt2.evaluation.tasks import published
-from gpt2.evaluation.tasks.task import READING, Source, Task, malformed, percentage, read_lines, read_objects
+from gpt2.evaluation.tasks.task import (
+    READING,
+    Metrics,
+    Source,
+    Task,
+    malformed,
+    percentage,
+    read_lines,
+    read_objects,
+)
 from gpt2.scoring.scores import exponential
 from gpt2.scoring.windows import conditional
 
@@ -29,27 +40,27 @@ STOP_WORDS = frozenset(LISTED.split())
 LAST_WORD = re.compile(r'\s+\S+$')
 
 
-def release_preparation(text):
+def release_preparation(text: str) -> str:
     """As OpenAI prepared the set: straight double quotes, stripped, a newline before."""
     for quote in ('“', '”', "''", '``'):
         text = text.replace(quote, '"')
     return '\n' + text.strip()
 
 
-def check_passages(path, texts):
+def check_passages(path: str, texts: list[str]) -> list[str]:
     for number, text in enumerate(texts, start=1):
         if not LAST_WORD.search(text.strip()):
             raise malformed(path, number, 'a passage of less than two words')
     return texts
 
 
-def read_release(path):
+def read_release(path: str) -> list[str]:
     return [release_preparation(text) for text in check_passages(path, [
         entry['text'] for entry in read_objects(path, text=str)
     ])]  # fmt: skip
 
 
-def read_plain(path):
+def read_plain(path: str) -> list[str]:
     return [text.strip() for text in check_passages(path, read_lines(path))]
 
 
@@ -72,9 +83,9 @@ def last_word(text: str) -> int:
     return found.start()
 
 
-def metrics(with_start, model, texts):
+def metrics(with_start: bool, model: LanguageModel, texts: Sequence[str]) -> Metrics:
     """with_start: whether the context begins with the end-of-text token."""
-    def split(text):
+    def split(text: str) -> tuple[list[int], list[int]]:
         place = last_word(text)
         start = model.start if with_start else []
         return start + model.encoder.encode(text[:place]), model.encoder.encode(text[place:])
@@ -94,7 +105,7 @@ def metrics(with_start, model, texts):
     }
 
 
-def result(ids, scores, stop, is_stop):
+def result(ids: Sequence[int], scores: tuple, stop: Container[int], is_stop: bool) -> tuple:
     """Of the ids of a last word: its log-probability, that of its last token, and whether it was predicted in the
     sense of each of ACCURACIES. stop: ids of the stop words; is_stop: whether the word is one itself."""
     log_probabilities, ranks, likelier = scores

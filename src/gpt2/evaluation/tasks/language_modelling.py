@@ -8,33 +8,38 @@ spaces, and the end of each line, as in the literature on these sets; the token 
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 
+from gpt2.evaluation.language_model import LanguageModel
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.detokenise import (
     ONE_BILLION_WORD_RULES,
     PENN_TREEBANK_RULES,
     WIKITEXT_RULES,
+    Rule,
     describe,
     detokenise,
 )
-from gpt2.evaluation.tasks.task import READING, Source, Task, malformed, read_bytes, read_lines
+from gpt2.evaluation.tasks.task import READING, Metrics, Source, Task, malformed, read_bytes, read_lines
 from gpt2.scoring.scores import exponential
 
+Divide = Callable[[list[str]], list[str]]  # from lines that end to the texts they make up
 ONE_BILLION_WORDS = '1-billion-word-language-modeling-benchmark-r13output'
 SHARD = 'news.en.heldout-00000-of-00050'
 HELD_OUT_BYTES = 5_000_000
 WHOLE_BYTES = 100_000_000
 
 
-def words(lines):
+def words(lines: Sequence[str]) -> int:
     """Number of words and line ends."""
     return sum(len(line.split()) for line in lines) + len(lines)
 
 
-def corpus_metrics(divide, rules, model, lines):
+def corpus_metrics(divide: Divide, rules: Sequence[Rule], model: LanguageModel, lines: list[str]) -> Metrics:
     """Of a corpus detokenised, and as the file stands. divide: from lines that end to the texts they make up."""
     restored, left = detokenise(rules, lines)
-    count, metrics = words(lines), {}
+    count = words(lines)
+    metrics: Metrics = {}
     for suffix, shown in (('', restored), ('_tokenised', lines)):
         log_probability, tokens = model.score_texts(divide([line + '\n' for line in shown]), f'perplexity{suffix}')
         metrics[f'perplexity{suffix}'] = exponential(-log_probability, count)
@@ -42,11 +47,11 @@ def corpus_metrics(divide, rules, model, lines):
     return metrics | {'words': count, 'lines_left_tokenised': left}
 
 
-def one_text(lines):
+def one_text(lines: list[str]) -> list[str]:
     return [''.join(lines)]
 
 
-def held_out(path):
+def held_out(path: str) -> bytes:
     """The last 5,000,000 bytes of a file of 100,000,000: what the literature tests on. They are taken as they are, line
     ends and all, for every byte counts: the rule for texts (system/text.py) is not for them."""
     content = read_bytes(path)
@@ -55,7 +60,7 @@ def held_out(path):
     return content[-HELD_OUT_BYTES:]
 
 
-def compression_metrics(name, model, content):
+def compression_metrics(name: str, model: LanguageModel, content: bytes) -> Metrics:
     # Bytes that are not UTF-8, such as a character cut at the start, are encoded as they are.
     log_probability, _ = model.score_texts([content.decode('utf-8', 'surrogateescape')], name)
     return {name: -log_probability / math.log(2) / len(content)}
@@ -70,7 +75,10 @@ PERPLEXITY = (
 )
 
 
-def corpus_task(name, title, file, source, rules, figures, divide=one_text):
+def corpus_task(
+    name: str, title: str, file: str, source: Source, rules: Sequence[Rule], figures: dict[str, float],
+    divide: Divide = one_text,
+) -> Task:  # fmt: skip
     whole = 'the file is one text after the end-of-text token, in windows of n_ctx tokens that move by the stride; '
     apart = 'each line is a text of its own after the end-of-text token; '
     metrics = [f'perplexity{unit}{suffix}' for unit in ('', '_per_bpe_token') for suffix in ('', '_tokenised')]
@@ -80,7 +88,7 @@ def corpus_task(name, title, file, source, rules, figures, divide=one_text):
     )  # fmt: skip
 
 
-def compression_task(name, title, metric, unit, figures):
+def compression_task(name: str, title: str, metric: str, unit: str, figures: dict[str, float]) -> Task:
     recipe = (
         f'the last {HELD_OUT_BYTES:,} {unit} of the file, as they stand, in one text after the end-of-text token, in '
         f'windows of n_ctx tokens that move by the stride; {metric}: -log2 probability / {HELD_OUT_BYTES:,}'

@@ -4,16 +4,20 @@ Published for the 1542M model: 4.1 % answered exactly, after "example question a
 infer the short answer style". How many pairs, and which, the paper does not say.
 """
 
+from collections.abc import Sequence
+
+from gpt2.evaluation.language_model import LanguageModel
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.answers import exact_match
-from gpt2.evaluation.tasks.task import Source, Task, malformed, percentage, read_objects
+from gpt2.evaluation.tasks.task import Metrics, Source, Task, malformed, percentage, read_objects
 
+Example = tuple[str, list[str]]  # question, answers
 EXAMPLES, LENGTH = 5, 32
 REPOSITORY = 'https://raw.githubusercontent.com/google-research-datasets/natural-questions/master'
 FILE = 'NQ-open.dev.jsonl'
 
 
-def read(path):
+def read(path: str) -> list[Example]:
     """List of (question, answers)."""
     examples = [(entry['question'], entry['answer']) for entry in read_objects(path, question=str, answer=list)]
     for number, (_, answers) in enumerate(examples, start=1):
@@ -24,11 +28,11 @@ def read(path):
     return examples
 
 
-def metrics(model, examples):
+def metrics(model: LanguageModel, examples: Sequence[Example]) -> Metrics:
     shown = ''.join(f'Q: {question}\nA: {answers[0]}\n\n' for question, answers in examples[:EXAMPLES])
     asked = examples[EXAMPLES:]
 
-    def answer(question):
+    def answer(question: str) -> str:
         ids = model.encoder.encode(f'{shown}Q: {question}\nA:')[-model.room(LENGTH) :]
         return model.continue_ids(ids, LENGTH, stop=['\n'])
 

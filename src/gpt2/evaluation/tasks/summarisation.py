@@ -6,33 +6,35 @@ of which the first three sentences are the summary.
 """
 
 import re
+from collections.abc import Sequence
 
+from gpt2.evaluation.language_model import LanguageModel
 from gpt2.evaluation.tasks import published
-from gpt2.evaluation.tasks.task import Source, Task, read_objects
+from gpt2.evaluation.tasks.task import Metrics, Source, Task, read_objects
 
 LENGTH, TOP_K, SENTENCES = 100, 2, 3
 FILE = 'cnn_dm.test.jsonl'
 KINDS = ('rouge1', 'rouge2', 'rougeL', 'rougeLsum')
 
 
-def sentences(text):
+def sentences(text: str) -> list[str]:
     """Sentences, each ending with . ! or ? and what closes after it, or with its line."""
     found = re.findall(r'[^\n]+?(?:[.!?]+["\'”’)\]]*(?=\s)|$)', text, re.MULTILINE)
     return [sentence.strip() for sentence in found if sentence.strip()]
 
 
-def read(path):
+def read(path: str) -> list[tuple[str, str]]:
     return [(entry['article'], entry['highlights']) for entry in read_objects(path, article=str, highlights=str)]
 
 
-def summarise(model, article):
+def summarise(model: LanguageModel, article: str) -> str:
     """The generated summary, a sentence a line."""
     tail = model.encoder.encode('\nTL;DR:')
     ids = model.encoder.encode(article.strip())[: model.room(LENGTH) - len(tail)]
     return '\n'.join(sentences(model.continue_ids(ids + tail, LENGTH, top_k=TOP_K))[:SENTENCES])
 
 
-def metrics(model, examples):
+def metrics(model: LanguageModel, examples: Sequence[tuple[str, str]]) -> Metrics:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(KINDS, use_stemmer=True)

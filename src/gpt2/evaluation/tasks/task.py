@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from gpt2.errors import UsageError
 from gpt2.system.text import EncodingError, split_lines, text_of
 
+Metrics = dict[str, float | None]  # None where a figure is no number
 READING = 'a line of the file ends with \\n or \\r\\n, a byte-order mark at its start is no text'
 
 

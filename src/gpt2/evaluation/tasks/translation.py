@@ -5,16 +5,19 @@ Published for the 1542M model: BLEU 5 into French and 11.5 into English, from pr
 How many pairs, and which, the paper does not say.
 """
 
+from collections.abc import Iterable, Sequence
 
+from gpt2.evaluation.language_model import LanguageModel
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.summarisation import sentences
-from gpt2.evaluation.tasks.task import READING, Source, Task, malformed, read_lines
+from gpt2.evaluation.tasks.task import READING, Metrics, Source, Task, malformed, read_lines
 
+Pair = tuple[str, str]  # a sentence, its translation
 EXAMPLES, LENGTH = 5, 100
 NTREX = 'https://raw.githubusercontent.com/MicrosoftTranslator/NTREX/main/NTREX-128'
 
 
-def read(source_path, target_path):
+def read(source_path: str, target_path: str) -> list[Pair]:
     """List of (sentence, translation)."""
     sources, targets = read_lines(source_path), read_lines(target_path)
     if len(sources) != len(targets) or len(sources) <= EXAMPLES:
@@ -23,13 +26,13 @@ def read(source_path, target_path):
     return list(zip(sources, targets))
 
 
-def translate(model, examples, sentence):
+def translate(model: LanguageModel, examples: Iterable[Pair], sentence: str) -> str:
     shown = ''.join(f'{source} = {target}\n' for source, target in examples)
     ids = model.encoder.encode(f'{shown}{sentence} =')[-model.room(LENGTH) :]
     return next(iter(sentences(model.continue_ids(ids, LENGTH, stop=['\n']))), '')
 
 
-def metrics(model, pairs):
+def metrics(model: LanguageModel, pairs: Sequence[Pair]) -> Metrics:
     import sacrebleu
 
     examples, pairs = pairs[:EXAMPLES], pairs[EXAMPLES:]
@@ -45,14 +48,17 @@ RECIPE = (
 )
 
 
-def task(name, title, files, figures):
+def task(name: str, title: str, files: dict[str, Source], figures: dict[str, float] | None) -> Task:
     return Task(
         name, title, files, RECIPE, read, metrics, {'bleu': figures} if figures else {},
         requires={'sacrebleu': 'sacrebleu'}, unit='sentences', item='sentences', shown=EXAMPLES, draws=LENGTH,
     )  # fmt: skip
 
 
-def both_ways(prefix, title, english, english_source, french, french_source, into_french=None, into_english=None):
+def both_ways(
+    prefix: str, title: str, english: str, english_source: Source, french: str, french_source: Source,
+    into_french: dict[str, float] | None = None, into_english: dict[str, float] | None = None,
+) -> list[Task]:  # fmt: skip
     files = {english: english_source, french: french_source}
     return [
         task(f'{prefix}-en-fr', f'{title}, English to French', files, into_french),

@@ -7,18 +7,21 @@ and compares the log-probability of what comes after it; full scoring compares t
 
 import itertools
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
 
+from gpt2.evaluation.language_model import LanguageModel
 from gpt2.evaluation.tasks import published
 from gpt2.evaluation.tasks.choices import choice_rows, likeliest
-from gpt2.evaluation.tasks.task import Source, Task, malformed, percentage, read_bytes
-from gpt2.scoring.windows import conditional
+from gpt2.evaluation.tasks.task import Metrics, Source, Task, malformed, percentage, read_bytes
+from gpt2.scoring.windows import Row, conditional
 
+Example = tuple[str, str, str, list[str], int]  # see read
 SCHEMAS = 273  # the collection has grown since; Trinh & Le and the paper use the first 273
 DETERMINERS = ('The', 'A', 'An', 'My', 'His', 'Her', 'Our', 'Their')
 POSSESSIVES = ('his', 'its', 'their')
 
 
-def read(path):
+def read(path: str) -> list[Example]:
     """List of (text before the pronoun, pronoun, text after, candidates, index of the right one)."""
     try:
         root = ElementTree.fromstring(read_bytes(path))
@@ -38,7 +41,7 @@ def read(path):
     return examples[:SCHEMAS]
 
 
-def fill(pronoun, candidate):
+def fill(pronoun: str, candidate: str) -> str:
     """The candidate in the form the pronoun's place asks for."""
     first, space, rest = candidate.partition(' ')
     if first in DETERMINERS and pronoun[0].islower():
@@ -48,7 +51,7 @@ def fill(pronoun, candidate):
     return candidate
 
 
-def parts(example):
+def parts(example: Example) -> list[tuple[str, str]]:
     """For each candidate (text up to and with it, text after it)."""
     before, pronoun, after, candidates, _ = example
     lead = before + ' ' if before else ''
@@ -56,16 +59,16 @@ def parts(example):
     return [(lead + fill(pronoun, candidate), tail) for candidate in candidates]
 
 
-def metrics(model, examples):
+def metrics(model: LanguageModel, examples: Sequence[Example]) -> Metrics:
     encode, n_ctx = model.encoder.encode, model.hparams.n_ctx
 
-    def partial(example):
+    def partial(example: Example) -> list[Row]:
         return [conditional(model.start + encode(lead), encode(tail), n_ctx) for lead, tail in parts(example)]
 
-    def full(example):
+    def full(example: Example) -> list[Row]:
         return choice_rows([model.start + encode(lead) + encode(tail) for lead, tail in parts(example)], n_ctx)
 
-    def accuracy(rows):
+    def accuracy(rows: Callable[[Example], list[Row]]) -> float:
         scores = model.score_rows(row for example in model.progress(examples) for row in rows(example))
         return percentage(likeliest(list(itertools.islice(scores, 2))) == right for *_, right in examples)
 
