@@ -2,6 +2,8 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
+from typing import IO, Any
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.commands.flags import choice, reject_unknown
@@ -31,11 +33,12 @@ Ctrl-C ends the sample, and at the prompt the program.
 
 
 def interact_model(
-    *extra, model_name=None, seed=None, nsamples=1, batch_size=1, length=None, temperature=1, top_k=0, top_p=1,
-    engine='auto', precision='float32', models_dir=DEFAULT_MODELS_DIR, prompt=None, prompt_file=None, errors='strict',
-    stop: list | None = None, stop_at_end: bool = False, start=None, stream: bool | None = None, json: bool = False,
-    **unknown,
-):  # fmt: skip
+    *extra: str, model_name: str | None = None, seed: Any = None, nsamples: Any = 1, batch_size: Any = 1,
+    length: Any = None, temperature: Any = 1, top_k: Any = 0, top_p: Any = 1, engine: Any = 'auto',
+    precision: Any = 'float32', models_dir: str = DEFAULT_MODELS_DIR, prompt: str | None = None,
+    prompt_file: str | None = None, errors: Any = 'strict', stop: list | None = None, stop_at_end: bool = False,
+    start: str | None = None, stream: bool | None = None, json: bool = False, **unknown: Any,
+) -> None:  # fmt: skip
     reject_unknown(extra, unknown)
     settings = check_settings(
         seed=seed, nsamples=nsamples, batch_size=batch_size, length=length, temperature=temperature, top_k=top_k,
@@ -47,14 +50,14 @@ def interact_model(
     text = read_prompt_file(prompt_file, errors) if prompt_file is not None else prompt
     model = open_for_sampling(model_name, models_dir, engine, precision)
 
-    def checked(text, name):
+    def checked(text: str, name: str) -> str:
         text = valid(text, errors, name)
         if not text and start is None:
             raise UsageError('Prompt should not be empty!')
         model.prompt_ids(text, settings.drawing['length'], start)
         return text
 
-    def write_continuations(text):
+    def write_continuations(text: str) -> None:
         write_samples(model, text, range(1, settings.nsamples + 1), settings)
         if not settings.json:
             print('=' * 80, flush=True)
@@ -81,7 +84,7 @@ def interact_model(
 interact_model.__doc__ = HELP
 
 
-def read_prompt_file(path, errors='strict'):
+def read_prompt_file(path: str, errors: str = 'strict') -> str:
     """Text of a prompt file. Raises UsageError."""
     try:
         text = read_text(path, errors, CONVERT_OR_REPLACE)
@@ -90,7 +93,7 @@ def read_prompt_file(path, errors='strict'):
     return text.removesuffix('\n')
 
 
-def valid(text, errors, name):
+def valid(text: str, errors: str, name: str) -> str:
     """A text that a terminal or a pipe gave, whatever encoding Python took it for, if it is UTF-8 or is made so; name
     says in a refusal what it is."""
     try:
@@ -99,7 +102,7 @@ def valid(text, errors, name):
         raise UsageError(f'{name} is not UTF-8 at byte {error.start}; {CONVERT_OR_REPLACE}') from None
 
 
-def typed_prompts(output):
+def typed_prompts(output: IO[str]) -> Iterator[str]:
     """Yield prompts, typed or piped, until the end of input. output: where it is asked for them."""
     first = True
     while (text := ask(output)) is not None:
@@ -107,7 +110,7 @@ def typed_prompts(output):
         first = False
 
 
-def ask(output):
+def ask(output: IO[str]) -> str | None:
     """The next prompt; None at the end of input."""
     lines, label = [], 'Model prompt >>> '
     while True:
@@ -122,7 +125,7 @@ def ask(output):
         label = '... '
 
 
-def read_line(label, output):
+def read_line(label: str, output: IO[str]) -> str:
     if output is sys.stdout:
         return input(label)
     print(label, end='', file=output, flush=True)
@@ -130,7 +133,7 @@ def read_line(label, output):
 
 
 @contextlib.contextmanager
-def sample_interruptible():
+def sample_interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:

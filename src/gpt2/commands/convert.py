@@ -1,8 +1,10 @@
 """Convert a checkpoint from one format to another."""
 
+from collections.abc import Iterable
+from typing import Any
 
 from gpt2.checkpoints.convert import WRITERS, Conversion, convert
-from gpt2.checkpoints.source import open_source
+from gpt2.checkpoints.source import Source, open_source
 from gpt2.commands.flags import choice, reject_unknown, show_notices
 from gpt2.errors import UsageError
 from gpt2.hparams import parameter_count
@@ -27,7 +29,7 @@ DESTINATION must not be there yet; it appears when it is whole.
 """
 
 
-def convert_model(*paths, to=None, dtype='float32', **unknown):
+def convert_model(*paths: Any, to: Any = None, dtype: Any = 'float32', **unknown: Any) -> None:
     reject_unknown((), unknown)
     if len(paths) != 2:
         raise UsageError(f'{len(paths)} paths are given, expected a model and where to write it; --help shows how')
@@ -39,7 +41,7 @@ def convert_model(*paths, to=None, dtype='float32', **unknown):
     print(report(convert(model, destination, to or default_format(model, destination), dtype)))
 
 
-def default_format(model, destination):
+def default_format(model: Source, destination: str) -> str:
     if destination.endswith('.gguf'):
         return 'gguf'
     return 'huggingface' if model.format == 'release' else 'release'
@@ -60,7 +62,7 @@ def report(conversion: Conversion) -> str:
     )
 
 
-def listed(texts, limit=5):
+def listed(texts: Iterable[str], limit: int = 5) -> str:
     """Texts in quotes, the first few of many."""
     quoted = [repr(text) for text in texts]
     return ', '.join([*quoted[:limit], '...'] if len(quoted) > limit else quoted)

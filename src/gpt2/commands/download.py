@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from typing import Any
 
 from gpt2.checkpoints import hub
 from gpt2.checkpoints.downloads import BASE_URL, download_model
@@ -38,7 +39,9 @@ another hub than {hub.ENDPOINT}, and $HF_TOKEN is shown to the hub alone, for mo
 """
 
 
-def download_models(*models, models_dir=None, base_url=None, **unknown):
+def download_models(
+    *models: str, models_dir: str | None = None, base_url: str | None = None, **unknown: Any
+) -> None:
     reject_unknown((), unknown)
     models_dir = expand(models_dir or downloads_folder())
     if not models:
@@ -56,12 +59,12 @@ def download_models(*models, models_dir=None, base_url=None, **unknown):
             fetch_released(model, models_dir, base_url)
 
 
-def on_hub(model, base_url):
+def on_hub(model: str, base_url: str) -> hub.Reference | None:
     """The Reference of a model of the hub, or None; a mirror may have a model by a name that is known there."""
     return hub.parse(model) if base_url == BASE_URL or model.startswith(hub.PREFIX) else None
 
 
-def released(model, base_url):
+def released(model: str, base_url: str) -> str:
     """The name of a model that the release or a mirror has. Raises UsageError."""
     name = canonical_name(model, 'the model')
     if name not in RELEASED_HPARAMS and base_url == BASE_URL:
@@ -72,7 +75,7 @@ def released(model, base_url):
     return name
 
 
-def fetch_from_hub(reference, models_dir):
+def fetch_from_hub(reference: hub.Reference, models_dir: str) -> None:
     name = hub.folder_name(reference)
     folder = os.path.join(models_dir, name)
     try:
@@ -82,7 +85,7 @@ def fetch_from_hub(reference, models_dir):
     report(name, folder, fetched)
 
 
-def fetch_released(name, models_dir, base_url):
+def fetch_released(name: str, models_dir: str, base_url: str) -> None:
     folder = os.path.join(models_dir, name)
     try:
         fetched = download_model(name, folder, f'{base_url}/{name}')
@@ -94,7 +97,7 @@ def fetch_released(name, models_dir, base_url):
         print(f'to check what it says against what others have published: {check_command(models_dir)}', flush=True)
 
 
-def report(name, folder, fetched):
+def report(name: str, folder: str, fetched: bool) -> None:
     print(f'{name} is in {folder}' + ('' if fetched else ' and whole; nothing was downloaded'), flush=True)
 
 

@@ -8,8 +8,10 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from gpt2.api import open_model
+from gpt2.api import Model, open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, expand
 from gpt2.checkpoints.source import load_params
 from gpt2.commands.flags import (
@@ -27,10 +29,14 @@ from gpt2.evaluation import tasks as tasks_package
 from gpt2.evaluation.data import digests, fetch, missing_files
 from gpt2.evaluation.report import draw, report
 from gpt2.evaluation.tasks import TASKS
+from gpt2.evaluation.tasks.task import Task
 from gpt2.scoring.windows import check_stride
 from gpt2.system import progress
 from gpt2.system.files import make_folder, whole_file
 from gpt2.system.text import json_line, json_text, printable
+
+if TYPE_CHECKING:
+    from gpt2.evaluation.language_model import LanguageModel
 
 README = os.path.join(os.path.dirname(tasks_package.__file__), 'README.md')
 HELP = f"""\
@@ -68,8 +74,9 @@ text8 every byte counts.
 
 
 def evaluate_model(
-    *extra, tasks=None, data_dir=None, download: bool = False, limit=None, output_dir='evaluation', model_name=None,
-    stride=None, batch_size=4, json: bool = False, models_dir=DEFAULT_MODELS_DIR, **unknown,
+    *extra: str, tasks: Any = None, data_dir: str | None = None, download: bool = False, limit: Any = None,
+    output_dir: str = 'evaluation', model_name: str | None = None, stride: Any = None, batch_size: Any = 4,
+    json: bool = False, models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
 ) -> None:  # fmt: skip
     reject_unknown(extra, unknown)
     download, json = boolean('download', download), boolean('json', json)
@@ -80,7 +87,8 @@ def evaluate_model(
     data_dir, output_dir = check_data_dir(data_dir), expand(output_dir)
     present = present_tasks(chosen, data_dir, download)
     name, index = printable(model.name), model.source.identity
-    results = {'model': {'name': name, 'hparams': dataclasses.asdict(model.hparams), 'index_sha256': index}}
+    described = {'name': name, 'hparams': dataclasses.asdict(model.hparams), 'index_sha256': index}
+    results: dict[str, Any] = {'model': described}
     saved = os.path.join(output_dir, name if limit is None else f'{name}-first-{limit}')
     results |= {'limit': limit, 'tasks': load_tasks(f'{saved}.json', results['model'], limit)}
     settings = {
@@ -108,7 +116,7 @@ def evaluate_model(
 evaluate_model.__doc__ = HELP
 
 
-def choose_tasks(names):
+def choose_tasks(names: Any) -> list[Task]:
     """The tasks that a list of names, divided by commas, means; None means all. Raises UsageError."""
     names = list(TASKS) if names is None else [name.strip() for name in str(names).split(',')]
     for name in names:
@@ -117,7 +125,7 @@ def choose_tasks(names):
     return [TASKS[name] for name in dict.fromkeys(names)]
 
 
-def check_data_dir(data_dir):
+def check_data_dir(data_dir: str | None) -> str:
     if data_dir is None:
         raise UsageError('give --data_dir, the folder of the data files; --help shows how')
     folder = expand(data_dir)
@@ -126,7 +134,7 @@ def check_data_dir(data_dir):
     return folder
 
 
-def present_tasks(tasks, data_dir, download):
+def present_tasks(tasks: Sequence[Task], data_dir: str, download: bool) -> list[Task]:
     """Those of tasks whose files are there or could be fetched; says what is missing. Raises UsageError if all are."""
     if download:
         for task in tasks:
@@ -151,11 +159,11 @@ def present_tasks(tasks, data_dir, download):
     return present
 
 
-def names(tasks):
+def names(tasks: Iterable[Task]) -> str:
     return ', '.join(task.name for task in tasks)
 
 
-def fetch_missing(task, data_dir):
+def fetch_missing(task: Task, data_dir: str) -> None:
     for name in missing_files(task, data_dir):
         if task.files[name].url:
             try:
@@ -164,7 +172,7 @@ def fetch_missing(task, data_dir):
                 print(error, file=sys.stderr)
 
 
-def load_tasks(path, model, limit):
+def load_tasks(path: str, model: dict[str, Any], limit: int | None) -> dict[str, Any]:
     """The tasks that an earlier run has saved for this model, or none yet. Raises UsageError for what is not that."""
     if not os.path.exists(path):
         return {}
@@ -180,11 +188,11 @@ def load_tasks(path, model, limit):
     return tasks
 
 
-def is_done(entry, settings):
+def is_done(entry: dict[str, Any] | None, settings: dict[str, Any]) -> bool:
     return entry is not None and all(entry.get(name) == value for name, value in settings.items())
 
 
-def able_tasks(tasks, n_ctx, others):
+def able_tasks(tasks: list[Task], n_ctx: int, others: bool) -> list[Task]:
     """Those of tasks whose packages are installed and whose prompts the window has room for; says which are not.
 
     others: whether anything else can be shown. If nothing can, raises Error.
@@ -210,17 +218,17 @@ def able_tasks(tasks, n_ctx, others):
     return able
 
 
-def read(task, data_dir, limit):
+def read(task: Task, data_dir: str, limit: int | None) -> Any:
     data = task.read(*(os.path.join(data_dir, name) for name in task.files))
     return data if limit is None else task.first(data, limit)
 
 
-def write_whole(path, text):
+def write_whole(path: str, text: str) -> None:
     with whole_file(path) as file:
         file.write(text)
 
 
-def load_language_model(model, stride, batch_size):
+def load_language_model(model: Model, stride: int, batch_size: int) -> 'LanguageModel':
     """TensorFlow is imported here, once flags and files are checked."""
     show_notices(model.notices)
     with progress.doing('loading TensorFlow'):
@@ -229,7 +237,7 @@ def load_language_model(model, stride, batch_size):
     return LanguageModel(model.hparams, load_params(model.source), model.encoder, stride, batch_size)
 
 
-def evaluated(task, language_model, data):
+def evaluated(task: Task, language_model: 'LanguageModel', data: Any) -> dict[str, Any]:
     """What is saved of a task, but for its settings."""
     start = time.monotonic()
     language_model.task = task.name
@@ -242,14 +250,14 @@ def evaluated(task, language_model, data):
     }
 
 
-def versions(task):
+def versions(task: Task) -> dict[str, str]:
     from gpt2.system.tensorflow import tf
 
     packages = {package: importlib.metadata.version(package) for package in ('numpy', 'regex', *task.requires)}
     return {'python': platform.python_version(), 'tensorflow': tf.__version__, **packages}
 
 
-def save_chart(path, results):
+def save_chart(path: str, results: dict[str, Any]) -> None:
     try:
         chart = draw(results)
     except ImportError:

@@ -1,5 +1,6 @@
 """Export a checkpoint for the LiteRT engine."""
 
+from typing import Any
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, find_model
 from gpt2.checkpoints.source import open_source
@@ -20,7 +21,10 @@ belongs to the checkpoint is kept.
 """
 
 
-def export_model(*extra, model_name=None, precision='float32', models_dir=DEFAULT_MODELS_DIR, **unknown):
+def export_model(
+    *extra: str, model_name: str | None = None, precision: Any = 'float32', models_dir: str = DEFAULT_MODELS_DIR,
+    **unknown: Any,
+) -> None:  # fmt: skip
     reject_unknown(extra, unknown)
     precision = choice('precision', precision, PRECISIONS)
     found = find_model(model_name, models_dir)

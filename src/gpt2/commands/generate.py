@@ -1,6 +1,7 @@
 """Draw samples from nothing but the end-of-text token."""
 
 import sys
+from typing import Any
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.commands.flags import reject_unknown
@@ -18,10 +19,12 @@ Draw samples from a GPT-2 that starts from nothing: from the end-of-text token.
 
 
 def sample_model(
-    *extra, model_name=None, seed=None, nsamples=0, batch_size=1, length=None, temperature=1, top_k=0, top_p=1,
-    engine='auto', precision='float32', models_dir=DEFAULT_MODELS_DIR, stop: list | None = None,
-    stop_at_end: bool = False, start=None, stream: bool | None = None, json: bool = False, **unknown,
-):  # fmt: skip
+    *extra: str, model_name: str | None = None, seed: Any = None, nsamples: Any = 0, batch_size: Any = 1,
+    length: Any = None, temperature: Any = 1, top_k: Any = 0, top_p: Any = 1, engine: Any = 'auto',
+    precision: Any = 'float32', models_dir: str = DEFAULT_MODELS_DIR, stop: list | None = None,
+    stop_at_end: bool = False, start: str | None = None, stream: bool | None = None, json: bool = False,
+    **unknown: Any,
+) -> None:  # fmt: skip
     reject_unknown(extra, unknown)
     settings = check_settings(
         seed=seed, nsamples=nsamples, batch_size=batch_size, length=length, temperature=temperature, top_k=top_k,

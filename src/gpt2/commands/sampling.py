@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from gpt2.api import Model, new_seed, open_model
@@ -63,8 +64,9 @@ class Settings:
 
 
 def check_settings(
-    *, seed, nsamples, batch_size, length, temperature, top_k, top_p, stop, stop_at_end, start, stream, json,
-):  # fmt: skip
+    *, seed: Any, nsamples: Any, batch_size: Any, length: Any, temperature: Any, top_k: Any, top_p: Any, stop: Any,
+    stop_at_end: Any, start: str | None, stream: Any, json: Any,
+) -> Settings:  # fmt: skip
     """Settings from flags, each text or a Python value. Raises UsageError."""
     drawing: dict[str, Any] = {
         'length': optional_integer('length', length, 1),
@@ -89,7 +91,7 @@ def check_settings(
     return Settings(optional_integer('seed', seed, 0), nsamples, batch_size, drawing, stream, json)
 
 
-def open_for_sampling(model_name, models_dir, engine, precision) -> Model:
+def open_for_sampling(model_name: str | None, models_dir: str, engine: Any, precision: Any) -> Model:
     """The model that flags name, nothing heavy loaded."""
     return open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
 
@@ -118,11 +120,11 @@ def write_samples(model: Model, prompt: str | None, numbers: range, settings: Se
             write_sample(completion, settings)
 
 
-def header(number):
+def header(number: int) -> str:
     return f'{"=" * 40} SAMPLE {number} {"=" * 40}'
 
 
-def stream_sample(completion: Completion, steps) -> None:
+def stream_sample(completion: Completion, steps: Iterable[Any]) -> None:
     """Print a sample while it grows."""
     print(header(completion.number))
     for _ in steps:

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from tqdm import tqdm
 
@@ -19,11 +21,13 @@ from gpt2.commands.flags import (
     show_notices,
 )
 from gpt2.errors import UsageError
-from gpt2.scoring.scores import ScoreFunction, score_rows, summary, token_scores
+from gpt2.scoring.scores import ScoreFunction, Text, TokenScore, score_rows, summary, token_scores
 from gpt2.scoring.texts import check_files, is_regular, texts_by_line, whole_texts
 from gpt2.scoring.windows import check_stride
 from gpt2.system import progress
 from gpt2.system.text import json_line
+
+Scored = tuple[Text, list[int] | None, tuple]  # as score_rows yields it
 
 HELP = f"""\
 Print the log-probability that a GPT-2 gives to texts, and what follows from it: perplexity a token
@@ -65,8 +69,9 @@ stays. A word is what white space divides; bytes are those of UTF-8; both are co
 
 
 def score_files(
-    *files: str, lines: bool = False, model_name=None, stride=None, end_of_text: bool = True, errors='strict',
-    per_token: bool = False, json: bool = False, batch_size=4, models_dir=DEFAULT_MODELS_DIR, **unknown,
+    *files: str, lines: bool = False, model_name: str | None = None, stride: Any = None, end_of_text: bool = True,
+    errors: Any = 'strict', per_token: bool = False, json: bool = False, batch_size: Any = 4,
+    models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
 ) -> None:  # fmt: skip
     reject_unknown((), unknown)
     lines, json = boolean('lines', lines), boolean('json', json)
@@ -106,7 +111,7 @@ def load_score(model: Model) -> ScoreFunction:
     return log_probabilities.make_score(model.hparams, load_params(model.source))
 
 
-def with_progress(file, scored, hidden):
+def with_progress(file: str, scored: Iterable[Scored], hidden: bool) -> Iterator[Scored]:
     """Yield what score_rows does of a file, beneath a bar, which is gone before what is written at a text's end."""
     size = os.path.getsize(file) if is_regular(file) else None
     bar = {'total': size, 'unit': 'B', 'unit_scale': True, 'leave': False, 'delay': 2}
@@ -120,7 +125,7 @@ def with_progress(file, scored, hidden):
             yield text, ids, found
 
 
-def write_tokens(labels, tokens, json):
+def write_tokens(labels: dict[str, Any], tokens: Iterable[TokenScore], json: bool) -> None:
     for token in tokens:
         if json:
             print(json_line({
@@ -131,7 +136,7 @@ def write_tokens(labels, tokens, json):
             print(token.id, repr(token.bytes)[2:-1], f'{token.log_probability:.6f}', token.rank, sep='\t')
 
 
-def write_totals(text, settings, json):
+def write_totals(text: Text, settings: dict[str, Any], json: bool) -> None:
     figures = summary(text.log_probability, text.tokens, text.measure.words, text.measure.bytes)
     if json:
         model = {'model': settings['model']}
@@ -140,7 +145,7 @@ def write_totals(text, settings, json):
         print(*plain_totals(text.labels, figures), sep='; ' if 'line' in text.labels else '\n', flush=True)
 
 
-def plain_totals(labels, figures):
+def plain_totals(labels: dict[str, Any], figures: dict[str, Any]) -> tuple[str, ...]:
     """The parts of a text's result in words, the first with what it is of."""
     name = ':'.join(map(str, labels.values()))
     sizes = ', '.join(counted(figures[unit], unit) for unit in ('tokens', 'words', 'bytes'))
@@ -156,6 +161,6 @@ def plain_totals(labels, figures):
     )
 
 
-def counted(count, units):
+def counted(count: int, units: str) -> str:
     """A count with its unit, which is given in the plural."""
     return f'{count} {units.removesuffix("s") if count == 1 else units}'
