@@ -57,6 +57,7 @@ $(VENV)/serving: requirements-serve.txt $(VENV)/installed
 	$(INSTALL) -r requirements-serve.txt
 	@touch $@
 
-$(VENV)/linters: $(VENV)/installed
+# The type checker reads the packages of every extra.
+$(VENV)/linters: $(VENV)/tests
 	$(INSTALL) "ruff>=0.15,<1" "mypy>=2,<3"
 	@touch $@

@@ -1,6 +1,7 @@
 """The zero-shot evaluation of the GPT-2 paper."""
 
 import dataclasses
+import importlib
 import importlib.metadata
 import importlib.util
 import json as json_format
@@ -9,7 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpt2.api import Model, open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, expand
@@ -27,6 +28,7 @@ from gpt2.commands.flags import (
 from gpt2.errors import Error, UsageError
 from gpt2.evaluation import tasks as tasks_package
 from gpt2.evaluation.data import digests, fetch, missing_files
+from gpt2.evaluation.language_model import LanguageModel
 from gpt2.evaluation.report import draw, report
 from gpt2.evaluation.tasks import TASKS
 from gpt2.evaluation.tasks.task import Task
@@ -34,9 +36,6 @@ from gpt2.scoring.windows import check_stride
 from gpt2.system import progress
 from gpt2.system.files import make_folder, whole_file
 from gpt2.system.text import json_line, json_text, printable
-
-if TYPE_CHECKING:
-    from gpt2.evaluation.language_model import LanguageModel
 
 README = os.path.join(os.path.dirname(tasks_package.__file__), 'README.md')
 HELP = f"""\
@@ -228,16 +227,15 @@ def write_whole(path: str, text: str) -> None:
         file.write(text)
 
 
-def load_language_model(model: Model, stride: int, batch_size: int) -> 'LanguageModel':
+def load_language_model(model: Model, stride: int, batch_size: int) -> LanguageModel:
     """TensorFlow is imported here, once flags and files are checked."""
     show_notices(model.notices)
     with progress.doing('loading TensorFlow'):
-        from gpt2.evaluation.language_model import LanguageModel
-
+        importlib.import_module('gpt2.model')
     return LanguageModel(model.hparams, load_params(model.source), model.encoder, stride, batch_size)
 
 
-def evaluated(task: Task, language_model: 'LanguageModel', data: Any) -> dict[str, Any]:
+def evaluated(task: Task, language_model: LanguageModel, data: Any) -> dict[str, Any]:
     """What is saved of a task, but for its settings."""
     start = time.monotonic()
     language_model.task = task.name

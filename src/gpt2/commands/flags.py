@@ -156,7 +156,8 @@ def open_standard_streams() -> None:
         if isinstance(stream, io.TextIOWrapper):  # and not what a program put in its place
             stream.reconfigure(errors=errors)
     if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
-        sys.stdin.reconfigure(encoding='utf-8')  # as files are, whatever a terminal's encoding is here
+        # As files are, whatever a terminal's encoding is here.
+        sys.stdin.reconfigure(encoding='utf-8', errors='surrogateescape')
 
 
 def show_notices(notices: Iterable[str]) -> None:
