@@ -15,9 +15,9 @@ import pytest
 import reference_numpy
 from example_models import BUNDLED, HERE, full_logits
 
-from gpt2.checkpoints import bundle, huggingface
+from gpt2.checkpoints import bundle, huggingface, tokenizer
 from gpt2.checkpoints.source import load_params, open_source
-from gpt2.encoder import END_OF_TEXT, spelt
+from gpt2.encoder import END_OF_TEXT, Encoder, VocabularyError, bytes_to_unicode, read_encoder, spelt, write_encoder
 from gpt2.errors import Error
 
 GOLDENS = HERE / 'huggingface'
@@ -460,15 +460,15 @@ def test_transformers_loads_it_without_a_warning(theirs, written, caplog, capfd)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         model, report = GPT2LMHeadModel.from_pretrained(str(written), output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(str(written))
+        reader = AutoTokenizer.from_pretrained(str(written))
     assert not any(report.values())
     assert caplog.records == []
     assert 'arning' not in capfd.readouterr().err
     encoder = open_source(str(written)).encoder
-    assert len(tokenizer) == len(encoder)
+    assert len(reader) == len(encoder)
     for text in theirs.random_texts(300):
-        assert tokenizer.encode(text) == encoder.encode(text, special=True)
-    assert tokenizer.eos_token_id == model.generation_config.eos_token_id == encoder.end_of_text
+        assert reader.encode(text) == encoder.encode(text, special=True)
+    assert reader.eos_token_id == model.generation_config.eos_token_id == encoder.end_of_text
 
 
 def test_transformers_continues_greedily_as_we_do(theirs, written):
@@ -489,9 +489,49 @@ def test_transformers_reads_added_tokens_as_we_wrote_them(theirs, tmp_path):
     from transformers import AutoTokenizer
 
     huggingface.write(str(tmp_path / 'mine'), open_source(str(TINY)))
-    tokenizer = AutoTokenizer.from_pretrained(str(tmp_path / 'mine'))
+    read = AutoTokenizer.from_pretrained(str(tmp_path / 'mine'))
     for text, ids in WANTED['texts']:
-        assert tokenizer.encode(text) == ids
+        assert read.encode(text) == ids
+
+
+def vocabulary_with_added(places):
+    """An Encoder of bytes, two merges, and added tokens at the ids that places give them."""
+    tokens = [*bytes_to_unicode().values(), 'th', 'the']
+    free = (index for index in range(len(tokens) + len(places)) if index not in places.values())
+    ids = dict(zip(tokens, free)) | {spelt(text): index for text, index in places.items()}
+    ids.setdefault(END_OF_TEXT, next(iter(places.values())))
+    return Encoder(ids, [('t', 'h'), ('th', 'e')], added=dict(places), end_of_text=next(iter(places.values())))
+
+
+@pytest.mark.parametrize(
+    'places',
+    [{END_OF_TEXT: 0}, {END_OF_TEXT: 100, '<|pad|>': 3, '<s>': 259}, {'<s>': 0, '</s>': 1, ' x': 150}, {'</s>': 258}],
+)
+@pytest.mark.parametrize('through', ['huggingface', 'release'])
+def test_tokenizers_keeps_the_ids_of_added_tokens_wherever_they_stand(tmp_path, places, through):
+    tokenizers = pytest.importorskip('tokenizers')
+    encoder = vocabulary_with_added(places)
+    if through == 'release':
+        write_encoder(tmp_path, encoder)
+        encoder = read_encoder(tmp_path)
+    tokenizer.write_vocabulary(str(tmp_path), encoder, 10)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / 'tokenizer.json'))
+    ids = {text: theirs.token_to_id(text) for text in places}
+    assert (ids, theirs.get_vocab_size()) == (places, len(encoder))
+    text = 'the cat' + ' the '.join(places) + '\n'
+    assert theirs.encode(text).ids == encoder.encode(text, special=True)
+    assert all(theirs.id_to_token(index) == token for token, index in encoder.owners() if token not in places
+               and spelt(token) == token)  # fmt: skip
+    again, _ = tokenizer.read_vocabulary(str(tmp_path), len(encoder), [encoder.end_of_text])
+    assert again.decoder == encoder.decoder
+
+
+def test_an_added_token_that_is_listed_as_another_is_refused(tmp_path):
+    encoder = vocabulary_with_added({END_OF_TEXT: 258, spelt('é'): 259})
+    encoder = Encoder(encoder.encoder | {spelt('é'): 260}, [*encoder.bpe_ranks, tuple(spelt('é'))], added=encoder.added)
+    with pytest.raises(VocabularyError, match=r"the added token .Ã©. .* as token 260 is"):
+        tokenizer.write_vocabulary(str(tmp_path), encoder, 10)
+    assert list(tmp_path.iterdir()) == []
 
 
 # The release's layout, with tokens added

@@ -159,13 +159,11 @@ def make_encoder(vocabulary: dict, merges: list, added: dict[str, int], ends: li
 
 def write_vocabulary(folder: str, vocabulary: Encoder, positions: int) -> None:
     """Write the files of a vocabulary, as AutoTokenizer reads them. Raises WriteError."""
-    made = made_tokens(vocabulary.bpe_ranks)
-    ids = {token: index for token, index in vocabulary.encoder.items() if token in made}
-    ids = dict(sorted(ids.items(), key=lambda item: item[1]))
+    ids = listed_tokens(vocabulary)
     end = next(text for text, index in vocabulary.added.items() if index == vocabulary.end_of_text)
     ends = {END_OF_TEXT, end}
     files = {
-        'vocab.json': ids | {text: index for text, index in vocabulary.added.items() if text in ends},
+        'vocab.json': ids,
         'tokenizer.json': tokenizer_json(vocabulary, ids, ends),
         'tokenizer_config.json': {
             'tokenizer_class': 'GPT2Tokenizer', 'add_prefix_space': False, 'errors': vocabulary.errors,
@@ -180,6 +178,20 @@ def write_vocabulary(folder: str, vocabulary: Encoder, positions: int) -> None:
             file.write('\n')
     with whole_file(os.path.join(folder, 'merges.txt')) as file:
         file.write('\n'.join(['#version: 0.2', *map(' '.join, vocabulary.bpe_ranks), '']))
+
+
+def listed_tokens(vocabulary: Encoder) -> dict[str, int]:
+    """All tokens by id, as vocab.json and tokenizer.json list them: `tokenizers` gives an added token that is not
+    among them an id of its own choice. Raises VocabularyError for an added token that is listed as another is."""
+    made = made_tokens(vocabulary.bpe_ranks)
+    ids = {token: index for token, index in vocabulary.encoder.items() if token in made}
+    for text, index in vocabulary.added.items():
+        if ids.setdefault(text, index) != index:
+            raise VocabularyError(
+                f"the added token {text!r} is written in Hugging Face's files as token {ids[text]} is; "
+                'they cannot hold both'
+            )
+    return dict(sorted(ids.items(), key=lambda item: item[1]))
 
 
 def tokenizer_json(vocabulary: Encoder, ids: dict[str, int], special: set[str]) -> dict:
