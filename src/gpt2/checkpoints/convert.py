@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 
@@ -15,7 +17,8 @@ from gpt2.checkpoints.source import Source, combined_digest, value_digest
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import parameter_count
 from gpt2.system import progress
-from gpt2.system.files import WriteError, check_space
+from gpt2.system.files import WriteError, check_space, new_folder
+from gpt2.system.locks import locked
 
 # Each format's module has write(destination, source, dtype), which makes a new folder or file, and DTYPES.
 WRITERS = {
@@ -26,6 +29,7 @@ WRITERS = {
 }
 BYTES = {'float32': 4, 'float16': 2, 'bfloat16': 2, 'q8_0': 1}  # a weight takes at least
 REMEDY = 'free space, or choose another destination'
+WAITING = 'another process writes it; waiting for it to end'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +82,19 @@ def new_at(destination: str, size: int) -> Iterator[str]:
     size: bytes that it takes at least. Raises UsageError where something is there already, WriteError
     where it cannot be written.
     """
+    if not destination:
+        raise UsageError("the destination is '', expected a path")
     destination = os.path.abspath(destination)
-    if os.path.lexists(destination):
-        raise UsageError(f'{destination} is there already; choose another destination, or remove it')
+    check_free(destination)
     folder, name = os.path.split(destination)
     try:
-        os.makedirs(folder, exist_ok=True)
-        check_space(folder, size, REMEDY)
-        with tempfile.TemporaryDirectory(prefix=f'.{name}.', suffix='.part', dir=folder) as place:
+        with (
+            new_folder(folder, REMEDY),
+            locked(os.path.join(folder, f'.{name}'), lambda: progress.note(f'{destination}: {WAITING}')),
+            new_place(folder, name) as place,
+        ):
+            check_free(destination)  # another process may have been waited for
+            check_space(folder, size, REMEDY)
             part = os.path.join(place, name)
             yield part
             if os.path.lexists(destination):
@@ -95,3 +104,19 @@ def new_at(destination: str, size: int) -> Iterator[str]:
         if error.errno is None:
             raise
         raise WriteError(f'{destination} cannot be written ({error.strerror}); {REMEDY}') from None
+
+
+def check_free(destination: str) -> None:
+    if os.path.lexists(destination):
+        raise UsageError(f'{destination} is there already; choose another destination, or remove it')
+
+
+def new_place(folder: str, name: str) -> tempfile.TemporaryDirectory:
+    """A new folder in folder to write name in. Others that a killed process left are removed; whoever calls this must
+    hold the lock, which keeps those of a living one from being here."""
+    ours = re.compile(rf'\.{re.escape(name)}\.[a-z0-9_]{{8}}\.part')
+    for left in filter(ours.fullmatch, os.listdir(folder)):
+        path = os.path.join(folder, left)
+        if os.path.isdir(path) and not os.path.islink(path) and set(os.listdir(path)) <= {name}:
+            shutil.rmtree(path)
+    return tempfile.TemporaryDirectory(prefix=f'.{name}.', suffix='.part', dir=folder)
