@@ -1,10 +1,13 @@
 """Which format lies at a path, and what is the same in all."""
 
+import os
+
 import numpy as np
 import pytest
 from example_models import BUNDLED, HERE, TINY, random_values
 
 from gpt2.checkpoints import bundle
+from gpt2.checkpoints import source as source_module
 from gpt2.checkpoints.files import CheckpointError
 from gpt2.checkpoints.source import Source, files_identity, open_source, reader, without_unowned_rows
 from gpt2.encoder import END_OF_TEXT, Encoder, bytes_to_unicode
@@ -139,6 +142,42 @@ def test_an_identity_needs_no_reading_and_changes_with_any_file(tmp_path):
 
 def bytes_encoder():
     return Encoder({token: index for index, token in enumerate([*bytes_to_unicode().values(), END_OF_TEXT])}, [])
+
+
+@pytest.mark.parametrize('size', [1000, 3_000_000])
+@pytest.mark.parametrize('place', [0, 500, -1, 'block'])
+def test_an_identity_changes_with_a_file_of_the_same_size_and_times(tmp_path, monkeypatch, size, place):
+    path = tmp_path / 'weights'
+    path.write_bytes(bytes(size))
+    about = os.stat(path)
+    monkeypatch.setattr(source_module.os, 'stat', lambda _: about)
+    before = files_identity([str(path)])
+    assert files_identity([str(path)]) == before
+    place = source_module.sampled(size)[-2 if size > 1000 else 0][0] if place == 'block' else place
+    with open(path, 'r+b') as file:
+        file.seek(place, os.SEEK_END if place < 0 else os.SEEK_SET)
+        file.write(b'x')
+    assert files_identity([str(path)]) != before
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='ctime')
+def test_an_identity_changes_with_a_byte_between_the_samples(tmp_path):
+    path = tmp_path / 'weights'
+    path.write_bytes(bytes(3_000_000))
+    about, before = os.stat(path), files_identity([str(path)])
+    with open(path, 'r+b') as file:
+        file.seek(70_000)
+        file.write(b'x')
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert os.stat(path).st_mtime_ns == about.st_mtime_ns
+    assert files_identity([str(path)]) != before
+
+
+def test_of_a_large_file_little_is_read():
+    for size in (10**6, 10**9, 10**12):
+        samples = source_module.sampled(size)
+        assert sum(count for _, count in samples) < 400_000
+        assert all(place + count <= size for place, count in samples)
 
 
 def test_rows_of_no_token_are_left_out_and_said_so():
