@@ -15,7 +15,7 @@ from typing import IO
 import regex
 
 from gpt2.errors import Error
-from gpt2.system.files import whole_file
+from gpt2.system.files import open_small, whole_file
 
 # Contractions, letters, digits, other marks (each with at most one space before), white space.
 PRETOKEN = regex.compile(
@@ -252,7 +252,7 @@ def check_vocabulary(vocabulary: 'Encoder', bpe_merges: Sequence[Sequence[str]])
 
 def read_vocabulary_file(path, parse):
     try:
-        with open(path, encoding='utf-8-sig') as file:
+        with open_small(path, 'utf-8-sig') as file:
             return parse(file)
     except FileNotFoundError:
         raise VocabularyError(f'{path} is not there; download the model again') from None
@@ -296,7 +296,7 @@ def read_encoder(folder: str) -> Encoder:
     encoder = read_vocabulary_file(os.path.join(folder, 'encoder.json'), parse_ids)
     merges = read_vocabulary_file(os.path.join(folder, 'vocab.bpe'), parse_merges)
     generation = os.path.join(folder, GENERATION_CONFIG)
-    end = read_vocabulary_file(generation, parse_end_of_text) if os.path.exists(generation) else None
+    end = read_vocabulary_file(generation, parse_end_of_text) if os.path.lexists(generation) else None
     try:
         return Encoder(encoder, merges, end_of_text=end)
     except VocabularyError as error:

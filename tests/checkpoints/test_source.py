@@ -1,6 +1,7 @@
 """Which format lies at a path, and what is the same in all."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from gpt2.checkpoints import source as source_module
 from gpt2.checkpoints.files import CheckpointError
 from gpt2.checkpoints.source import Source, files_identity, open_source, reader, without_unowned_rows
 from gpt2.encoder import END_OF_TEXT, Encoder, bytes_to_unicode
+from gpt2.errors import Error
 from gpt2.hparams import HParams, save_hparams
 
 VALUES = random_values(TINY)
@@ -135,6 +137,40 @@ def test_an_identity_needs_no_reading_and_changes_with_any_file(tmp_path):
     touched = files_identity(paths)
     (tmp_path / 'b').write_text('longer')
     assert len({before, touched, files_identity(paths)}) == 3
+
+
+# Files that are not what they seem
+
+SMALL_FILES = {
+    'huggingface/tiny': ['config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer_config.json',
+                         'model.safetensors'],
+    'release': ['hparams.json', 'encoder.json', 'vocab.bpe', 'checkpoint', 'model.ckpt.index'],
+}  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='pipes with names')
+@pytest.mark.parametrize('damage', ['pipe', 'zero', 'pointer', 'dangling'])
+@pytest.mark.parametrize(('model', 'name'), [(model, name) for model, names in SMALL_FILES.items() for name in names])
+def test_a_file_that_is_none_is_refused(tmp_path, model, name, damage):
+    folder = tmp_path / 'model'
+    if model == 'release':
+        bundle.write(str(folder), open_source(str(HERE / 'huggingface/tiny')))
+    else:
+        shutil.copytree(HERE / model, folder)
+    path = folder / name
+    path.unlink(missing_ok=True)
+    if damage == 'pipe':
+        os.mkfifo(path)
+    elif damage == 'pointer':
+        path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n')
+    else:
+        path.symlink_to('/dev/zero' if damage == 'zero' else 'nowhere')
+    with pytest.raises(Error) as caught:
+        list(open_source(str(folder)).values())
+    message = str(caught.value)
+    assert '\n' not in message
+    if damage == 'pointer':
+        assert 'git lfs pull' in message and name in message
 
 
 # Vocabularies

@@ -23,7 +23,7 @@ from gpt2.checkpoints.huggingface import check_config
 from gpt2.errors import UsageError
 from gpt2.hparams import RELEASED_HPARAMS
 from gpt2.system.download import CHUNK, DownloadError, answer, download, persist, status_line
-from gpt2.system.files import new_folder, whole_file
+from gpt2.system.files import new_folder, open_small, whole_file
 from gpt2.system.locks import locked
 
 ENDPOINT = 'https://huggingface.co'
@@ -163,7 +163,7 @@ def write_record(path, record):
 def read_record(path):
     """The Record of hub.json. Raises DownloadError if that is none, or names a file that is not of a model."""
     try:
-        with open(path, encoding='utf-8') as file:
+        with open_small(path) as file:
             values = json.load(file)
         record = Record(**{**values, 'files': [File(**file) for file in values['files']]})
         if all(wanted(file.name) for file in record.files):

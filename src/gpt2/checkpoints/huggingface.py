@@ -69,12 +69,17 @@ def read(path: str) -> Source:
 
 def read_config(folder: str) -> dict[str, Any]:
     """The fields of config.json, those of SHAPE and OURS always among them. Raises CheckpointError."""
-    return completed(os.path.join(folder, 'config.json'), read_object(folder, 'config.json'))
+    path = os.path.join(folder, 'config.json')
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise CheckpointError(f'{path} is no JSON object; get the file again')
+    return completed(path, found)
 
 
 def completed(path: str, found: dict[str, Any]) -> dict[str, Any]:
     """The fields that a config.json holds, as read_config returns them."""
-    kind = found.get('model_type') or next(iter(found.get('architectures') or []), None)
+    architectures = found.get('architectures')
+    kind = found.get('model_type') or next(iter(architectures if isinstance(architectures, list) else []), architectures)
     if kind != 'gpt2' and not str(kind).startswith('GPT2'):
         raise CheckpointError(f'{path}: model_type is {kind!r}: not a GPT-2')
     config = SHAPE | {name: values[0] for name, values in OURS.items()} | {'n_inner': None}

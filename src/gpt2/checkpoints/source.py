@@ -15,6 +15,7 @@ from gpt2.checkpoints.files import CheckpointError
 from gpt2.encoder import Encoder
 from gpt2.hparams import HParams, variable_shapes
 from gpt2.system import progress
+from gpt2.system.files import check_file
 
 # Bytes at either end of a file, and of each block between, by which it is known.
 SAMPLED_ENDS, SAMPLED_BLOCK, SAMPLED_BLOCKS = 1 << 16, 1 << 12, 64
@@ -153,8 +154,12 @@ def reader(path: str) -> str:
         if 'hparams.json' in names or 'checkpoint' in names or any(name.endswith('.index') for name in names):
             return 'bundle'  # which says what is missing
     elif os.path.isfile(path):
-        with open(path, 'rb') as file:
-            start = file.read(4)
+        try:
+            check_file(path)
+            with open(path, 'rb') as file:
+                start = file.read(4)
+        except OSError as error:
+            raise CheckpointError(f'{path} cannot be read ({error.strerror}); get the file again') from None
         if start == b'GGUF':
             return 'gguf'
         if path.endswith('.pt'):

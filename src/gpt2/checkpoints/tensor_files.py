@@ -18,6 +18,7 @@ import numpy as np
 
 from gpt2.checkpoints.dtypes import STORED_AS, narrowed, widened
 from gpt2.checkpoints.files import CheckpointError
+from gpt2.system.files import check_file
 
 NAMES = {'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
 LENGTH = struct.Struct('<Q')  # of the header, before it
@@ -41,6 +42,7 @@ def safetensors(path: str) -> dict[str, Tensor]:
     except ImportError as error:
         raise CheckpointError(f'{path} needs a package ({error}); pip install -r requirements-convert.txt') from None
     try:
+        check_file(path)
         with safe_open(path, 'np'):  # which finds sizes that cannot be before anything is made of them
             pass
         with open(path, 'rb') as file:
@@ -112,9 +114,12 @@ def load_torch(path: str) -> dict:
         name = os.path.basename(path)
         raise CheckpointError(f'{path} needs PyTorch: pip install torch, or get the model without {name}') from None
     try:
+        check_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             content = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be read ({error.strerror or error}); {REMEDY}') from None
     except Exception as error:  # whatever a damaged file brings about
         unsafe = 'Weights only load failed' in str(error)
         why = 'it holds more than tensors and plain values, which could be code' if unsafe else 'it is damaged'

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpt2.checkpoints.files import CheckpointError
 from gpt2.encoder import END_OF_TEXT, Encoder, VocabularyError, made_tokens, spelt
-from gpt2.system.files import whole_file
+from gpt2.system.files import open_small, whole_file
 
 NAMED_TOKENS = ('bos_token', 'eos_token', 'unk_token', 'pad_token', 'additional_special_tokens', 'extra_special_tokens')
 # What our encoder does; a tokenizer.json that says otherwise gives other ids.
@@ -25,7 +25,7 @@ OURS: dict[str, dict[Any, dict[str, Any]]] = {
 def read_json(path: str) -> Any:
     """What a JSON file holds. Raises CheckpointError."""
     try:
-        with open(path, encoding='utf-8') as file:
+        with open_small(path) as file:
             return json.load(file)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f'{path} cannot be read ({error}); get the file again') from None
@@ -34,7 +34,7 @@ def read_json(path: str) -> Any:
 def read_object(folder: str, name: str) -> dict:
     """The object of a JSON file, empty where there is no such file. Raises CheckpointError."""
     path = os.path.join(folder, name)
-    content = read_json(path) if os.path.exists(path) else {}
+    content = read_json(path) if os.path.lexists(path) else {}
     if not isinstance(content, dict):
         raise CheckpointError(f'{path} is no JSON object; get the file again')
     return content
@@ -48,10 +48,10 @@ def read_vocabulary(folder: str, rows: int, ends: list[Any]) -> tuple[Encoder | 
     """
     settings = read_object(folder, 'special_tokens_map.json') | read_object(folder, 'tokenizer_config.json')
     try:
-        if os.path.exists(os.path.join(folder, 'tokenizer.json')):
+        if os.path.lexists(os.path.join(folder, 'tokenizer.json')):
             files = 'tokenizer.json'
             vocabulary, merges, added = from_tokenizer_json(read_object(folder, files))
-        elif os.path.exists(os.path.join(folder, 'vocab.json')):
+        elif os.path.lexists(os.path.join(folder, 'vocab.json')):
             files = 'vocab.json and merges.txt'
             vocabulary, merges, added = read_object(folder, 'vocab.json'), read_merges(folder), []
         else:
@@ -92,7 +92,7 @@ def read_merges(folder: str) -> list[tuple[str, ...]]:
     """The merges of merges.txt, whose first line may be a version."""
     path = os.path.join(folder, 'merges.txt')
     try:
-        with open(path, encoding='utf-8') as file:
+        with open_small(path) as file:
             lines = file.read().split('\n')
     except (OSError, ValueError) as error:
         raise CheckpointError(f'{path} cannot be read ({error}); get the file again') from None
