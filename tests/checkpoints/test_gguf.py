@@ -1,5 +1,6 @@
 """GGUF files: against the package gguf, against llama.cpp, and against whoever writes bad ones."""
 
+import dataclasses
 import json
 import os
 import struct
@@ -516,3 +517,10 @@ def test_llama_cpp_loads_vocabularies_that_grew(path, dtype):
         assert special == vocabulary().encode(text, special=True)
         assert len(greedy) == 100
     assert (bos, eos) == (END, START)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    hparams = HParams(n_vocab=262, n_ctx=8, n_embd=64, n_head=4, n_layer=2)
+    named = dataclasses.replace(source_of(random_values(hparams), hparams, vocabulary()), path=os.fsdecode(b'caf\xe9'))
+    gguf.write(str(tmp_path / 'mine.gguf'), named)
+    assert open_source(str(tmp_path / 'mine.gguf')).format == 'gguf'

@@ -4,6 +4,7 @@ What it wrote once lies in tests/huggingface; where torch and transformers are i
 """
 
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -128,6 +129,8 @@ def test_the_identity_changes_with_a_file(folder):
         ({'n_ctx': 12}, ['n_ctx is 12', 'n_positions 24']),
         ({'model_type': 'llama'}, ["model_type is 'llama'", 'not a GPT-2']),
         ({'model_type': ..., 'architectures': ['BertModel']}, ['BertModel', 'not a GPT-2']),
+        ({'model_type': ..., 'architectures': 5}, ['model_type is 5', 'not a GPT-2']),
+        ({'model_type': ..., 'architectures': {'GPT2': 1}}, ['not a GPT-2']),
         ({'n_head': 3}, ['n_embd 16 is not a multiple of n_head 3']),
         ({'n_layer': '2'}, ["n_layer is '2'"]),
         ({'n_layer': 10**9}, ['n_layer is 1000000000, and the weights are 28 tensors']),
@@ -369,7 +372,7 @@ def test_a_header_of_tensors_that_are_too_large(folder):
     assert 'model.safetensors cannot be read' in refusal(folder)
 
 
-@pytest.mark.parametrize('name', ['/etc/passwd', '../model.safetensors'])
+@pytest.mark.parametrize('name', ['/etc/passwd', '../model.safetensors', '..', '.', '', '.hidden'])
 def test_an_index_that_leaves_the_folder(folder, name):
     (folder / 'model.safetensors').unlink()
     (folder / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': {'wte.weight': name}}))
@@ -379,6 +382,44 @@ def test_an_index_that_leaves_the_folder(folder, name):
 def test_no_weights(folder):
     (folder / 'model.safetensors').unlink()
     assert 'has no weights' in refusal(folder)
+
+
+def in_pytorch_s_file(folder, change):
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(str(folder / 'model.safetensors'))
+    (folder / 'model.safetensors').unlink()
+    torch.save(change(torch, tensors), folder / 'pytorch_model.bin')
+
+
+def test_parameters_that_are_trained_are_read(theirs, folder):
+    digest = open_source(str(folder)).digest()
+    in_pytorch_s_file(folder, lambda torch, tensors: {name: torch.nn.Parameter(v) for name, v in tensors.items()})
+    assert open_source(str(folder)).digest() == digest
+
+
+@pytest.mark.parametrize(
+    ('change', 'part'),
+    [
+        (lambda torch, tensors: {'transformer.wpe.weight': torch.zeros(24, 16).to_sparse()}, 'wpe.weight'),
+        (lambda torch, tensors: {'transformer.wpe.weight': torch.empty(24, 16, device='meta')}, 'wpe.weight'),
+        (lambda torch, tensors: {'transformer.wte.weight': torch.zeros(1).expand(10**10, 16)}, 'wte.weight'),
+        (lambda torch, tensors: {1: torch.zeros(2)}, 'holds no tensors by name'),
+        (lambda torch, tensors: {'transformer.wpe.weight': 5}, 'holds no tensors by name'),
+    ],
+    ids=['sparse', 'meta', 'strided', 'number', 'no tensor'],
+)
+def test_tensors_without_values_are_refused(theirs, folder, change, part):
+    in_pytorch_s_file(folder, lambda torch, tensors: tensors | change(torch, tensors))
+    assert part in refusal(folder)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    path = os.path.join(tmp_path, os.fsdecode(b'caf\xe9'))
+    shutil.copytree(TINY, path)
+    huggingface.write(str(tmp_path / 'mine'), open_source(path))
+    assert '# caf\ufffd\n' in (tmp_path / 'mine' / 'README.md').read_text(encoding='utf-8')
 
 
 class Code:

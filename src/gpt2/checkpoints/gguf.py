@@ -20,6 +20,7 @@ from gpt2.checkpoints.tokenizer import in_their_words, make_encoder
 from gpt2.encoder import END_OF_TEXT, VocabularyError
 from gpt2.errors import Error
 from gpt2.hparams import HParams, HParamsError, variable_shapes
+from gpt2.system.text import printable
 
 ARCHITECTURE = 'gpt2'
 TOKENIZER = 'gpt2'
@@ -331,7 +332,7 @@ def add_keys(writer, source, dtype):
     }
     hparams = source.hparams
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(os.path.basename(os.path.abspath(source.path)).removesuffix('.gguf'))
+    writer.add_name(printable(os.path.basename(os.path.abspath(source.path)).removesuffix('.gguf')))
     writer.add_context_length(hparams.n_ctx)
     writer.add_embedding_length(hparams.n_embd)
     writer.add_feed_forward_length(4 * hparams.n_embd)

@@ -16,6 +16,7 @@ from gpt2.checkpoints.tensor_files import Tensor
 from gpt2.checkpoints.tokenizer import read_json, read_object
 from gpt2.hparams import HParams, HParamsError, parameter_count, variable_shapes
 from gpt2.system.files import make_folder, whole_file
+from gpt2.system.text import printable
 
 DTYPES = FLOATS
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
@@ -79,7 +80,8 @@ def read_config(folder: str) -> dict[str, Any]:
 def completed(path: str, found: dict[str, Any]) -> dict[str, Any]:
     """The fields that a config.json holds, as read_config returns them."""
     architectures = found.get('architectures')
-    kind = found.get('model_type') or next(iter(architectures if isinstance(architectures, list) else []), architectures)
+    listed = architectures if isinstance(architectures, list) else [architectures]
+    kind = found.get('model_type') or next(iter(listed), None)
     if kind != 'gpt2' and not str(kind).startswith('GPT2'):
         raise CheckpointError(f'{path}: model_type is {kind!r}: not a GPT-2')
     config = SHAPE | {name: values[0] for name, values in OURS.items()} | {'n_inner': None}
@@ -140,7 +142,7 @@ def shards(folder: str, index: str) -> list[str]:
     content = read_json(path)
     try:
         names = sorted(set(content['weight_map'].values()))
-        plain = all(os.path.basename(name) == name for name in names)
+        plain = all(os.path.basename(name) == name and not name.startswith('.') for name in names) and all(names)
     except (KeyError, TypeError, AttributeError):
         plain = False
     if not plain:
@@ -257,7 +259,7 @@ tags:
 - gpt2
 ---
 
-# {os.path.basename(os.path.abspath(source.path))}
+# {printable(os.path.basename(os.path.abspath(source.path)))}
 
 A GPT-2 of {parameter_count(hparams):,} parameters: {hparams.n_layer} layers, {hparams.n_head} heads, \
 {hparams.n_embd} features, {hparams.n_ctx} positions, {hparams.n_vocab} tokens.

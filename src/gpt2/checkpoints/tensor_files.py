@@ -95,15 +95,31 @@ def torch_file(path: str, part: Callable[[dict], dict] = lambda content: content
     again = partial(load_torch, path) if zipfile.is_zipfile(path) else lambda: content
 
     def read(name):
-        return part(again())[name].float().contiguous().numpy()
+        return part(again())[name].detach().float().contiguous().numpy()
 
-    tensors = part(content)
-    if not isinstance(tensors, dict) or not all(hasattr(tensor, 'is_floating_point') for tensor in tensors.values()):
+    try:
+        tensors = part(content)
+        named = all(isinstance(name, str) and hasattr(found, 'is_floating_point') for name, found in tensors.items())
+    except (KeyError, AttributeError):
+        named = False
+    if not named:
         raise CheckpointError(f'{path} holds no tensors by name; {REMEDY}')
+    for name, tensor in tensors.items():
+        check_values(path, name, tensor)
     return {
         name: Tensor(path, str(tensor.dtype).removeprefix('torch.'), tuple(tensor.shape), partial(read, name))
         for name, tensor in tensors.items()
     }
+
+
+def check_values(path: str, name: str, tensor: Any) -> None:
+    """Raise CheckpointError for a tensor of PyTorch's whose values are not all in the file, one after another."""
+    whole = tensor.device.type == 'cpu' and str(tensor.layout) == 'torch.strided'
+    if not whole or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise CheckpointError(
+            f'{path}: {name} is {list(tensor.shape)} ({tensor.layout}, {tensor.device.type}), whose values are not all '
+            f'in the file; {REMEDY}'
+        )
 
 
 def load_torch(path: str) -> dict:

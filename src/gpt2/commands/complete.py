@@ -5,7 +5,7 @@ import re
 import sys
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
-from gpt2.commands.flags import choice, reject_unknown
+from gpt2.commands.flags import choice, reject_unknown, show_notices
 from gpt2.commands.sampling import SHARED_FLAGS, check_settings, load, open_for_sampling, write_samples
 from gpt2.errors import UsageError
 from gpt2.system.text import BYTE_ORDER_MARK, CONVERT_OR_REPLACE, LONE_SURROGATE, read_text
@@ -72,7 +72,7 @@ def interact_model(
         try:
             text = checked(text, 'the prompt')
         except UsageError as error:
-            print(error, file=sys.stderr)
+            show_notices([str(error)])
             continue
         with sample_interruptible():
             write_continuations(text)

@@ -147,7 +147,7 @@ def present_tasks(tasks, data_dir, download):
             note += ', and --download fetches some'
     if not present:
         raise UsageError(f'nothing to evaluate; {note}')
-    print(f'skipping {note}', file=sys.stderr)
+    show_notices([f'skipping {note}'])
     return present
 
 
@@ -161,7 +161,7 @@ def fetch_missing(task, data_dir):
             try:
                 fetch(task.files[name], os.path.join(data_dir, name))
             except Error as error:
-                print(error, file=sys.stderr)
+                show_notices([str(error)])
 
 
 def load_tasks(path, model, limit):
@@ -206,7 +206,7 @@ def able_tasks(tasks, n_ctx, others):
     if notes and not able and not others:
         raise Error(f'nothing to evaluate; {"; ".join(notes)}')
     for note in notes:
-        print(f'skipping {note}', file=sys.stderr)
+        show_notices([f'skipping {note}'])
     return able
 
 

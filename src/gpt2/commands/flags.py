@@ -24,6 +24,7 @@ from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.errors import Error, UsageError
 from gpt2.system import progress
 from gpt2.system.signals import Ended, ends_raised
+from gpt2.system.text import one_line
 
 Pair = tuple[str | None, str]  # a flag and its value, or None and a word without a flag
 MODEL_NAME_HELP = """\
@@ -163,9 +164,9 @@ def open_standard_streams() -> None:
 
 
 def show_notices(notices: Iterable[str]) -> None:
-    """Print what a user should know, a line each, on standard error."""
+    """Print what a user should know, a line each, on standard error, whatever strangers wrote of it."""
     for notice in notices:
-        print(notice, file=sys.stderr)
+        print(one_line(notice), file=sys.stderr)
 
 
 def print_utf8() -> None:
@@ -184,10 +185,6 @@ def with_values(function: Callable, values: Mapping[str, list[str]]) -> Callable
         return function(*bound.args, **bound.kwargs)
 
     return call
-
-
-def one_line(text: str) -> str:
-    return ' '.join(text.split())
 
 
 def canonical_arguments(

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from gpt2.errors import Error
 from gpt2.system.locks import locked
+from gpt2.system.text import one_line
 
 PART_SUFFIX = '.part'
 TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of data
@@ -139,7 +140,7 @@ def progress(what, total, **settings):
 
 
 def note(text):
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(one_line(text), file=sys.stderr)
 
 
 def start_over(part, why):
