@@ -6,6 +6,7 @@ What it wrote once lies in tests/huggingface; where torch and transformers are i
 import json
 import os
 import pickle
+import random
 import shutil
 import struct
 import sys
@@ -16,8 +17,9 @@ import pytest
 import reference_numpy
 from example_models import BUNDLED, HERE, full_logits
 
-from gpt2.checkpoints import bundle, huggingface, tokenizer
+from gpt2.checkpoints import bundle, convert, huggingface, tokenizer
 from gpt2.checkpoints.source import load_params, open_source
+from gpt2.completion import Completion
 from gpt2.encoder import END_OF_TEXT, Encoder, VocabularyError, bytes_to_unicode, read_encoder, spelt, write_encoder
 from gpt2.errors import Error
 
@@ -573,6 +575,140 @@ def test_an_added_token_that_is_listed_as_another_is_refused(tmp_path):
     with pytest.raises(VocabularyError, match=r"the added token .Ã©. .* as token 260 is"):
         tokenizer.write_vocabulary(str(tmp_path), encoder, 10)
     assert list(tmp_path.iterdir()) == []
+
+
+MATCHING = {
+    '<mask>': {'lstrip', 'rstrip', 'special'}, 'cat': {'single_word', 'normalized'}, ' in': {'rstrip'},
+    '<l>': {'lstrip'}, 'in<l': {'normalized'}, 'at': {'single_word', 'lstrip', 'special'}, '\n\n': {'special'},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_added_tokens_match_as_their_flags_say(tmp_path, seed):
+    tokenizers = pytest.importorskip('tokenizers')
+    places = {END_OF_TEXT: 258} | {text: 259 + number for number, text in enumerate(MATCHING)}
+    plain = vocabulary_with_added(places)
+    flags = {text: frozenset(found) for text, found in MATCHING.items()}
+    encoder = Encoder(plain.encoder, list(plain.bpe_ranks), added=places, flags=flags)
+    tokenizer.write_vocabulary(str(tmp_path), encoder, 10)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / 'tokenizer.json'))
+    again, notices = tokenizer.read_vocabulary(str(tmp_path), len(encoder), [258])
+    assert ({text: again.flags[text] for text in MATCHING}, notices) == (flags, [])
+    generator = random.Random(seed)
+    pieces = [*MATCHING, *MATCHING, *' _1é\u0301\u200d\x1c\u3000\tab', '  ', 'in', '漢', "'s"]
+    for _ in range(1000):
+        text = ''.join(generator.choices(pieces, k=generator.randrange(12)))
+        for each in (encoder, again):
+            assert each.encode(text, special=True) == theirs.encode(text).ids, repr(text)
+
+
+def several_ends(folder):
+    """The folder with two end tokens, and other tokens by what they are for."""
+    change(folder / 'generation_config.json', eos_token_id=[298, 296], bos_token_id=297, pad_token_id=298)
+    settings = {'bos_token': '<|startoftext|>', 'pad_token': '<|pad|>', 'mask_token': ' spaced', 'eos_token': '<|pad|>'}
+    change(folder / 'tokenizer_config.json', **settings)
+    return open_source(str(folder))
+
+
+@pytest.mark.parametrize('to', ['huggingface', 'release'])
+def test_end_tokens_and_others_are_kept(folder, tmp_path, to):
+    source = several_ends(folder)
+    assert source.encoder.end_ids == (298, 296)
+    done = convert.convert(source, str(tmp_path / 'mine'), to)
+    again = open_source(done.destination).encoder
+    assert (again.end_ids, again.end_of_text) == ((298, 296), 298)
+    lost = {'mask_token', 'unk_token'} if to == 'release' else set()
+    assert {role: text for role, text in source.encoder.roles.items() if role not in lost} | again.roles == again.roles
+    generation = json.loads((tmp_path / 'mine' / 'generation_config.json').read_text())
+    assert generation == {'eos_token_id': [298, 296], 'bos_token_id': 297, 'pad_token_id': 298}
+    [*notices] = done.notices
+    assert any("mask_token ' spaced'" in notice for notice in notices) == (to == 'release')
+
+
+def test_flags_that_a_layout_cannot_hold_are_named(folder, tmp_path):
+    edit_tokenizer(folder, lambda c: c['added_tokens'][-1].update(lstrip=True))
+    source = open_source(str(folder))
+    assert 'lstrip' in source.encoder.flags[' spaced']
+    for to, named in (('release', True), ('huggingface', False)):
+        notices = convert.convert(source, str(tmp_path / to), to).notices
+        assert any("lstrip of ' spaced'" in notice for notice in notices) == named
+    assert 'lstrip' in open_source(str(tmp_path / 'huggingface')).encoder.flags[' spaced']
+
+
+def test_stop_at_end_stops_at_any(folder):
+    encoder = several_ends(folder).encoder
+    for index in (298, 296):
+        completion = Completion(encoder, 1, stop_at_end=True)
+        completion.add(index)
+        assert completion.finish_reason == 'end_of_text'
+
+
+def test_a_vocabulary_without_an_end_is_read_and_refused_where_one_is_needed(folder, tmp_path):
+    def rename(content):
+        content['added_tokens'][0]['content'] = '<s>'
+        content['model']['vocab']['<s>'] = content['model']['vocab'].pop(END_OF_TEXT)
+
+    edit_tokenizer(folder, rename)
+    for name in ('config.json', 'generation_config.json'):
+        change(folder / name, eos_token_id=..., bos_token_id=...)
+    change(folder / 'tokenizer_config.json', eos_token=..., bos_token='<s>', unk_token=...)
+    source = open_source(str(folder))
+    assert source.encoder.end_ids == ()
+    with pytest.raises(VocabularyError, match='no token that ends a text'):
+        Completion(source.encoder, 1, stop_at_end=True)
+    with pytest.raises(VocabularyError, match="no token that ends a text, which the release's layout needs"):
+        convert.convert(source, str(tmp_path / 'release'), 'release')
+    done = convert.convert(source, str(tmp_path / 'mine'), 'huggingface')
+    again = open_source(done.destination).encoder
+    assert (again.end_ids, again.added, again.roles['bos_token']) == ((), source.encoder.added, '<s>')
+
+
+def test_an_id_of_no_token_below_an_added_one_is_named(folder):
+    edit_tokenizer(folder, lambda c: c['added_tokens'].append({'id': 302, 'content': '<x>', 'special': True}))
+    assert "the added token '<x>' has the id 302, and 300 is the id of no token" in refusal(folder)
+
+
+def test_a_byte_without_a_token_is_named(folder):
+    edit_tokenizer(folder, lambda c: c['model']['vocab'].update({'\0': c['model']['vocab'].pop('Ā')}))
+    assert 'the byte 0x00; this program needs one for each byte' in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    'edit',
+    [
+        lambda c: c.update(normalizer={'type': 'Sequence', 'normalizers': []}),
+        lambda c: c.update(pre_tokenizer={'type': 'Sequence', 'pretokenizers': [c['pre_tokenizer']]}),
+    ],
+)
+def test_a_sequence_of_one_is_that_one(folder, edit):
+    edit_tokenizer(folder, edit)
+    for text, ids in WANTED['texts']:
+        assert open_source(str(folder)).encoder.encode(text, special=True) == ids
+        break
+
+
+def test_a_sequence_of_two_is_refused(folder):
+    both = [{'type': 'NFC'}, {'type': 'NFD'}]
+    edit_tokenizer(folder, lambda c: c.update(normalizer={'type': 'Sequence', 'normalizers': both}))
+    assert 'normalizer is Sequence' in refusal(folder)
+
+
+def test_tokens_listed_before_the_bytes_are_added_ones(tmp_path):
+    first = ['<s>', '<pad>', '</s>', '<unk>', END_OF_TEXT]
+    tokens = [*first, *bytes_to_unicode().values(), 'th', '<last>']
+    (tmp_path / 'vocab.json').write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (tmp_path / 'merges.txt').write_text('#version: 0.2\nt h\n')
+    encoder, notices = tokenizer.read_vocabulary(str(tmp_path), len(tokens), [])
+    assert (list(encoder.added), notices) == ([*first, '<last>'], [])
+    assert encoder.encode('<s>th', special=True) == [0, tokens.index('th')]
+
+
+def test_a_tokenizer_that_begins_every_text_is_said(folder):
+    special = {'<|pad|>': {'id': '<|pad|>', 'ids': [298], 'tokens': ['<|pad|>']}}
+    single = [{'SpecialToken': {'id': '<|pad|>', 'type_id': 0}}, {'Sequence': {'id': 'A', 'type_id': 0}}]
+    template = {'type': 'TemplateProcessing', 'single': single, 'pair': single, 'special_tokens': special}
+    edit_tokenizer(folder, lambda c: c.update(post_processor=template))
+    assert 'its tokenizer puts <|pad|> around every text; here only --start does' in open_source(str(folder)).notices
 
 
 # The release's layout, with tokens added

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from gpt2.checkpoints.dtypes import FLOATS, rounded
 from gpt2.checkpoints.source import Source, combined_digest, value_digest
+from gpt2.encoder import KEPT_ROLES, Encoder
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import parameter_count
 from gpt2.system import progress
@@ -27,6 +28,9 @@ WRITERS = {
     'gguf': 'gpt2.checkpoints.gguf',
     'saved_model': 'gpt2.checkpoints.saved_model',
 }
+# Of each format that does not hold all that is known of added tokens: the roles that it holds.
+KEPT = {'release': KEPT_ROLES, 'gguf': ()}
+MATCHING = {'lstrip', 'rstrip', 'single_word'}
 BYTES = {'float32': 4, 'float16': 2, 'bfloat16': 2, 'q8_0': 1}  # a weight takes at least
 REMEDY = 'free space, or choose another destination'
 WAITING = 'another process writes it; waiting for it to end'
@@ -34,12 +38,17 @@ WAITING = 'another process writes it; waiting for it to end'
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What was done. digest: of the weights as they were written, the same in every format."""
+    """What was done.
+
+    digest: of the weights as they were written, the same in every format; for q8_0 of the float32 values that were
+    rounded. notices: what the format cannot hold of the vocabulary, a sentence each.
+    """
 
     source: Source
     destination: str
     dtype: str
     digest: str
+    notices: tuple[str, ...] = ()
 
 
 def convert(source: Source, destination: str, to: str, dtype: str = 'float32') -> Conversion:
@@ -56,7 +65,23 @@ def convert(source: Source, destination: str, to: str, dtype: str = 'float32') -
         progress.bar(desc='converting', total=len(source.shapes), unit='variable', delay=1) as bar,
     ):
         writer.write(part, watched(source, dtype, digests, bar), dtype)
-    return Conversion(source, destination, dtype, combined_digest(digests))
+    return Conversion(source, destination, dtype, combined_digest(digests), tuple(losses(source.encoder, to)))
+
+
+def losses(encoder: Encoder | None, to: str) -> Iterator[str]:
+    """Yield what a format does not hold of a vocabulary, a sentence each."""
+    if encoder is None or to not in KEPT:
+        return
+    for text, flags in encoder.flags.items():
+        if lost := sorted(flags & MATCHING):
+            yield f'{" and ".join(lost)} of {text!r} is lost: there the token matches as it stands'
+    end = encoder.end_ids[0] if encoder.end_ids else None
+    for role, text in encoder.roles.items():
+        if role not in KEPT[to] and encoder.added[text] != end:
+            yield f'{role} {text!r} is lost as such; the token stays'
+    if to == 'gguf':
+        others = [text for text, index in encoder.added.items() if index in encoder.end_ids[1:]]
+        yield from (f'{text!r} is lost as an end token; the token stays' for text in others)
 
 
 def watched(source: Source, dtype: str, digests: dict[str, str], bar: tqdm) -> Source:

@@ -14,6 +14,7 @@ from gpt2.checkpoints.files import CheckpointError
 from gpt2.checkpoints.source import Source, check_layers, files_identity, without_unowned_rows
 from gpt2.checkpoints.tensor_files import Tensor
 from gpt2.checkpoints.tokenizer import read_json, read_object
+from gpt2.encoder import special_ids
 from gpt2.hparams import HParams, HParamsError, parameter_count, variable_shapes
 from gpt2.system.files import make_folder, whole_file
 from gpt2.system.text import printable
@@ -120,9 +121,10 @@ def hparams_of(path: str, config: dict[str, Any]) -> HParams:
 
 
 def end_ids(path: str, config: dict[str, Any]) -> list[Any]:
-    """The ids of end tokens, as generation_config.json and then config.json have them."""
-    found = [read_object(path, 'generation_config.json').get('eos_token_id'), config.get('eos_token_id')]
-    return [index for ids in found for index in (ids if isinstance(ids, list) else [ids])]
+    """The ids of end tokens, as generation_config.json has them or, where it has none, config.json."""
+    found = read_object(path, 'generation_config.json').get('eos_token_id')
+    found = config.get('eos_token_id') if found is None else found
+    return found if isinstance(found, list) else [found]
 
 
 def read_tensors(folder: str) -> tuple[dict[str, Tensor], list[str]]:
@@ -213,8 +215,12 @@ def write(destination: str, source: Source, dtype: str = 'float32') -> None:
     """Write a source as a new folder that transformers reads. Raises Error, OSError."""
     make_folder(destination, 'choose another destination')
     tokenizer.write_vocabulary(destination, source.vocabulary, source.hparams.n_ctx)
-    end = {'bos_token_id': source.vocabulary.end_of_text, 'eos_token_id': source.vocabulary.end_of_text}
-    for name, content in {'config.json': config_of(source, dtype) | end, 'generation_config.json': end}.items():
+    ids = special_ids(source.vocabulary)
+    ends = source.vocabulary.end_ids
+    generation = ({'bos_token_id': ends[0]} if ends else {}) | ids
+    config = config_of(source, dtype) | {'bos_token_id': None, 'eos_token_id': None} | generation
+    config |= {'eos_token_id': ends[0]} if ends else {}
+    for name, content in {'config.json': config, 'generation_config.json': generation}.items():
         with whole_file(os.path.join(destination, name)) as file:
             json.dump(content, file, indent=2)
             file.write('\n')
