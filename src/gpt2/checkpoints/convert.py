@@ -29,7 +29,7 @@ WRITERS = {
     'saved_model': 'gpt2.checkpoints.saved_model',
 }
 # Of each format that does not hold all that is known of added tokens: the roles that it holds.
-KEPT = {'release': KEPT_ROLES, 'gguf': ()}
+KEPT = {'release': KEPT_ROLES, 'gguf': ('bos_token', 'unk_token', 'pad_token')}
 MATCHING = {'lstrip', 'rstrip', 'single_word'}
 BYTES = {'float32': 4, 'float16': 2, 'bfloat16': 2, 'q8_0': 1}  # a weight takes at least
 REMEDY = 'free space, or choose another destination'
