@@ -15,6 +15,7 @@ class ChunkEncoder:
     """A vocabulary in which id n + 1 means the n-th of some chunks of bytes; id 0 is end-of-text."""
 
     end_of_text = 0
+    end_ids = (0,)
     errors = 'replace'
 
     def __init__(self, chunks):

@@ -32,7 +32,7 @@ class Completion:
         self.text = ''
         self.finish_reason: str | None = None
         self.encoder, self.stop, self.length = encoder, stop, length
-        self.end_id = encoder.end_of_text if stop_at_end else None
+        self.end_ids = {encoder.end_of_text, *encoder.end_ids} if stop_at_end else set()
         # A character may be cut between two tokens: its first bytes wait for the others.
         self.decoder = codecs.getincrementaldecoder('utf-8')(encoder.errors)
         self.released = 0
@@ -45,7 +45,7 @@ class Completion:
         if self.finish_reason:
             return
         self.ids.append(int(token))
-        if token == self.end_id:
+        if token in self.end_ids:
             self.finish('end_of_text')
             return
         self.extend(self.decoder.decode(self.encoder.decode_bytes([int(token)])))

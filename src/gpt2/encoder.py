@@ -8,21 +8,24 @@ import functools
 import heapq
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import IO, Any, TypeVar
 
 import regex
 
 from gpt2.errors import Error
-from gpt2.system.files import whole_file
+from gpt2.system.files import open_small, whole_file
 
 # Contractions, letters, digits, other marks (each with at most one space before), white space.
 PRETOKEN = regex.compile(
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
+SPACE, SPACES = regex.compile(r'\p{White_Space}'), regex.compile(r'\p{White_Space}*')
+WORD = regex.compile(r'[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]')
 END_OF_TEXT = '<|endoftext|>'
 GENERATION_CONFIG = 'generation_config.json'
+KEPT_ROLES = ('bos_token', 'pad_token')  # beside the release's files, as <role>_id in a generation_config.json
 CACHE_ENTRIES = 2**17  # of English, 26 MB when full
 LONGEST_CACHED = 64  # characters; longer pre-tokens hardly ever come twice
 Parsed = TypeVar('Parsed')
@@ -123,7 +126,12 @@ class Encoder:
     errors: how decode treats bytes that are not UTF-8; a codec error handler's name.
     added: dict from text to id of tokens that no merge makes, such as `<|endoftext|>`; None means those
     that encoder lists last, as find_added has it.
-    end_of_text: id of the token that ends a text; None means that of `<|endoftext|>`.
+    end_of_text: id of the token that ends a text; None means that of `<|endoftext|>`, if there is one.
+    end_ids: ids of all tokens that end a text; that of end_of_text becomes the first of them.
+    flags: how added tokens match, by text: of 'lstrip' (with the white space before it), 'rstrip' (after it),
+    'single_word' (only where no letter, digit or _ adjoins), 'normalized' (only in what the others leave);
+    and 'special', which a program that decodes may leave out.
+    roles: texts of added tokens by what they are for, as tokenizer_config.json names it (bos_token, pad_token).
     Raises VocabularyError when encoder and merges do not belong together.
     """
 
@@ -134,6 +142,9 @@ class Encoder:
         errors: str = 'replace',
         added: dict[str, int] | None = None,
         end_of_text: int | None = None,
+        end_ids: Iterable[int] = (),
+        flags: Mapping[str, frozenset[str]] | None = None,
+        roles: Mapping[str, str] | None = None,
     ) -> None:
         merges = [tuple(pair) for pair in bpe_merges]
         self.encoder = encoder
@@ -141,21 +152,30 @@ class Encoder:
         self.added = find_added(encoder, merges) if added is None else added
         self.decoder = {index: spelt(text) for text, index in self.added.items()}
         self.decoder |= {index: token for token, index in self.owners()}
-        check_vocabulary(self, merges)
-        self.end_of_text = encoder[END_OF_TEXT] if end_of_text is None else end_of_text
-        if self.end_of_text not in self.decoder:
-            raise VocabularyError(f'the end of text is {end_of_text!r}, which is the id of no token')
+        check_vocabulary(self, merges, added is None)
+        first = encoder.get(END_OF_TEXT) if end_of_text is None else end_of_text
+        self.end_ids = tuple(dict.fromkeys([*([] if first is None else [first]), *end_ids]))
+        for index in self.end_ids:
+            if index not in self.decoder:
+                raise VocabularyError(f'the end of text is {index!r}, which is the id of no token')
+        self.flags, self.roles = dict(flags or {}), dict(roles or {})
         self.errors = errors
         self.byte_encoder = bytes_to_unicode()
         self.byte_decoder = {character: byte for byte, character in self.byte_encoder.items()}
         self.cache = PretokenCache(self.encode_pretoken)
-        # Of several that begin at one place the longest counts.
-        longest_first = sorted(self.added, key=len, reverse=True)
-        self.added_pattern = regex.compile(f'({"|".join(map(regex.escape, longest_first)) or "(?!)"})')
+        later = {text for text in self.added if 'normalized' in self.flags.get(text, ())}
+        self.added_patterns = [added_pattern(texts) for texts in (self.added.keys() - later, later) if texts]
 
     def __len__(self) -> int:
         """The number of tokens; ids are all below it."""
         return len(self.decoder)
+
+    @property
+    def end_of_text(self) -> int:
+        """The id of the token that ends a text. Raises VocabularyError for a vocabulary that has none."""
+        if not self.end_ids:
+            raise VocabularyError('the vocabulary has no token that ends a text; none can be begun or ended by one')
+        return self.end_ids[0]
 
     def owners(self) -> list[tuple[str, int]]:
         """(token, id) of all in encoder but an `<|endoftext|>` that is a second name for an added token."""
@@ -178,10 +198,32 @@ class Encoder:
         """
         if not special:
             return list(chain.from_iterable(map(self.cache.__getitem__, PRETOKEN.findall(text))))
-        ids = []
-        for place, part in enumerate(self.added_pattern.split(text)):  # every second one is an added token
-            ids += [self.added[part]] if place % 2 else self.encode(part)
-        return ids
+        parts: list[tuple[str, bool]] = [(text, False)]
+        for pattern in self.added_patterns:
+            parts = [
+                part for whole, added in parts for part in ([(whole, added)] if added else self.split(pattern, whole))
+            ]
+        return [index for part, added in parts for index in ([self.added[part]] if added else self.encode(part))]
+
+    def split(self, pattern: 'regex.Pattern[str]', text: str) -> Iterator[tuple[str, bool]]:
+        """Yield (part of text, whether it is an added token). Tokens that pattern finds match as their flags say."""
+        done = 0
+        for found in pattern.finditer(text):
+            start, end = found.span()
+            flags = self.flags.get(found.group(), frozenset())
+            if 'single_word' in flags and (WORD.match(text[start - 1 : start]) or WORD.match(text, end)):
+                continue
+            if 'lstrip' in flags:
+                while start > done and SPACE.match(text, start - 1):
+                    start -= 1
+            if 'rstrip' in flags:
+                end = SPACES.match(text, end).end()
+            if done < start:
+                yield text[done:start], False
+            yield found.group(), True
+            done = end
+        if done < len(text):
+            yield text[done:], False
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """The bytes that token ids stand for. Raises ValueError for an id outside the vocabulary."""
@@ -194,6 +236,11 @@ class Encoder:
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of token ids; bytes that are not UTF-8 are treated as self.errors says."""
         return self.decode_bytes(tokens).decode('utf-8', errors=self.errors)
+
+
+def added_pattern(texts: Iterable[str]) -> 'regex.Pattern[str]':
+    """The pattern that finds added tokens: of several that begin at one place the longest."""
+    return regex.compile('|'.join(map(regex.escape, sorted(texts, key=len, reverse=True))))
 
 
 def spelt(text: str) -> str:
@@ -234,8 +281,11 @@ def find_added(encoder: dict[str, int], bpe_merges: Iterable[Sequence[str]]) -> 
     return added if encoder[END_OF_TEXT] in added.values() else {END_OF_TEXT: encoder[END_OF_TEXT]} | added
 
 
-def check_vocabulary(vocabulary: 'Encoder', bpe_merges: Sequence[Sequence[str]]) -> None:
-    """Raise VocabularyError unless the tokens are just those that bytes and merges make, and the added ones."""
+def check_vocabulary(vocabulary: 'Encoder', bpe_merges: Sequence[Sequence[str]], released: bool) -> None:
+    """Raise VocabularyError unless the tokens are just those that bytes and merges make, and the added ones.
+
+    released: `<|endoftext|>` must be among them.
+    """
     encoder, owners = vocabulary.encoder, vocabulary.owners()
     if len({index for _, index in owners}) < len(owners) or set(vocabulary.decoder) != set(range(len(vocabulary))):
         raise VocabularyError(f'encoder.json: ids are not each of 0 to {len(encoder) - 1} once')
@@ -243,7 +293,12 @@ def check_vocabulary(vocabulary: 'Encoder', bpe_merges: Sequence[Sequence[str]])
         raise VocabularyError('vocab.bpe: a merge comes twice')
     made, known = made_tokens(bpe_merges), {spelt(text) for text in vocabulary.added}
     remedy = 'one of the two files is damaged or of another model'
-    for token in [*made, END_OF_TEXT]:
+    for byte, token in bytes_to_unicode().items():
+        if token not in encoder:
+            raise VocabularyError(
+                f'encoder.json has no id for {token!r}, the byte {byte:#04x}; this program needs one for each byte'
+            )
+    for token in [*made, *([END_OF_TEXT] if released else [])]:
         if token not in encoder:
             raise VocabularyError(f'encoder.json has no id for {token!r}, which vocab.bpe makes: {remedy}')
     for token in encoder:
@@ -253,7 +308,7 @@ def check_vocabulary(vocabulary: 'Encoder', bpe_merges: Sequence[Sequence[str]])
 
 def read_vocabulary_file(path: str, parse: Callable[[IO[str]], Parsed]) -> Parsed:
     try:
-        with open(path, encoding='utf-8-sig') as file:
+        with open_small(path, 'utf-8-sig') as file:
             return parse(file)
     except FileNotFoundError:
         raise VocabularyError(f'{path} is not there; download the model again') from None
@@ -278,28 +333,37 @@ def parse_ids(file: IO[str]) -> dict[str, int]:
     return encoder
 
 
-def parse_end_of_text(file: IO[str]) -> int | None:
-    """The id of the end token in a generation_config.json, or None."""
+def parse_special_ids(file: IO[str]) -> dict[str, list[int]]:
+    """{'eos_token': ids of the end tokens, 'bos_token': [its id], 'pad_token': [its id]} of a
+    generation_config.json; no ids where it does not say."""
     config = json.load(file)
-    found = config.get('eos_token_id') if isinstance(config, dict) else config
-    found = found[0] if isinstance(found, list) and found else found
-    if found is not None and type(found) is not int:
-        raise ValueError(f'eos_token_id is {found!r}')
-    return found
+    if not isinstance(config, dict):
+        raise ValueError('not an object')
+    ids = {}
+    for name in ('eos_token', *KEPT_ROLES):
+        found = config.get(f'{name}_id')
+        ids[name] = found if isinstance(found, list) else [] if found is None else [found]
+        if not all(type(index) is int for index in ids[name]):
+            raise ValueError(f'{name}_id is {found!r}')
+    return ids
 
 
 def read_encoder(folder: str) -> Encoder:
     """The Encoder of a folder in the release's layout.
 
-    A generation_config.json beside it, which the release has not, names an end token of the model's
+    A generation_config.json beside it, which the release has not, names end tokens and others of the model's
     own. Raises VocabularyError, in one line naming the file and the remedy.
     """
     encoder = read_vocabulary_file(os.path.join(folder, 'encoder.json'), parse_ids)
     merges = read_vocabulary_file(os.path.join(folder, 'vocab.bpe'), parse_merges)
     generation = os.path.join(folder, GENERATION_CONFIG)
-    end = read_vocabulary_file(generation, parse_end_of_text) if os.path.exists(generation) else None
+    ids = read_vocabulary_file(generation, parse_special_ids) if os.path.lexists(generation) else {}
+    ends = ids.get('eos_token', [])
     try:
-        return Encoder(encoder, merges, end_of_text=end)
+        found = Encoder(encoder, merges, end_of_text=next(iter(ends), None), end_ids=ends)
+        texts = {index: text for text, index in found.added.items()}
+        found.roles |= {role: texts[i] for role in KEPT_ROLES for i in ids.get(role, []) if i in texts}
+        return found
     except VocabularyError as error:
         raise VocabularyError(f'{folder}: {error}; download the model again') from None
 
@@ -317,16 +381,27 @@ def write_encoder(folder: str, vocabulary: Encoder) -> None:
         'encoder.json': json.dumps(listed_ids(vocabulary)),
         'vocab.bpe': '\n'.join(['#version: 0.2', *map(' '.join, vocabulary.bpe_ranks), '']),
     }
-    if vocabulary.end_of_text != vocabulary.encoder[END_OF_TEXT]:
-        files[GENERATION_CONFIG] = json.dumps({'eos_token_id': vocabulary.end_of_text}) + '\n'
+    special = special_ids(vocabulary)
+    if any(index != vocabulary.encoder[END_OF_TEXT] for index in special.values()):
+        files[GENERATION_CONFIG] = json.dumps(special) + '\n'
     for name, text in files.items():
         with whole_file(os.path.join(folder, name)) as file:
             file.write(text)
 
 
+def special_ids(vocabulary: Encoder) -> dict[str, Any]:
+    """What a generation_config.json says of a vocabulary: its end tokens, and those of KEPT_ROLES that are known."""
+    ends = vocabulary.end_ids
+    ids: dict[str, Any] = {'eos_token_id': ends[0] if len(ends) == 1 else list(ends)} if ends else {}
+    named = {f'{role}_id': vocabulary.added[text] for role, text in vocabulary.roles.items() if role in KEPT_ROLES}
+    return ids | named
+
+
 def listed_ids(vocabulary: Encoder) -> dict[str, int]:
     """The content of encoder.json: first the tokens that bytes and merges make, then `<|endoftext|>`, then
     the added tokens, spelt as the others are, which the release's own reader needs to decode them."""
+    if END_OF_TEXT not in vocabulary.encoder:
+        raise VocabularyError("the vocabulary has no token that ends a text, which the release's layout needs")
     made = made_tokens(vocabulary.bpe_ranks)
     added = {spelt(text): index for text, index in vocabulary.added.items()}
     for token, index in added.items():

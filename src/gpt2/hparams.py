@@ -8,7 +8,7 @@ import json
 import math
 
 from gpt2.errors import Error
-from gpt2.system.files import whole_file
+from gpt2.system.files import open_small, whole_file
 
 
 class HParamsError(Error):
@@ -46,7 +46,7 @@ def load_hparams(path: str) -> HParams:
     expected = {field.name for field in dataclasses.fields(HParams)}
     remedy = 'download the model again'
     try:
-        with open(path, encoding='utf-8-sig') as file:
+        with open_small(path, 'utf-8-sig') as file:
             values = json.load(file)
     except FileNotFoundError:
         raise HParamsError(f'{path} is not there; {remedy}') from None

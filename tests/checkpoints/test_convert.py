@@ -4,6 +4,7 @@ import importlib
 import os
 import resource
 import signal
+import threading
 
 import pytest
 from example_models import BUNDLED, HERE, random_values
@@ -11,6 +12,7 @@ from example_models import BUNDLED, HERE, random_values
 from gpt2.checkpoints import bundle, convert, huggingface
 from gpt2.checkpoints.convert import WRITERS, new_at
 from gpt2.checkpoints.source import Source, open_source
+from gpt2.commands.flags import exit_status
 from gpt2.encoder import END_OF_TEXT, Encoder, bytes_to_unicode
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams
@@ -171,6 +173,67 @@ def test_a_destination_that_came_to_be_in_the_meantime_is_kept(tmp_path):
         os.mkdir(part)
         (tmp_path / 'mine').write_text('of another process')
     assert (tmp_path / 'mine').read_text() == 'of another process'
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='POSIX signals')
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP'])
+def test_a_signal_to_end_leaves_nothing(tmp_path, name):
+    number = getattr(signal, name)
+
+    def read(name):
+        assert list(tmp_path.glob('.mine.*.part'))
+        signal.raise_signal(number)
+
+    source = Source('small', 'release', SMALL, ENCODER, read, 'identity')
+    try:
+        with pytest.raises(SystemExit) as caught, exit_status('convert.py'):
+            convert.convert(source, str(tmp_path / 'mine'), 'huggingface')
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+    assert caught.value.code == 128 + number
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_conversion_left_is_removed_by_the_next(tmp_path):
+    (tmp_path / '.mine.abcd_123.part' / 'mine').mkdir(parents=True)
+    (tmp_path / '.mine.lock').touch()
+    others = ['.mine.abcd_124.part/of a user', '.mine2.abcd_123.part/mine2', '.mine.x.part/mine']
+    for other in others:
+        (tmp_path / other).mkdir(parents=True)
+    with new_at(str(tmp_path / 'mine'), 0) as part:
+        assert len(list(tmp_path.glob('.mine.*.part'))) == 3
+        os.mkdir(part)
+    assert {path.name for path in tmp_path.iterdir()} == {'mine', *(other.partition('/')[0] for other in others)}
+
+
+def test_folders_above_a_conversion_that_fails_go_with_it(tmp_path):
+    with pytest.raises(ZeroDivisionError), new_at(str(tmp_path / 'a' / 'b' / 'mine'), 0):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_destination():
+    with pytest.raises(UsageError, match="the destination is ''"), new_at('', 0):
+        pass
+
+
+def test_what_a_living_conversion_writes_is_left_alone(tmp_path):
+    ends = []
+
+    def second():
+        with pytest.raises(UsageError, match='is there already'), new_at(str(tmp_path / 'mine'), 0):
+            pass
+        ends.append('second')
+
+    thread = threading.Thread(target=second)
+    with new_at(str(tmp_path / 'mine'), 0) as part:
+        thread.start()
+        thread.join(1)
+        os.mkdir(part)  # which fails if its folder has gone
+        ends.append('first')
+    thread.join()
+    assert ends == ['first', 'second']
+    assert [path.name for path in tmp_path.iterdir()] == ['mine']
 
 
 def test_folders_above_are_made_and_others_may_read_what_is_written(tmp_path):

@@ -1,5 +1,6 @@
 """GGUF files: against the package gguf, against llama.cpp, and against whoever writes bad ones."""
 
+import dataclasses
 import json
 import os
 import struct
@@ -516,3 +517,24 @@ def test_llama_cpp_loads_vocabularies_that_grew(path, dtype):
         assert special == vocabulary().encode(text, special=True)
         assert len(greedy) == 100
     assert (bos, eos) == (END, START)
+
+
+def test_tokens_by_what_they_are_for_and_none_that_ends(tmp_path):
+    roles = {'bos_token': '<|startoftext|>', 'pad_token': 'two words'}
+    for number, ends in enumerate([(END, START), ()]):
+        plain = vocabulary()
+        ids = {token: index for token, index in plain.encoder.items() if token != END_OF_TEXT or ends}
+        added = {text if ends or text != END_OF_TEXT else '<s>': index for text, index in ADDED.items()}
+        encoder = Encoder(ids, MERGES, added=added, end_of_text=next(iter(ends), None), end_ids=ends, roles=roles)
+        done = convert(source_of(random_values(SHAPE), encoder=encoder), str(tmp_path / f'{number}.gguf'), 'gguf')
+        again = open_source(done.destination).encoder
+        assert (again.end_ids, again.roles) == (ends[:1], roles)
+        lost = "'<|startoftext|>' is lost as an end token; the token stays"
+        assert list(done.notices) == ([lost] if ends else [])
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    hparams = HParams(n_vocab=262, n_ctx=8, n_embd=64, n_head=4, n_layer=2)
+    named = dataclasses.replace(source_of(random_values(hparams), hparams, vocabulary()), path=os.fsdecode(b'caf\xe9'))
+    gguf.write(str(tmp_path / 'mine.gguf'), named)
+    assert open_source(str(tmp_path / 'mine.gguf')).format == 'gguf'

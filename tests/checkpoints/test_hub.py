@@ -183,6 +183,29 @@ def test_a_pickle_is_fetched_where_there_is_nothing_else(server, fetch, folder):
     assert 'pytorch_model.bin' in contents(folder)
 
 
+@pytest.mark.parametrize(
+    ('index', 'shards'),
+    [
+        ('pytorch_model.bin.index.json', ['pytorch_model-00001-of-00002.bin', 'pytorch_model-00002-of-00002.bin']),
+        ('model.safetensors.index.json', ['first_part.safetensors', 'second-part.v2.safetensors']),
+    ],
+)
+def test_shards_of_any_plain_name_are_fetched_and_known_again(server, fetch, folder, index, shards):
+    files = files_of(server)
+    del files['model.safetensors'], files['pytorch_model.bin']
+    content = json.dumps({'weight_map': {'wte.weight': shards[0], 'wpe.weight': shards[1]}})
+    files |= {shards[0]: b'one', shards[1]: b'two', index: content.encode()}
+    assert fetch()
+    assert {index, *shards} <= set(contents(folder))
+    assert not fetch()
+
+
+def test_a_length_that_no_file_has_is_passed_over():
+    assert hub.length_of('5') == 5
+    for text in ('9' * 5000, '', '-1', '1e3', '٣'):
+        assert hub.length_of(text) is None
+
+
 def test_a_vocabulary_in_one_file_is_enough(server, fetch, folder):
     files = files_of(server)
     del files['merges.txt']
@@ -281,9 +304,9 @@ def test_a_folder_from_elsewhere_is_left_alone(server, fetch, folder):
     'record',
     [
         'nonsense', '[]', '{"files": 3}',
-        json.dumps({'repository': NAME, 'revision': 'main', 'commit': COMMIT, 'files': [
-            {'name': '../../outside', 'size': 1, 'sha256': None, 'git_sha1': None}
-        ]}),
+        *(json.dumps({'repository': NAME, 'revision': 'main', 'commit': COMMIT, 'files': [
+            {'name': name, 'size': 1, 'sha256': None, 'git_sha1': None}
+        ]}) for name in ('../../outside', 'a/b.bin', r'a\b.bin', '.x.bin', '/x.bin', 'a.py', 'x.bin\n')),
     ],
 )  # fmt: skip
 def test_a_damaged_record_is_refused(server, fetch, folder, record):
@@ -338,6 +361,9 @@ def test_a_repository_that_lacks_a_part_is_refused(server, fetch, folder, missin
     [
         ({'weight_map': {'wte.weight': '../../outside'}}, "names '../../outside', which is not there"),
         ({'weight_map': {'wte.weight': SHARDS[0]}}, f"names '{SHARDS[0]}', which is not there"),
+        ({'weight_map': {'wte.weight': '.hidden.safetensors'}}, r"'\.hidden\.safetensors', no plain name"),
+        ({'weight_map': {'wte.weight': 'a/b.safetensors'}}, "'a/b.safetensors', no plain name"),
+        ({'weight_map': {'wte.weight': 'pytorch_model.bin'}}, 'no plain name of .safetensors'),
         ({'weight_map': {'wte.weight': 3}}, 'is no index of shards|names 3'),
         ({'weight_map': [1]}, 'is no index of shards'),
         ([], 'is no index of shards'),
@@ -346,6 +372,7 @@ def test_a_repository_that_lacks_a_part_is_refused(server, fetch, folder, missin
 def test_an_index_of_shards_that_are_not_there_is_refused(server, fetch, folder, index, match):
     del files_of(server)['model.safetensors']
     files_of(server)['model.safetensors.index.json'] = json.dumps(index).encode()
+    files_of(server).update({'.hidden.safetensors': b'', 'a/b.safetensors': b''})
     refused(fetch, match)
     assert not folder.exists()
 

@@ -4,7 +4,9 @@ What it wrote once lies in tests/huggingface; where torch and transformers are i
 """
 
 import json
+import os
 import pickle
+import random
 import shutil
 import struct
 import sys
@@ -15,9 +17,10 @@ import pytest
 import reference_numpy
 from example_models import BUNDLED, HERE, full_logits
 
-from gpt2.checkpoints import bundle, huggingface
+from gpt2.checkpoints import bundle, convert, huggingface, tokenizer
 from gpt2.checkpoints.source import load_params, open_source
-from gpt2.encoder import END_OF_TEXT, spelt
+from gpt2.completion import Completion
+from gpt2.encoder import END_OF_TEXT, Encoder, VocabularyError, bytes_to_unicode, read_encoder, spelt, write_encoder
 from gpt2.errors import Error
 
 GOLDENS = HERE / 'huggingface'
@@ -128,6 +131,8 @@ def test_the_identity_changes_with_a_file(folder):
         ({'n_ctx': 12}, ['n_ctx is 12', 'n_positions 24']),
         ({'model_type': 'llama'}, ["model_type is 'llama'", 'not a GPT-2']),
         ({'model_type': ..., 'architectures': ['BertModel']}, ['BertModel', 'not a GPT-2']),
+        ({'model_type': ..., 'architectures': 5}, ['model_type is 5', 'not a GPT-2']),
+        ({'model_type': ..., 'architectures': {'GPT2': 1}}, ['not a GPT-2']),
         ({'n_head': 3}, ['n_embd 16 is not a multiple of n_head 3']),
         ({'n_layer': '2'}, ["n_layer is '2'"]),
         ({'n_layer': 10**9}, ['n_layer is 1000000000, and the weights are 28 tensors']),
@@ -369,7 +374,7 @@ def test_a_header_of_tensors_that_are_too_large(folder):
     assert 'model.safetensors cannot be read' in refusal(folder)
 
 
-@pytest.mark.parametrize('name', ['/etc/passwd', '../model.safetensors'])
+@pytest.mark.parametrize('name', ['/etc/passwd', '../model.safetensors', '..', '.', '', '.hidden'])
 def test_an_index_that_leaves_the_folder(folder, name):
     (folder / 'model.safetensors').unlink()
     (folder / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': {'wte.weight': name}}))
@@ -379,6 +384,44 @@ def test_an_index_that_leaves_the_folder(folder, name):
 def test_no_weights(folder):
     (folder / 'model.safetensors').unlink()
     assert 'has no weights' in refusal(folder)
+
+
+def in_pytorch_s_file(folder, change):
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(str(folder / 'model.safetensors'))
+    (folder / 'model.safetensors').unlink()
+    torch.save(change(torch, tensors), folder / 'pytorch_model.bin')
+
+
+def test_parameters_that_are_trained_are_read(theirs, folder):
+    digest = open_source(str(folder)).digest()
+    in_pytorch_s_file(folder, lambda torch, tensors: {name: torch.nn.Parameter(v) for name, v in tensors.items()})
+    assert open_source(str(folder)).digest() == digest
+
+
+@pytest.mark.parametrize(
+    ('change', 'part'),
+    [
+        (lambda torch, tensors: {'transformer.wpe.weight': torch.zeros(24, 16).to_sparse()}, 'wpe.weight'),
+        (lambda torch, tensors: {'transformer.wpe.weight': torch.empty(24, 16, device='meta')}, 'wpe.weight'),
+        (lambda torch, tensors: {'transformer.wte.weight': torch.zeros(1).expand(10**10, 16)}, 'wte.weight'),
+        (lambda torch, tensors: {1: torch.zeros(2)}, 'holds no tensors by name'),
+        (lambda torch, tensors: {'transformer.wpe.weight': 5}, 'holds no tensors by name'),
+    ],
+    ids=['sparse', 'meta', 'strided', 'number', 'no tensor'],
+)
+def test_tensors_without_values_are_refused(theirs, folder, change, part):
+    in_pytorch_s_file(folder, lambda torch, tensors: tensors | change(torch, tensors))
+    assert part in refusal(folder)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    path = os.path.join(tmp_path, os.fsdecode(b'caf\xe9'))
+    shutil.copytree(TINY, path)
+    huggingface.write(str(tmp_path / 'mine'), open_source(path))
+    assert '# caf\ufffd\n' in (tmp_path / 'mine' / 'README.md').read_text(encoding='utf-8')
 
 
 class Code:
@@ -460,15 +503,15 @@ def test_transformers_loads_it_without_a_warning(theirs, written, caplog, capfd)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         model, report = GPT2LMHeadModel.from_pretrained(str(written), output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(str(written))
+        reader = AutoTokenizer.from_pretrained(str(written))
     assert not any(report.values())
     assert caplog.records == []
     assert 'arning' not in capfd.readouterr().err
     encoder = open_source(str(written)).encoder
-    assert len(tokenizer) == len(encoder)
+    assert len(reader) == len(encoder)
     for text in theirs.random_texts(300):
-        assert tokenizer.encode(text) == encoder.encode(text, special=True)
-    assert tokenizer.eos_token_id == model.generation_config.eos_token_id == encoder.end_of_text
+        assert reader.encode(text) == encoder.encode(text, special=True)
+    assert reader.eos_token_id == model.generation_config.eos_token_id == encoder.end_of_text
 
 
 def test_transformers_continues_greedily_as_we_do(theirs, written):
@@ -489,9 +532,183 @@ def test_transformers_reads_added_tokens_as_we_wrote_them(theirs, tmp_path):
     from transformers import AutoTokenizer
 
     huggingface.write(str(tmp_path / 'mine'), open_source(str(TINY)))
-    tokenizer = AutoTokenizer.from_pretrained(str(tmp_path / 'mine'))
+    read = AutoTokenizer.from_pretrained(str(tmp_path / 'mine'))
     for text, ids in WANTED['texts']:
-        assert tokenizer.encode(text) == ids
+        assert read.encode(text) == ids
+
+
+def vocabulary_with_added(places):
+    """An Encoder of bytes, two merges, and added tokens at the ids that places give them."""
+    tokens = [*bytes_to_unicode().values(), 'th', 'the']
+    free = (index for index in range(len(tokens) + len(places)) if index not in places.values())
+    ids = dict(zip(tokens, free)) | {spelt(text): index for text, index in places.items()}
+    ids.setdefault(END_OF_TEXT, next(iter(places.values())))
+    return Encoder(ids, [('t', 'h'), ('th', 'e')], added=dict(places), end_of_text=next(iter(places.values())))
+
+
+@pytest.mark.parametrize(
+    'places',
+    [{END_OF_TEXT: 0}, {END_OF_TEXT: 100, '<|pad|>': 3, '<s>': 259}, {'<s>': 0, '</s>': 1, ' x': 150}, {'</s>': 258}],
+)
+@pytest.mark.parametrize('through', ['huggingface', 'release'])
+def test_tokenizers_keeps_the_ids_of_added_tokens_wherever_they_stand(tmp_path, places, through):
+    tokenizers = pytest.importorskip('tokenizers')
+    encoder = vocabulary_with_added(places)
+    if through == 'release':
+        write_encoder(tmp_path, encoder)
+        encoder = read_encoder(tmp_path)
+    tokenizer.write_vocabulary(str(tmp_path), encoder, 10)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / 'tokenizer.json'))
+    ids = {text: theirs.token_to_id(text) for text in places}
+    assert (ids, theirs.get_vocab_size()) == (places, len(encoder))
+    text = 'the cat' + ' the '.join(places) + '\n'
+    assert theirs.encode(text).ids == encoder.encode(text, special=True)
+    assert all(theirs.id_to_token(index) == token for token, index in encoder.owners() if token not in places
+               and spelt(token) == token)  # fmt: skip
+    again, _ = tokenizer.read_vocabulary(str(tmp_path), len(encoder), [encoder.end_of_text])
+    assert again.decoder == encoder.decoder
+
+
+def test_an_added_token_that_is_listed_as_another_is_refused(tmp_path):
+    encoder = vocabulary_with_added({END_OF_TEXT: 258, spelt('é'): 259})
+    encoder = Encoder(encoder.encoder | {spelt('é'): 260}, [*encoder.bpe_ranks, tuple(spelt('é'))], added=encoder.added)
+    with pytest.raises(VocabularyError, match=r"the added token .Ã©. .* as token 260 is"):
+        tokenizer.write_vocabulary(str(tmp_path), encoder, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+MATCHING = {
+    '<mask>': {'lstrip', 'rstrip', 'special'}, 'cat': {'single_word', 'normalized'}, ' in': {'rstrip'},
+    '<l>': {'lstrip'}, 'in<l': {'normalized'}, 'at': {'single_word', 'lstrip', 'special'}, '\n\n': {'special'},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_added_tokens_match_as_their_flags_say(tmp_path, seed):
+    tokenizers = pytest.importorskip('tokenizers')
+    places = {END_OF_TEXT: 258} | {text: 259 + number for number, text in enumerate(MATCHING)}
+    plain = vocabulary_with_added(places)
+    flags = {text: frozenset(found) for text, found in MATCHING.items()}
+    encoder = Encoder(plain.encoder, list(plain.bpe_ranks), added=places, flags=flags)
+    tokenizer.write_vocabulary(str(tmp_path), encoder, 10)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / 'tokenizer.json'))
+    again, notices = tokenizer.read_vocabulary(str(tmp_path), len(encoder), [258])
+    assert ({text: again.flags[text] for text in MATCHING}, notices) == (flags, [])
+    generator = random.Random(seed)
+    pieces = [*MATCHING, *MATCHING, *' _1é\u0301\u200d\x1c\u3000\tab', '  ', 'in', '漢', "'s"]
+    for _ in range(1000):
+        text = ''.join(generator.choices(pieces, k=generator.randrange(12)))
+        for each in (encoder, again):
+            assert each.encode(text, special=True) == theirs.encode(text).ids, repr(text)
+
+
+def several_ends(folder):
+    """The folder with two end tokens, and other tokens by what they are for."""
+    change(folder / 'generation_config.json', eos_token_id=[298, 296], bos_token_id=297, pad_token_id=298)
+    settings = {'bos_token': '<|startoftext|>', 'pad_token': '<|pad|>', 'mask_token': ' spaced', 'eos_token': '<|pad|>'}
+    change(folder / 'tokenizer_config.json', **settings)
+    return open_source(str(folder))
+
+
+@pytest.mark.parametrize('to', ['huggingface', 'release'])
+def test_end_tokens_and_others_are_kept(folder, tmp_path, to):
+    source = several_ends(folder)
+    assert source.encoder.end_ids == (298, 296)
+    done = convert.convert(source, str(tmp_path / 'mine'), to)
+    again = open_source(done.destination).encoder
+    assert (again.end_ids, again.end_of_text) == ((298, 296), 298)
+    lost = {'mask_token', 'unk_token'} if to == 'release' else set()
+    assert {role: text for role, text in source.encoder.roles.items() if role not in lost} | again.roles == again.roles
+    generation = json.loads((tmp_path / 'mine' / 'generation_config.json').read_text())
+    assert generation == {'eos_token_id': [298, 296], 'bos_token_id': 297, 'pad_token_id': 298}
+    [*notices] = done.notices
+    assert any("mask_token ' spaced'" in notice for notice in notices) == (to == 'release')
+
+
+def test_flags_that_a_layout_cannot_hold_are_named(folder, tmp_path):
+    edit_tokenizer(folder, lambda c: c['added_tokens'][-1].update(lstrip=True))
+    source = open_source(str(folder))
+    assert 'lstrip' in source.encoder.flags[' spaced']
+    for to, named in (('release', True), ('huggingface', False)):
+        notices = convert.convert(source, str(tmp_path / to), to).notices
+        assert any("lstrip of ' spaced'" in notice for notice in notices) == named
+    assert 'lstrip' in open_source(str(tmp_path / 'huggingface')).encoder.flags[' spaced']
+
+
+def test_stop_at_end_stops_at_any(folder):
+    encoder = several_ends(folder).encoder
+    for index in (298, 296):
+        completion = Completion(encoder, 1, stop_at_end=True)
+        completion.add(index)
+        assert completion.finish_reason == 'end_of_text'
+
+
+def test_a_vocabulary_without_an_end_is_read_and_refused_where_one_is_needed(folder, tmp_path):
+    def rename(content):
+        content['added_tokens'][0]['content'] = '<s>'
+        content['model']['vocab']['<s>'] = content['model']['vocab'].pop(END_OF_TEXT)
+
+    edit_tokenizer(folder, rename)
+    for name in ('config.json', 'generation_config.json'):
+        change(folder / name, eos_token_id=..., bos_token_id=...)
+    change(folder / 'tokenizer_config.json', eos_token=..., bos_token='<s>', unk_token=...)
+    source = open_source(str(folder))
+    assert source.encoder.end_ids == ()
+    with pytest.raises(VocabularyError, match='no token that ends a text'):
+        Completion(source.encoder, 1, stop_at_end=True)
+    with pytest.raises(VocabularyError, match="no token that ends a text, which the release's layout needs"):
+        convert.convert(source, str(tmp_path / 'release'), 'release')
+    done = convert.convert(source, str(tmp_path / 'mine'), 'huggingface')
+    again = open_source(done.destination).encoder
+    assert (again.end_ids, again.added, again.roles['bos_token']) == ((), source.encoder.added, '<s>')
+
+
+def test_an_id_of_no_token_below_an_added_one_is_named(folder):
+    edit_tokenizer(folder, lambda c: c['added_tokens'].append({'id': 302, 'content': '<x>', 'special': True}))
+    assert "the added token '<x>' has the id 302, and 300 is the id of no token" in refusal(folder)
+
+
+def test_a_byte_without_a_token_is_named(folder):
+    edit_tokenizer(folder, lambda c: c['model']['vocab'].update({'\0': c['model']['vocab'].pop('Ā')}))
+    assert 'the byte 0x00; this program needs one for each byte' in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    'edit',
+    [
+        lambda c: c.update(normalizer={'type': 'Sequence', 'normalizers': []}),
+        lambda c: c.update(pre_tokenizer={'type': 'Sequence', 'pretokenizers': [c['pre_tokenizer']]}),
+    ],
+)
+def test_a_sequence_of_one_is_that_one(folder, edit):
+    edit_tokenizer(folder, edit)
+    for text, ids in WANTED['texts']:
+        assert open_source(str(folder)).encoder.encode(text, special=True) == ids
+        break
+
+
+def test_a_sequence_of_two_is_refused(folder):
+    both = [{'type': 'NFC'}, {'type': 'NFD'}]
+    edit_tokenizer(folder, lambda c: c.update(normalizer={'type': 'Sequence', 'normalizers': both}))
+    assert 'normalizer is Sequence' in refusal(folder)
+
+
+def test_tokens_listed_before_the_bytes_are_added_ones(tmp_path):
+    first = ['<s>', '<pad>', '</s>', '<unk>', END_OF_TEXT]
+    tokens = [*first, *bytes_to_unicode().values(), 'th', '<last>']
+    (tmp_path / 'vocab.json').write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (tmp_path / 'merges.txt').write_text('#version: 0.2\nt h\n')
+    encoder, notices = tokenizer.read_vocabulary(str(tmp_path), len(tokens), [])
+    assert (list(encoder.added), notices) == ([*first, '<last>'], [])
+    assert encoder.encode('<s>th', special=True) == [0, tokens.index('th')]
+
+
+def test_a_tokenizer_that_begins_every_text_is_said(folder):
+    special = {'<|pad|>': {'id': '<|pad|>', 'ids': [298], 'tokens': ['<|pad|>']}}
+    single = [{'SpecialToken': {'id': '<|pad|>', 'type_id': 0}}, {'Sequence': {'id': 'A', 'type_id': 0}}]
+    template = {'type': 'TemplateProcessing', 'single': single, 'pair': single, 'special_tokens': special}
+    edit_tokenizer(folder, lambda c: c.update(post_processor=template))
+    assert 'its tokenizer puts <|pad|> around every text; here only --start does' in open_source(str(folder)).notices
 
 
 # The release's layout, with tokens added

@@ -45,6 +45,12 @@ def refusal(path):
     return str(caught.value)
 
 
+@pytest.mark.parametrize('content', [{}, {'model': [1]}, {'model': {1: torch.zeros(1)}}, {'model': None}])
+def test_a_file_without_the_model(tmp_path, content):
+    torch.save({'model_args': ARGUMENTS} | content, tmp_path / 'ckpt.pt')
+    assert 'holds no tensors by name' in refusal(str(tmp_path / 'ckpt.pt'))
+
+
 @pytest.mark.parametrize('prefix', ['', '_orig_mod.'])
 def test_values(tmp_path, prefix):
     path = save(tmp_path, state(prefix=prefix))

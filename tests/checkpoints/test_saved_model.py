@@ -201,6 +201,12 @@ def test_as_many_tokens_as_the_window_takes_and_no_more(generate):
         generate([[3, 1, 4]], TINY.n_ctx - 1)
 
 
+@pytest.mark.parametrize('setting', [{'top_k': -1}, {'top_p': 0.0}, {'top_p': -0.5}])
+def test_settings_that_leave_no_token_are_refused(generate, setting):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f'{next(iter(setting))} must be'):
+        generate([[3, 1, 4]], 2, **PLAIN | setting)
+
+
 def test_the_variables_are_a_checkpoint_in_the_releases_layout(folder, tiny):
     entries, shards = bundle.read_index(str(folder / saved_model.VARIABLES))
     assert entries.keys() == tiny.shapes.keys()

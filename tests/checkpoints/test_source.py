@@ -1,13 +1,18 @@
 """Which format lies at a path, and what is the same in all."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 from example_models import BUNDLED, HERE, TINY, random_values
 
 from gpt2.checkpoints import bundle
+from gpt2.checkpoints import source as source_module
 from gpt2.checkpoints.files import CheckpointError
 from gpt2.checkpoints.source import Source, files_identity, open_source, reader, without_unowned_rows
 from gpt2.encoder import END_OF_TEXT, Encoder, bytes_to_unicode
+from gpt2.errors import Error
 from gpt2.hparams import HParams, save_hparams
 
 VALUES = random_values(TINY)
@@ -134,11 +139,81 @@ def test_an_identity_needs_no_reading_and_changes_with_any_file(tmp_path):
     assert len({before, touched, files_identity(paths)}) == 3
 
 
+# Files that are not what they seem
+
+SMALL_FILES = {
+    'huggingface/tiny': ['config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer_config.json',
+                         'model.safetensors'],
+    'release': ['hparams.json', 'encoder.json', 'vocab.bpe', 'checkpoint', 'model.ckpt.index'],
+}  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='pipes with names')
+@pytest.mark.parametrize('damage', ['pipe', 'zero', 'pointer', 'dangling'])
+@pytest.mark.parametrize(('model', 'name'), [(model, name) for model, names in SMALL_FILES.items() for name in names])
+def test_a_file_that_is_none_is_refused(tmp_path, model, name, damage):
+    folder = tmp_path / 'model'
+    if model == 'release':
+        bundle.write(str(folder), open_source(str(HERE / 'huggingface/tiny')))
+    else:
+        shutil.copytree(HERE / model, folder)
+    path = folder / name
+    path.unlink(missing_ok=True)
+    if damage == 'pipe':
+        os.mkfifo(path)
+    elif damage == 'pointer':
+        path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n')
+    else:
+        path.symlink_to('/dev/zero' if damage == 'zero' else 'nowhere')
+    with pytest.raises(Error) as caught:
+        list(open_source(str(folder)).values())
+    message = str(caught.value)
+    assert '\n' not in message
+    if damage == 'pointer':
+        assert 'git lfs pull' in message and name in message
+
+
 # Vocabularies
 
 
 def bytes_encoder():
     return Encoder({token: index for index, token in enumerate([*bytes_to_unicode().values(), END_OF_TEXT])}, [])
+
+
+@pytest.mark.parametrize('size', [1000, 3_000_000])
+@pytest.mark.parametrize('place', [0, 500, -1, 'block'])
+def test_an_identity_changes_with_a_file_of_the_same_size_and_times(tmp_path, monkeypatch, size, place):
+    path = tmp_path / 'weights'
+    path.write_bytes(bytes(size))
+    about = os.stat(path)
+    monkeypatch.setattr(source_module.os, 'stat', lambda _: about)
+    before = files_identity([str(path)])
+    assert files_identity([str(path)]) == before
+    place = source_module.sampled(size)[-2 if size > 1000 else 0][0] if place == 'block' else place
+    with open(path, 'r+b') as file:
+        file.seek(place, os.SEEK_END if place < 0 else os.SEEK_SET)
+        file.write(b'x')
+    assert files_identity([str(path)]) != before
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='ctime')
+def test_an_identity_changes_with_a_byte_between_the_samples(tmp_path):
+    path = tmp_path / 'weights'
+    path.write_bytes(bytes(3_000_000))
+    about, before = os.stat(path), files_identity([str(path)])
+    with open(path, 'r+b') as file:
+        file.seek(70_000)
+        file.write(b'x')
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert os.stat(path).st_mtime_ns == about.st_mtime_ns
+    assert files_identity([str(path)]) != before
+
+
+def test_of_a_large_file_little_is_read():
+    for size in (10**6, 10**9, 10**12):
+        samples = source_module.sampled(size)
+        assert sum(count for _, count in samples) < 400_000
+        assert all(place + count <= size for place, count in samples)
 
 
 def test_rows_of_no_token_are_left_out_and_said_so():

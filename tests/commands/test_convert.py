@@ -7,6 +7,7 @@ import pytest
 from example_models import BUNDLED, HERE, REPOSITORY
 from running import fails_in_one_line, help_names_every_flag_and_no_other, run
 
+from gpt2.checkpoints.convert import Conversion
 from gpt2.checkpoints.source import open_source
 from gpt2.commands import convert
 from gpt2.errors import UsageError
@@ -84,6 +85,12 @@ def test_conversion_to_hugging_face_needs_no_tensorflow(tmp_path, without_tensor
 def test_many_added_tokens_are_not_all_listed():
     assert convert.listed(['a', 'b']) == "'a', 'b'"
     assert convert.listed(map(str, range(9))) == "'0', '1', '2', '3', '4', ..."
+
+
+@pytest.mark.parametrize(('dtype', 'end'), [('q8_0', 'digest 00 of the float32 values'), ('float16', 'digest 00')])
+def test_the_digest_says_of_what_it_is(dtype, end):
+    done = Conversion(open_source(str(TINY)), 'mine', dtype, '00')
+    assert convert.report(done).endswith(end)
 
 
 def test_help():

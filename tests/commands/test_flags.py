@@ -23,6 +23,7 @@ from gpt2.commands.flags import (
     optional_integer,
     reject_unknown,
     run,
+    show_notices,
     texts,
 )
 from gpt2.errors import Error, UsageError
@@ -416,6 +417,15 @@ def test_an_error_is_one_line_with_its_status(failing, error, status):
         raise error('first line\n  second\tline ')
 
     assert failing(function=function) == (status, 'program.py: first line second line')
+
+
+def test_what_strangers_wrote_steers_no_terminal(failing, capsys):
+    def function():
+        raise Error('the token \x1b[31m\u202e is refused')
+
+    assert failing(function=function) == (1, r'program.py: the token \x1b[31m\u202e is refused')
+    show_notices(['its token is \x1b]0;x\x07'])
+    assert capsys.readouterr().err == '\\'.join(['its token is ', 'x1b]0;x', 'x07\n'])
 
 
 def test_ctrl_c_ends_with_130_and_no_message(command, capsys):

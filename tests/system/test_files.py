@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gpt2.system.files import WriteError, make_folder, new_folder, whole_file
+from gpt2.system.files import WriteError, check_file, make_folder, new_folder, open_small, read_small, whole_file
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
@@ -64,3 +64,33 @@ def test_a_new_folder_stays_when_all_is_well(tmp_path, monkeypatch):
     with new_folder('a/b/', 'go elsewhere'):
         pass
     assert (tmp_path / 'a' / 'b').is_dir()
+
+
+# Small files
+
+
+def test_a_small_file_is_read_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / 'file'
+    path.write_bytes(b'a\r\nb')
+    assert read_small(str(path)) == b'a\r\nb'
+    assert open_small(str(path)).read() == 'a\nb'
+    monkeypatch.setattr('gpt2.system.files.LARGEST_SMALL', 3)
+    with pytest.raises(OSError, match=r'^it is longer than 3 bytes$'):
+        read_small(str(path))
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='pipes with names')
+def test_what_never_ends_is_not_begun(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    os.symlink('/dev/zero', tmp_path / 'zero')
+    for name in ('pipe', 'zero'):
+        with pytest.raises(OSError, match=r'^it is no regular file$'):
+            read_small(str(tmp_path / name))
+    with pytest.raises(IsADirectoryError):
+        read_small(str(tmp_path))
+
+
+def test_a_pointer_of_git_lfs_is_called_so(tmp_path):
+    (tmp_path / 'file').write_text('version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n')
+    with pytest.raises(OSError, match=r'pointer of git-lfs; `git lfs pull`'):
+        check_file(str(tmp_path / 'file'))

@@ -133,3 +133,8 @@ def test_json_holds_letters_as_they_are_and_nothing_utf8_cannot_encode():
     line = text.json_line({'file': os.fsdecode(b'caf\xe9'), 'text': 'é中😀\n'})
     assert line == '{"file": "caf\ufffd", "text": "é中😀\\n"}'
     assert json.loads(line.encode('utf-8'))['text'] == 'é中😀\n'
+
+
+def test_nothing_that_steers_a_terminal_is_left_in_a_line():
+    line = text.one_line('a\n b\t\x1b[31mred\x1b]0;title\x07 \x9b2J \x7f \u202egpj.exe é漢😀')
+    assert line == r'a b \x1b[31mred\x1b]0;title\x07 \x9b2J \x7f \u202egpj.exe é漢😀'

@@ -28,7 +28,7 @@ from gpt2.checkpoints.source import Source, check_layers
 from gpt2.checkpoints.table import TableError, mask, read_table, read_varint, varint, write_table
 from gpt2.encoder import Encoder, read_encoder, write_encoder
 from gpt2.hparams import HParams, HParamsError, load_hparams, save_hparams, variable_shapes
-from gpt2.system.files import make_folder
+from gpt2.system.files import check_file, make_folder, read_small
 
 DTYPES = ('float32',)
 FLOAT32 = 1  # among TensorFlow's dtypes, of which these are the ones that weights come in
@@ -59,7 +59,7 @@ def read(path: str) -> Source:
     entries, shards = read_index(prefix)
     check_layers(folder, hparams, entries)
     check_entries(prefix, entries, variable_shapes(hparams))
-    encoder = read_encoder(folder) if os.path.exists(os.path.join(folder, 'encoder.json')) else None
+    encoder = read_encoder(folder) if os.path.lexists(os.path.join(folder, 'encoder.json')) else None
     check_size(folder, encoder, hparams)
 
     def read_variable(name: str) -> np.ndarray:
@@ -93,8 +93,7 @@ def read_index(prefix: str) -> tuple[dict[str, Entry], int]:
     """({name: Entry}, the number of data files). Raises CheckpointError."""
     path = f'{prefix}.index'
     try:
-        with open(path, 'rb') as file:
-            table = read_table(file.read())
+        table = read_table(read_small(path))
         header, _ = read_fields(table.pop(b''))
         if header.get(2):
             raise TableError('its data is big-endian')
@@ -162,6 +161,7 @@ def check_entries(prefix: str, entries: dict[str, Entry], shapes: dict[str, list
 def read_value(prefix: str, name: str, entry: Entry, shards: int) -> np.ndarray:
     path = f'{prefix}.data-{entry.shard:05}-of-{shards:05}'
     try:
+        check_file(path)
         with open(path, 'rb') as file:
             file.seek(entry.offset)
             value = np.fromfile(file, '<f4', entry.size // 4)

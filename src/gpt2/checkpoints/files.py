@@ -11,7 +11,7 @@ import os
 import re
 
 from gpt2.errors import Error
-from gpt2.system.files import whole_file
+from gpt2.system.files import read_small, whole_file
 
 STATE_FILE = 'checkpoint'
 RELEASED_PREFIX = 'model.ckpt'
@@ -39,7 +39,7 @@ def find_prefix(path: str) -> str:
             return path
         raise CheckpointError(f'{path} is neither a model folder nor the prefix of a checkpoint')
     state = os.path.join(path, STATE_FILE)
-    if not os.path.exists(state):
+    if not os.path.lexists(state):
         return lone_prefix(path)
     prefixes = [os.path.join(path, name) for name in read_state_file(state)]
     for prefix in prefixes:
@@ -62,8 +62,7 @@ def read_state_file(state: str) -> list[str]:
     escaped, as TensorFlow does, or not, as people and other programs do.
     """
     try:
-        with open(state, 'rb') as file:
-            content = file.read()
+        content = read_small(state)
     except OSError as error:
         raise CheckpointError(f'{state} cannot be read ({error.strerror}); download the model again') from None
     names = []
@@ -125,8 +124,7 @@ def files_of(prefix: str) -> list[str]:
 def index_digest(prefix: str) -> str:
     """SHA-256, in hexadecimal, of a checkpoint's index, which holds shape, place and checksum of every variable."""
     try:
-        with open(prefix + INDEX_SUFFIX, 'rb') as file:
-            return hashlib.sha256(file.read()).hexdigest()
+        return hashlib.sha256(read_small(prefix + INDEX_SUFFIX)).hexdigest()
     except OSError as error:
         raise CheckpointError(f'{prefix}.index cannot be read ({error.strerror}); download the model again') from None
 

@@ -21,6 +21,7 @@ from gpt2.checkpoints.tokenizer import in_their_words, make_encoder
 from gpt2.encoder import END_OF_TEXT, Encoder, VocabularyError
 from gpt2.errors import Error
 from gpt2.hparams import HParams, HParamsError, variable_shapes
+from gpt2.system.text import printable
 
 ARCHITECTURE = 'gpt2'
 TOKENIZER = 'gpt2'
@@ -34,6 +35,11 @@ ARRAY, TEXT = 9, 8
 NUMBERS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?', 10: 'Q', 11: 'q', 12: 'd'}
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # kinds of tokens
 ADDED = (CONTROL, USER_DEFINED)
+# Keys of tokens by what they are for.
+ROLES = {
+    'bos_token': 'bos_token_id', 'eos_token': 'eos_token_id', 'unk_token': 'unknown_token_id',
+    'pad_token': 'padding_token_id',
+}  # fmt: skip
 FLOATS = {0: 'float32', 1: 'float16', 30: 'bfloat16'}  # the widest first
 QUANTISED = {
     2: 'Q4_0', 3: 'Q4_1', 6: 'Q5_0', 7: 'Q5_1', 8: 'Q8_0', 9: 'Q8_1', 10: 'Q2_K', 11: 'Q3_K', 12: 'Q4_K', 13: 'Q5_K',
@@ -274,7 +280,11 @@ def read_encoder(path: str, header: Header) -> Encoder | None:
         if not all(len(pair) == 2 for pair in pairs):
             raise VocabularyError('a merge is not two tokens')
         ends: list[Any] = [keys.get('eos_token_id'), added.get(END_OF_TEXT)]
-        return make_encoder(vocabulary, pairs, added, [end for end in ends if end in added.values()])
+        ends = [end for end in ends if end in added.values()][:1]
+        texts = {index: text for text, index in added.items()}
+        roles = {role: texts[keys[name]] for role, name in ROLES.items() if keys.get(name) in texts}
+        roles.pop('eos_token', None)
+        return make_encoder(vocabulary, pairs, added, ends, roles=roles)
     except (VocabularyError, TypeError, AttributeError) as error:
         why = in_their_words(VocabularyError(str(error)), f'{prefix}tokens and {prefix}merges')
         raise CheckpointError(f'{path}: its tokenizer is none of GPT-2 ({why})') from None
@@ -333,7 +343,7 @@ def add_keys(writer: Any, source: Source, dtype: str) -> None:
     }
     hparams = source.hparams
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(os.path.basename(os.path.abspath(source.path)).removesuffix('.gguf'))
+    writer.add_name(printable(os.path.basename(os.path.abspath(source.path)).removesuffix('.gguf')))
     writer.add_context_length(hparams.n_ctx)
     writer.add_embedding_length(hparams.n_embd)
     writer.add_feed_forward_length(4 * hparams.n_embd)
@@ -351,8 +361,12 @@ def add_tokenizer(writer: Any, encoder: Encoder) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges([' '.join(pair) for pair in encoder.bpe_ranks])
-    writer.add_bos_token_id(encoder.encoder[END_OF_TEXT])
-    writer.add_eos_token_id(encoder.end_of_text)
+    ids = {role: encoder.added[text] for role, text in encoder.roles.items()}
+    if encoder.end_ids:
+        ids = {'bos_token': encoder.encoder[END_OF_TEXT], **ids, 'eos_token': encoder.end_of_text}
+    for role, name in ROLES.items():
+        if role in ids:
+            writer.add_uint32(f'tokenizer.ggml.{name}', ids[role])
 
 
 def token_list(encoder: Encoder) -> tuple[list[str], list[int]]:

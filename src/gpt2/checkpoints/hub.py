@@ -19,11 +19,11 @@ from http import HTTPStatus
 from typing import Any
 
 from gpt2.checkpoints.folders import canonical_name
-from gpt2.checkpoints.huggingface import check_config
+from gpt2.checkpoints.huggingface import WEIGHTS, check_config
 from gpt2.errors import UsageError
 from gpt2.hparams import RELEASED_HPARAMS
 from gpt2.system.download import CHUNK, DownloadError, answer, download, persist, status_line
-from gpt2.system.files import new_folder, whole_file
+from gpt2.system.files import new_folder, open_small, whole_file
 from gpt2.system.locks import locked
 
 ENDPOINT = 'https://huggingface.co'
@@ -31,9 +31,8 @@ PREFIX = 'hf:'
 KNOWN = {'distilgpt2': 'distilbert/distilgpt2'}
 RECORD = 'hub.json'
 CONFIG = 'config.json'
-INDEX = 'model.safetensors.index.json'
-WHOLE_WEIGHTS = ('model.safetensors', INDEX, 'pytorch_model.bin')  # the first of these that is there
-SHARD = re.compile(r'model-\d{5}-of-\d{5}\.safetensors')
+INDEX = '.index.json'
+SHARD = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*\.(?:safetensors|bin)')  # lies in the folder, and is hidden to nobody
 VOCABULARY = ('vocab.json', 'merges.txt')
 WHOLE_VOCABULARY = 'tokenizer.json'
 OPTIONAL = (
@@ -163,7 +162,7 @@ def write_record(path: str, record: Record) -> None:
 def read_record(path: str) -> Record:
     """The Record of hub.json. Raises DownloadError if that is none, or names a file that is not of a model."""
     try:
-        with open(path, encoding='utf-8') as file:
+        with open_small(path) as file:
             values = json.load(file)
         record = Record(**{**values, 'files': [File(**file) for file in values['files']]})
         if all(wanted(file.name) for file in record.files):
@@ -174,7 +173,7 @@ def read_record(path: str) -> Record:
 
 
 def wanted(name: str) -> bool:
-    return name in (CONFIG, *WHOLE_WEIGHTS, *OPTIONAL) or SHARD.fullmatch(name) is not None
+    return name in (CONFIG, *WEIGHTS, *OPTIONAL) or SHARD.fullmatch(name) is not None
 
 
 def address(hub: Hub, repository: str, commit: str) -> str:
@@ -215,19 +214,22 @@ def vocabulary_files(reference: Reference, names: set[str]) -> list[str]:
 
 def weights_files(reference: Reference, hub: Hub, base: str, names: set[str]) -> list[str]:
     """The files of the weights, an index after its shards."""
-    weights = next((name for name in WHOLE_WEIGHTS if name in names), None)
+    weights = next((name for name in WEIGHTS if name in names), None)
     if weights is None:
-        raise DownloadError(f'{reference.repository} has none of {", ".join(WHOLE_WEIGHTS)}')
-    if weights != INDEX:
+        raise DownloadError(f'{reference.repository} has none of {", ".join(WEIGHTS)}')
+    if not weights.endswith(INDEX):
         return [weights]
     try:
-        shards = sorted(set(read_json(f'{base}/{INDEX}', reference, hub)['weight_map'].values()))
+        shards = sorted(set(read_json(f'{base}/{weights}', reference, hub)['weight_map'].values()))
     except (TypeError, KeyError, AttributeError):
-        raise DownloadError(f'{reference.repository}: {INDEX} is no index of shards') from None
+        raise DownloadError(f'{reference.repository}: {weights} is no index of shards') from None
+    suffix = os.path.splitext(weights.removesuffix(INDEX))[1]
     for shard in shards:
-        if not isinstance(shard, str) or not SHARD.fullmatch(shard) or shard not in names:
-            raise DownloadError(f'{reference.repository}: {INDEX} names {shard!r}, which is not there')
-    return [*shards, INDEX]
+        if not isinstance(shard, str) or shard not in names:
+            raise DownloadError(f'{reference.repository}: {weights} names {shard!r}, which is not there')
+        if not SHARD.fullmatch(shard) or not shard.endswith(suffix):
+            raise DownloadError(f'{reference.repository}: {weights} names {shard!r}, no plain name of {suffix}')
+    return [*shards, weights]
 
 
 def describe_file(name: str, url: str, reference: Reference, hub: Hub, commit: str) -> File:
@@ -239,10 +241,15 @@ def describe_file(name: str, url: str, reference: Reference, hub: Hub, commit: s
     tag = (headers.get('x-linked-etag') or headers.get('etag', '')).removeprefix('W/').strip('"')
     return File(
         name,
-        size=int(size) if size.isdecimal() else None,
+        size=length_of(size),
         sha256=tag if re.fullmatch('[0-9a-f]{64}', tag) else None,
         git_sha1=tag if re.fullmatch('[0-9a-f]{40}', tag) else None,
     )
+
+
+def length_of(text: str) -> int | None:
+    """A length that a header says, or None for what no file has."""
+    return int(text) if re.fullmatch('[0-9]{1,18}', text) else None
 
 
 def file_headers(url: str, reference: Reference, hub: Hub) -> dict[str, str]:

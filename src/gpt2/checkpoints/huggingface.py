@@ -14,8 +14,10 @@ from gpt2.checkpoints.files import CheckpointError
 from gpt2.checkpoints.source import Source, check_layers, files_identity, without_unowned_rows
 from gpt2.checkpoints.tensor_files import Tensor
 from gpt2.checkpoints.tokenizer import read_json, read_object
+from gpt2.encoder import special_ids
 from gpt2.hparams import HParams, HParamsError, parameter_count, variable_shapes
 from gpt2.system.files import make_folder, whole_file
+from gpt2.system.text import printable
 
 DTYPES = FLOATS
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
@@ -69,12 +71,18 @@ def read(path: str) -> Source:
 
 def read_config(folder: str) -> dict[str, Any]:
     """The fields of config.json, those of SHAPE and OURS always among them. Raises CheckpointError."""
-    return completed(os.path.join(folder, 'config.json'), read_object(folder, 'config.json'))
+    path = os.path.join(folder, 'config.json')
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise CheckpointError(f'{path} is no JSON object; get the file again')
+    return completed(path, found)
 
 
 def completed(path: str, found: dict[str, Any]) -> dict[str, Any]:
     """The fields that a config.json holds, as read_config returns them."""
-    kind = found.get('model_type') or next(iter(found.get('architectures') or []), None)
+    architectures = found.get('architectures')
+    listed = architectures if isinstance(architectures, list) else [architectures]
+    kind = found.get('model_type') or next(iter(listed), None)
     if kind != 'gpt2' and not str(kind).startswith('GPT2'):
         raise CheckpointError(f'{path}: model_type is {kind!r}: not a GPT-2')
     config = SHAPE | {name: values[0] for name, values in OURS.items()} | {'n_inner': None}
@@ -113,9 +121,10 @@ def hparams_of(path: str, config: dict[str, Any]) -> HParams:
 
 
 def end_ids(path: str, config: dict[str, Any]) -> list[Any]:
-    """The ids of end tokens, as generation_config.json and then config.json have them."""
-    found = [read_object(path, 'generation_config.json').get('eos_token_id'), config.get('eos_token_id')]
-    return [index for ids in found for index in (ids if isinstance(ids, list) else [ids])]
+    """The ids of end tokens, as generation_config.json has them or, where it has none, config.json."""
+    found = read_object(path, 'generation_config.json').get('eos_token_id')
+    found = config.get('eos_token_id') if found is None else found
+    return found if isinstance(found, list) else [found]
 
 
 def read_tensors(folder: str) -> tuple[dict[str, Tensor], list[str]]:
@@ -135,7 +144,7 @@ def shards(folder: str, index: str) -> list[str]:
     content = read_json(path)
     try:
         names = sorted(set(content['weight_map'].values()))
-        plain = all(os.path.basename(name) == name for name in names)
+        plain = all(os.path.basename(name) == name and not name.startswith('.') for name in names) and all(names)
     except (KeyError, TypeError, AttributeError):
         plain = False
     if not plain:
@@ -206,8 +215,12 @@ def write(destination: str, source: Source, dtype: str = 'float32') -> None:
     """Write a source as a new folder that transformers reads. Raises Error, OSError."""
     make_folder(destination, 'choose another destination')
     tokenizer.write_vocabulary(destination, source.vocabulary, source.hparams.n_ctx)
-    end = {'bos_token_id': source.vocabulary.end_of_text, 'eos_token_id': source.vocabulary.end_of_text}
-    for name, content in {'config.json': config_of(source, dtype) | end, 'generation_config.json': end}.items():
+    ids = special_ids(source.vocabulary)
+    ends = source.vocabulary.end_ids
+    generation = ({'bos_token_id': ends[0]} if ends else {}) | ids
+    config = config_of(source, dtype) | {'bos_token_id': None, 'eos_token_id': None} | generation
+    config |= {'eos_token_id': ends[0]} if ends else {}
+    for name, content in {'config.json': config, 'generation_config.json': generation}.items():
         with whole_file(os.path.join(destination, name)) as file:
             json.dump(content, file, indent=2)
             file.write('\n')
@@ -252,7 +265,7 @@ tags:
 - gpt2
 ---
 
-# {os.path.basename(os.path.abspath(source.path))}
+# {printable(os.path.basename(os.path.abspath(source.path)))}
 
 A GPT-2 of {parameter_count(hparams):,} parameters: {hparams.n_layer} layers, {hparams.n_head} heads, \
 {hparams.n_embd} features, {hparams.n_ctx} positions, {hparams.n_vocab} tokens.

@@ -116,7 +116,11 @@ def generate(
     fits = tf.debugging.assert_less_equal(
         tf.shape(tokens)[1] + length, limit, f'tokens and length exceed the limit of {limit} together'
     )
-    with tf.control_dependencies([fits]):
+    allowed = [
+        tf.debugging.assert_non_negative(top_k, 'top_k must be at least 0'),
+        tf.debugging.assert_positive(top_p, 'top_p must be above 0'),
+    ]
+    with tf.control_dependencies([fits, *allowed]):
         tokens = tf.identity(tokens)
     greedy = temperature < GREEDY_BELOW
     settings = tf.where(greedy, 1.0, temperature), tf.where(greedy, 0, top_k), tf.where(greedy, 1.0, top_p)

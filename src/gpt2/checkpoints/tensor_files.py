@@ -18,6 +18,7 @@ import numpy as np
 
 from gpt2.checkpoints.dtypes import STORED_AS, narrowed, widened
 from gpt2.checkpoints.files import CheckpointError
+from gpt2.system.files import check_file
 
 NAMES = {'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
 LENGTH = struct.Struct('<Q')  # of the header, before it
@@ -41,6 +42,7 @@ def safetensors(path: str) -> dict[str, Tensor]:
     except ImportError as error:
         raise CheckpointError(f'{path} needs a package ({error}); pip install -r requirements-convert.txt') from None
     try:
+        check_file(path)
         with safe_open(path, 'np'):  # which finds sizes that cannot be before anything is made of them
             pass
         with open(path, 'rb') as file:
@@ -93,15 +95,31 @@ def torch_file(path: str, part: Callable[[dict], dict] = lambda content: content
     again = partial(load_torch, path) if zipfile.is_zipfile(path) else lambda: content
 
     def read(name: str) -> np.ndarray:
-        return part(again())[name].float().contiguous().numpy()
+        return part(again())[name].detach().float().contiguous().numpy()
 
-    tensors = part(content)
-    if not isinstance(tensors, dict) or not all(hasattr(tensor, 'is_floating_point') for tensor in tensors.values()):
+    try:
+        tensors = part(content)
+        named = all(isinstance(name, str) and hasattr(found, 'is_floating_point') for name, found in tensors.items())
+    except (KeyError, AttributeError):
+        named = False
+    if not named:
         raise CheckpointError(f'{path} holds no tensors by name; {REMEDY}')
+    for name, tensor in tensors.items():
+        check_values(path, name, tensor)
     return {
         name: Tensor(path, str(tensor.dtype).removeprefix('torch.'), tuple(tensor.shape), partial(read, name))
         for name, tensor in tensors.items()
     }
+
+
+def check_values(path: str, name: str, tensor: Any) -> None:
+    """Raise CheckpointError for a tensor of PyTorch's whose values are not all in the file, one after another."""
+    whole = tensor.device.type == 'cpu' and str(tensor.layout) == 'torch.strided'
+    if not whole or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise CheckpointError(
+            f'{path}: {name} is {list(tensor.shape)} ({tensor.layout}, {tensor.device.type}), whose values are not all '
+            f'in the file; {REMEDY}'
+        )
 
 
 def load_torch(path: str) -> dict:
@@ -112,9 +130,12 @@ def load_torch(path: str) -> dict:
         name = os.path.basename(path)
         raise CheckpointError(f'{path} needs PyTorch: pip install torch, or get the model without {name}') from None
     try:
+        check_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             content = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be read ({error.strerror or error}); {REMEDY}') from None
     except Exception as error:  # whatever a damaged file brings about
         unsafe = 'Weights only load failed' in str(error)
         why = 'it holds more than tensors and plain values, which could be code' if unsafe else 'it is damaged'

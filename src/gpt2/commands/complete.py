@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
-from gpt2.commands.flags import choice, reject_unknown
+from gpt2.commands.flags import choice, reject_unknown, show_notices
 from gpt2.commands.sampling import SHARED_FLAGS, check_settings, load, open_for_sampling, write_samples
 from gpt2.encoder import utf8
 from gpt2.errors import UsageError
@@ -75,7 +75,7 @@ def interact_model(
         try:
             text = checked(text, 'the prompt')
         except UsageError as error:
-            print(error, file=sys.stderr)
+            show_notices([str(error)])
             continue
         with sample_interruptible():
             write_continuations(text)

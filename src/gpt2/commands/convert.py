@@ -38,7 +38,9 @@ def convert_model(*paths: Any, to: Any = None, dtype: Any = 'float32', **unknown
     dtype = choice('dtype', dtype, DTYPES)
     model = open_source(source)
     show_notices(f'{source}: {notice}' for notice in model.notices)
-    print(report(convert(model, destination, to or default_format(model, destination), dtype)))
+    done = convert(model, destination, to or default_format(model, destination), dtype)
+    show_notices(f'{destination}: {notice}' for notice in done.notices)
+    print(report(done))
 
 
 def default_format(model: Source, destination: str) -> str:
@@ -55,10 +57,11 @@ def report(conversion: Conversion) -> str:
     tokens = 'none'
     if vocabulary:
         tokens = f'{len(vocabulary)} tokens, {len(vocabulary.added)} of them added: {listed(vocabulary.added)}'
+    of_what = ' of the float32 values' if conversion.dtype == 'q8_0' else ''
     return (
         f'shape: {parameter_count(hparams):,} parameters, {shape}\n'
         f'vocabulary: {tokens}\n'
-        f'weights: {conversion.dtype}, digest {conversion.digest}'
+        f'weights: {conversion.dtype}, digest {conversion.digest}{of_what}'
     )
 
 

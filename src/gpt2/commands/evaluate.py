@@ -154,7 +154,7 @@ def present_tasks(tasks: Sequence[Task], data_dir: str, download: bool) -> list[
             note += ', and --download fetches some'
     if not present:
         raise UsageError(f'nothing to evaluate; {note}')
-    print(f'skipping {note}', file=sys.stderr)
+    show_notices([f'skipping {note}'])
     return present
 
 
@@ -168,7 +168,7 @@ def fetch_missing(task: Task, data_dir: str) -> None:
             try:
                 fetch(task.files[name], os.path.join(data_dir, name))
             except Error as error:
-                print(error, file=sys.stderr)
+                show_notices([str(error)])
 
 
 def load_tasks(path: str, model: dict[str, Any], limit: int | None) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def able_tasks(tasks: list[Task], n_ctx: int, others: bool) -> list[Task]:
     if notes and not able and not others:
         raise Error(f'nothing to evaluate; {"; ".join(notes)}')
     for note in notes:
-        print(f'skipping {note}', file=sys.stderr)
+        show_notices([f'skipping {note}'])
     return able
 
 

@@ -23,6 +23,8 @@ from gpt2 import __version__, checks
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.errors import Error, UsageError
 from gpt2.system import progress
+from gpt2.system.signals import Ended, ends_raised
+from gpt2.system.text import one_line
 
 Pair = tuple[str | None, str]  # a flag and its value, or None and a word without a flag
 MODEL_NAME_HELP = """\
@@ -53,8 +55,9 @@ def run(
 
     --help prints the function's docstring, --version the library's version. An Error becomes one line
     on standard error and its status, and so does a lack of memory or of space on the disk; Ctrl-C ends
-    with 130; a reader that went away (`| head`) is no failure. program: the name before such a line.
-    wording: what to make of help and of messages, where they name commands as nobody typed them.
+    with 130, SIGTERM with 143, SIGHUP with 129; a reader that went away (`| head`) is no failure. program:
+    the name before such a line. wording: what to make of help and of messages, where they name commands as
+    nobody typed them.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     progress.show()
@@ -79,7 +82,7 @@ def exit_status(program: str, wording: Callable[[str], str] = str) -> Iterator[N
     """Context of a whole program, which ends it as run() says."""
     open_standard_streams()
     try:
-        with full_disk_named():
+        with ends_raised(), full_disk_named():
             yield
             sys.stdout.flush()
     except Error as error:
@@ -89,6 +92,9 @@ def exit_status(program: str, wording: Callable[[str], str] = str) -> Iterator[N
         # Another one would break off the interpreter's end: another status, perhaps a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.exit(130)
+    except Ended as end:
+        signal.signal(end.number, signal.SIG_IGN)
+        sys.exit(128 + end.number)
     except BrokenPipeError:
         abandon_output()
 
@@ -161,9 +167,9 @@ def open_standard_streams() -> None:
 
 
 def show_notices(notices: Iterable[str]) -> None:
-    """Print what a user should know, a line each, on standard error."""
+    """Print what a user should know, a line each, on standard error, whatever strangers wrote of it."""
     for notice in notices:
-        print(notice, file=sys.stderr)
+        print(one_line(notice), file=sys.stderr)
 
 
 def print_utf8() -> None:
@@ -182,10 +188,6 @@ def with_values(function: Callable, values: Mapping[str, list[str]]) -> Callable
         return function(*bound.args, **bound.kwargs)
 
     return call
-
-
-def one_line(text: str) -> str:
-    return ' '.join(text.split())
 
 
 def canonical_arguments(

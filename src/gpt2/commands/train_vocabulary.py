@@ -10,7 +10,7 @@ from gpt2.commands.flags import integer, number, reject_unknown
 from gpt2.encoder import write_encoder
 from gpt2.errors import UsageError
 from gpt2.system import progress
-from gpt2.system.files import make_folder
+from gpt2.system.files import new_folder
 from gpt2.training.batches import hold_out
 from gpt2.training.data import Reading, documents, find_files
 from gpt2.training.plan import counted
@@ -52,8 +52,8 @@ def train_vocabulary(
     count = sum(1 for _ in all_documents(paths, 'counting'))
     held = hold_out(count, fraction, seed)
     encoder = learn_vocabulary(learnt_from(paths, held, fraction), n_vocab)
-    make_folder(folder, 'choose another --folder or --models_dir')
-    write_encoder(folder, encoder)
+    with new_folder(folder, 'choose another --folder or --models_dir'):
+        write_encoder(folder, encoder)
     print(f'{folder}: {len(encoder)} tokens, learnt from {counted(count - int(held.sum()), "document")}')
 
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from gpt2.errors import Error
 from gpt2.system.locks import locked
+from gpt2.system.text import one_line
 
 PART_SUFFIX = '.part'
 TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of data
@@ -143,7 +144,7 @@ def progress(what: str, total: int | None, **settings: Any) -> tqdm:
 
 
 def note(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(one_line(text), file=sys.stderr)
 
 
 def start_over(part: IO[bytes], why: str) -> None:

@@ -1,12 +1,18 @@
 """Files that are written whole or not at all, and the folders they lie in."""
 
 import contextlib
+import errno
+import io
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from typing import IO
 
 from gpt2.errors import Error
+
+LARGEST_SMALL = 1 << 28  # bytes; the largest vocabulary known has an eighth of it
+LFS_POINTER = b'version https://git-lfs.github.com/spec/'
 
 
 class WriteError(Error):
@@ -26,6 +32,44 @@ def check_space(folder: str, size: int, remedy: str) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise WriteError(f'{folder} has no room: {size} bytes are needed and {free} free; {remedy}')
+
+
+class UnreadableError(OSError):
+    """A file that is there and cannot be what it is taken for. strerror says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EINVAL, reason)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def check_file(path: str) -> None:
+    """Raise OSError for what is not there, is no regular file, such as a pipe that would never end, or only points to
+    the file that git-lfs would fetch."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
+        raise UnreadableError('it is no regular file')
+    with open(path, 'rb') as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise UnreadableError('it is a pointer of git-lfs; `git lfs pull` in its folder puts the file in its place')
+
+
+def read_small(path: str) -> bytes:
+    """The content of a file that has no reason to be large. Raises OSError, as check_file does too."""
+    check_file(path)
+    with open(path, 'rb') as file:
+        content = file.read(LARGEST_SMALL + 1)
+    if len(content) > LARGEST_SMALL:
+        raise UnreadableError(f'it is longer than {LARGEST_SMALL} bytes')
+    return content
+
+
+def open_small(path: str, encoding: str = 'utf-8') -> io.TextIOWrapper:
+    """read_small, as a text file that is open for reading."""
+    return io.TextIOWrapper(io.BytesIO(read_small(path)), encoding)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,10 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+ENDS = ('SIGTERM', 'SIGHUP')  # what a system or a terminal sends to a program that shall end
 
 
 @contextlib.contextmanager
@@ -32,9 +35,45 @@ def standard_error_held_back() -> Iterator[None]:
             os.close(original)
 
 
+class Ended(BaseException):
+    """A signal that asks the program to end, as KeyboardInterrupt is one. number: of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def raise_ended(number: int, _: Any) -> None:
+    for each in signals_of(ENDS):  # another one would break off what clears away
+        signal.signal(each, signal.SIG_IGN)
+    raise Ended(number)
+
+
+@contextlib.contextmanager
+def ends_raised() -> Iterator[None]:
+    """Context in which SIGTERM and SIGHUP, where they would end the process at once, raise Ended, so that what is
+    half done is cleared away first. A signal that is ignored, as nohup has it, stays so."""
+    if threading.current_thread() is not threading.main_thread():  # no other receives signals
+        yield
+        return
+    numbers = [number for number in signals_of(ENDS) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, raise_ended)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def signals_of(names: Iterable[str]) -> list[int]:
+    """The numbers of signals; a system may lack some."""
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
 @contextlib.contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Context at whose end Ctrl-C takes effect, should it come in between.
+    """Context at whose end Ctrl-C takes effect, should it come in between, and so do other signals that Python handles.
 
     TensorFlow does not survive an exception in its midst: about one in fifty ends in a crash, or in
     another exception.
@@ -42,11 +81,13 @@ def interrupts_held_back() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # no other receives signals
         yield
         return
-    came = []
-    previous = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    came: list[int] = []
+    numbers = [signal.SIGINT, *(number for number in signals_of(ENDS) if callable(signal.getsignal(number)))]
+    previous = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
-    if came:
-        signal.raise_signal(signal.SIGINT)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    for number in dict.fromkeys(came):
+        signal.raise_signal(number)

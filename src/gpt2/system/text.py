@@ -30,6 +30,7 @@ UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 CONVERT = 'convert it to UTF-8'
 CONVERT_OR_REPLACE = 'convert it, or give --errors replace'
 LONE_SURROGATE = re.compile('[\ud800-\udfff]')
+STEERING = re.compile('[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 LINE_ENDS = re.compile('[\x7f-\x9f\u2028\u2029]')
 
 
@@ -140,6 +141,12 @@ def split_lines(texts: Iterable[str]) -> Iterator[str]:
 def printable(text: str) -> str:
     """text with U+FFFD for what no UTF-8 can hold, such as the bytes of a file name that is not UTF-8 (PEP 383)."""
     return LONE_SURROGATE.sub('\ufffd', text)
+
+
+def one_line(text: str) -> str:
+    """text on one line, with escapes for what would steer a terminal instead of being seen there: control characters
+    and those that turn the direction of writing. Messages may quote what strangers wrote in files."""
+    return STEERING.sub(lambda found: ascii(found.group())[1:-1], ' '.join(text.split()))
 
 
 def json_line(value: Any) -> str:

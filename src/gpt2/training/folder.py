@@ -23,7 +23,7 @@ from gpt2.checkpoints.files import (
 )
 from gpt2.checkpoints.folders import find_model, find_vocabulary
 from gpt2.checkpoints.source import Source, load_params, open_source
-from gpt2.encoder import Encoder, read_encoder, write_encoder
+from gpt2.encoder import Encoder, listed_ids, read_encoder, write_encoder
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams, HParamsError, save_hparams
 from gpt2.system.files import new_folder, whole_file
@@ -155,6 +155,7 @@ def starting_model(
     """What a new run starts from: the model init_from, of any format, or none, and a shape and a vocabulary."""
     if init_from is not None:
         source = open_source(find_model(init_from, models_dir, '--init_from').path)
+        listed_ids(source.vocabulary)  # which the run's folder must hold
         return source, source.hparams, source.vocabulary
     encoder = read_encoder(find_vocabulary(vocabulary, models_dir))
     try:

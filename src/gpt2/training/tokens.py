@@ -61,6 +61,8 @@ def digest(paths: Sequence[str], reading: Reading, encoder: Encoder) -> str:
     """What the ids depend on: the files by place, size and time of change, how they are read, the vocabulary."""
     files = [[os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in paths]
     vocabulary = [list(encoder.encoder.items()), list(encoder.added.items()), encoder.end_of_text]
+    matching = sorted((text, sorted(flags - {'special'})) for text, flags in encoder.flags.items())
+    vocabulary += [matching] if any(flags for _, flags in matching) else []
     whole = repr([FORM, files, dataclasses.astuple(reading), vocabulary])
     return hashlib.sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:16]
 
@@ -184,7 +186,8 @@ def processes() -> int:
 
 def parts_of(encoder: Encoder) -> tuple[Any, ...]:
     """What an Encoder is made of, for another process."""
-    return encoder.encoder, list(encoder.bpe_ranks), encoder.errors, encoder.added, encoder.end_of_text
+    merges, ends = list(encoder.bpe_ranks), encoder.end_ids
+    return encoder.encoder, merges, encoder.errors, encoder.added, encoder.end_of_text, ends, encoder.flags
 
 
 def start_worker(*parts: Any) -> None:

@@ -1,0 +1,23 @@
+"""What a run starts from."""
+
+import json
+import shutil
+
+import pytest
+from example_models import HERE
+
+from gpt2.encoder import VocabularyError
+from gpt2.training.run import train_in
+
+
+def test_a_vocabulary_that_the_run_s_folder_cannot_hold_is_refused_before_it_is_made(tmp_path):
+    folder = shutil.copytree(HERE / 'huggingface' / 'tiny', tmp_path / 'tiny')
+    path = folder / 'tokenizer.json'
+    content = json.loads(path.read_text(encoding='utf-8'))
+    content['added_tokens'][-1]['content'] = ' the'  # which the merges make too
+    path.write_text(json.dumps(content))
+    (folder / 'tokenizer_config.json').unlink()
+    (tmp_path / 'text.txt').write_text('some text' * 100)
+    with pytest.raises(VocabularyError, match="the added token ' the' is spelt in"):
+        train_in(str(tmp_path / 'a' / 'run'), [f'{tmp_path}/text.txt'], {'init_from': str(folder)}, {}, str(tmp_path))
+    assert not (tmp_path / 'a').exists()
