@@ -612,6 +612,7 @@ def several_ends(folder):
 
 @pytest.mark.parametrize('to', ['huggingface', 'release'])
 def test_end_tokens_and_others_are_kept(folder, tmp_path, to):
+    edit_tokenizer(folder, lambda c: c['added_tokens'][-1].update(special=True))
     source = several_ends(folder)
     assert source.encoder.end_ids == (298, 296)
     done = convert.convert(source, str(tmp_path / 'mine'), to)
@@ -623,6 +624,21 @@ def test_end_tokens_and_others_are_kept(folder, tmp_path, to):
     assert generation == {'eos_token_id': [298, 296], 'bos_token_id': 297, 'pad_token_id': 298}
     [*notices] = done.notices
     assert any("mask_token ' spaced'" in notice for notice in notices) == (to == 'release')
+    assert any("' spaced' is a special token no longer" in notice for notice in notices) == (to == 'release')
+
+
+@pytest.mark.parametrize('route', [['huggingface'], ['release', 'huggingface']])
+def test_special_tokens_stay_special(folder, tmp_path, route):
+    def edit(content):
+        for token in content['added_tokens']:
+            token['special'] = token['content'] != ' spaced'
+
+    edit_tokenizer(folder, edit)
+    source = several_ends(folder)
+    for to in route:
+        source = open_source(convert.convert(source, str(tmp_path / to), to).destination)
+    flags = {text for text, found in source.encoder.flags.items() if 'special' in found}
+    assert flags == {END_OF_TEXT, '<|startoftext|>', '<|pad|>'}
 
 
 def test_flags_that_a_layout_cannot_hold_are_named(folder, tmp_path):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from gpt2.checkpoints.dtypes import FLOATS, rounded
 from gpt2.checkpoints.source import Source, combined_digest, value_digest
-from gpt2.encoder import KEPT_ROLES, Encoder
+from gpt2.encoder import END_OF_TEXT, KEPT_ROLES, Encoder
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import parameter_count
 from gpt2.system import progress
@@ -75,6 +75,10 @@ def losses(encoder: Encoder | None, to: str) -> Iterator[str]:
     for text, flags in encoder.flags.items():
         if lost := sorted(flags & MATCHING):
             yield f'{" and ".join(lost)} of {text!r} is lost: there the token matches as it stands'
+    kept = {encoder.added[text] for role, text in encoder.roles.items() if role in KEPT[to]} | set(encoder.end_ids)
+    for text, flags in encoder.flags.items() if to == 'release' else ():
+        if 'special' in flags and encoder.added[text] not in kept and text != END_OF_TEXT:
+            yield f'{text!r} is a special token no longer: programs that leave those out when they decode show it'
     end = encoder.end_ids[0] if encoder.end_ids else None
     for role, text in encoder.roles.items():
         if role not in KEPT[to] and encoder.added[text] != end:

@@ -221,7 +221,7 @@ def write_vocabulary(folder: str, vocabulary: Encoder, positions: int) -> None:
     roles = {'bos_token': end, 'unk_token': end} | vocabulary.roles | {'eos_token': end}
     files = {
         'vocab.json': ids,
-        'tokenizer.json': tokenizer_json(vocabulary, ids, ends),
+        'tokenizer.json': tokenizer_json(vocabulary, ids, {*ends, *vocabulary.roles.values()}),
         'tokenizer_config.json': {
             'tokenizer_class': 'GPT2Tokenizer', 'add_prefix_space': False, 'errors': vocabulary.errors,
             'model_max_length': positions, **roles,
