@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from example_models import REPOSITORY
@@ -268,6 +269,20 @@ def test_a_file_without_a_length_or_a_hash_is_taken(server, path):
 
 
 # Parts that do not fit
+
+
+@pytest.mark.parametrize(
+    ('status', 'headers', 'length'),
+    [
+        (200, {'Content-Length': '12'}, 12),
+        (206, {'Content-Range': 'bytes 2-11/12'}, 12),
+        (200, {}, None),
+        (200, {'Content-Length': '9' * 5000}, None),
+        (206, {'Content-Range': 'bytes 2-11/' + '9' * 5000}, None),
+    ],
+)
+def test_the_length_that_a_server_says(status, headers, length):
+    assert module.total_bytes(SimpleNamespace(status_code=status, headers=headers)) == length
 
 
 def test_a_server_that_cannot_go_on_starts_over(server, path, capfd):

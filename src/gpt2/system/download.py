@@ -278,7 +278,7 @@ def refuse_other_answers(response: Any, url: str) -> None:
 def total_bytes(response: Any) -> int | None:
     """Length of the whole file, or None where the server does not say."""
     header = 'Content-Length' if response.status_code == HTTPStatus.OK else 'Content-Range'
-    found = re.search(r'\d+$', response.headers.get(header, ''))
+    found = re.search(r'(?<!\d)\d{1,18}$', response.headers.get(header, ''))
     return int(found.group()) if found else None
 
 
@@ -321,7 +321,7 @@ def out_of_reach(error: BaseException) -> bool:
 
 
 def refused_by_proxy(error: OSError) -> bool:
-    status = re.match(r'Tunnel connection failed: (\d+)', str(error))
+    status = re.match(r'Tunnel connection failed: (\d{3})\b', str(error))
     return status is not None and int(status.group(1)) not in WORTH_ANOTHER_TRY
 
 
