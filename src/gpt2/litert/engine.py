@@ -16,11 +16,14 @@ import os
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from gpt2.engine import Engine, Rows, check_prompt, check_window, distinct_prompts
+from gpt2.engine import Engine, Rows, Sampling, check_prompt, check_window, distinct_prompts
+from gpt2.hparams import HParams
 from gpt2.litert.export import stored_array
 from gpt2.system.signals import interrupts_held_back, standard_error_held_back
 
@@ -37,12 +40,12 @@ NOBODY = -1  # owner of a free slot of the cache
 NOTHING = np.empty([1, 1, 0, 1], np.float32)  # no keys and values, of any layer, head or feature
 
 
-def top_k_edge(logits, k):
+def top_k_edge(logits: np.ndarray, k: int) -> np.floating:
     """The smallest of logits, float32 [n], that top_k keeps, the k-th largest; k from 1 to n."""
     return np.partition(logits, -k)[-k]
 
 
-def top_p_edge(logits, p):
+def top_p_edge(logits: np.ndarray, p: float) -> np.floating:
     """The smallest of logits, float32 [n], that the release's nucleus keeps (see sample.top_p_logits)."""
     ascending = np.sort(logits)
     weights = np.exp(ascending)
@@ -59,19 +62,19 @@ def top_p_edge(logits, p):
     return ascending[-max(count, 1)]
 
 
-def surely_in_nucleus(logits, p, logit):
+def surely_in_nucleus(logits: np.ndarray, p: float, logit: np.floating) -> bool:
     """Whether what is at least as likely as one of logits holds no more than p: true of all in the nucleus but
     ties at its edge and a first one that holds more by itself. Takes a fifth of the time of the edge."""
     weights = np.exp(logits)
     return weights[logits >= logit].sum() <= p * weights.sum()
 
 
-def log_noise(stream, n_vocab):
+def log_noise(stream: np.random.Generator, n_vocab: int) -> np.ndarray:
     """Logarithms of the next exponential variates of a stream, float32 [n_vocab]."""
     return np.log(stream.standard_exponential(n_vocab).astype(np.float32))
 
 
-def draw(logits, noise, temperature, top_k, top_p):
+def draw(logits: np.ndarray, noise: np.ndarray | None, temperature: float, top_k: int, top_p: float) -> int:
     """Draw one token: temperature, then top_k, then top_p, then the race.
 
     logits: float32 [n_vocab]. noise: what log_noise returns; a temperature of 0 needs none. Returns an int.
@@ -100,7 +103,7 @@ class Generator(Engine):
     """The engine on LiteRT. Holds LiteRT's interpreter, among whose inputs is the key/value cache: slots for all
     rows there are, of which `owners` says who may look there. One step runs at a time; others wait."""
 
-    def __init__(self, path, hparams):
+    def __init__(self, path: str, hparams: HParams) -> None:
         """path: a file that export.exported_file returned."""
         super().__init__(hparams)
         self.wte, self.wpe = stored_array(path, 'model/wte'), stored_array(path, 'model/wpe')
@@ -121,10 +124,12 @@ class Generator(Engine):
         self.owners = np.empty([0], int)  # of each slot
         self.waiting, self.waiting_owners = NOTHING, self.owners  # what the cache had no room for
 
-    def open_rows(self, prompts, streams, sampling):
+    def open_rows(
+        self, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling
+    ) -> 'LiteRTRows':
         return LiteRTRows(self, prompts, streams, sampling)
 
-    def close(self):
+    def close(self) -> None:
         if os.getpid() != self.process:  # a copy, without the threads that could be waited for
             super().close()
             return
@@ -133,14 +138,14 @@ class Generator(Engine):
             self.threads.shutdown()
             del self.interpreter
 
-    def allocate(self):
+    def allocate(self) -> None:
         try:
             self.interpreter.allocate_tensors()
         except RuntimeError as error:  # often without a word
             raise MemoryError(f'LiteRT finds no memory for its tensors {error}'.strip()) from None
 
     @contextlib.contextmanager
-    def alone(self):
+    def alone(self) -> Iterator[None]:
         """Context in which no other step runs, and Ctrl-C waits: it must not come between two states of the cache."""
         self.check_usable()  # first: in a forked process another thread's lock would stay closed for ever
         with self.lock, interrupts_held_back():
@@ -148,14 +153,14 @@ class Generator(Engine):
             self.free_slots()
             yield
 
-    def free_slots(self):
+    def free_slots(self) -> None:
         gone = [self.ended.popleft() for _ in range(len(self.ended))]
         if gone:
             self.owners[np.isin(self.owners, gone)] = NOBODY
             stay = ~np.isin(self.waiting_owners, gone)
             self.waiting, self.waiting_owners = self.waiting[:, :, stay], self.waiting_owners[stay]
 
-    def process_prompt(self, prompt, owner, first):
+    def process_prompt(self, prompt: Sequence[int], owner: int, first: int) -> Iterator[np.ndarray]:
         """Yield logits [rows, n_vocab] of the positions of a prompt, token ids, from number first on, block by block.
 
         What the prompt leaves in the cache is owner's.
@@ -171,7 +176,7 @@ class Generator(Engine):
             if start + len(block) > first:
                 yield logits
 
-    def process_prompts(self, prompts, owners):
+    def process_prompts(self, prompts: list[list[int]], owners: list[int]) -> np.ndarray:
         """Logits [prompts, n_vocab] after each of prompts, lists of token ids, which are left in the cache as their
         owners'. Short ones share a step."""
         logits = np.empty([len(prompts), self.hparams.n_vocab], np.float32)
@@ -183,16 +188,16 @@ class Generator(Engine):
             logits[group] = last
         return logits
 
-    def process_together(self, prompts, owners):
+    def process_together(self, prompts: list[list[int]], owners: Sequence[int]) -> np.ndarray:
         """process_prompts() of prompts that together are no longer than a block."""
         sizes = [len(prompt) for prompt in prompts]
-        tokens, owners = np.concatenate(prompts), np.repeat(owners, sizes)
+        tokens, theirs = np.concatenate(prompts), np.repeat(owners, sizes)
         positions, places = np.concatenate([np.arange(size) for size in sizes]), np.arange(len(tokens))
         self.resize(len(tokens), 0, np.cumsum(sizes) - 1)
-        sees = (owners[:, np.newaxis] == owners) & (places <= places[:, np.newaxis])
-        return self.step(tokens, positions, [owners], sees, owners)
+        sees = (theirs[:, np.newaxis] == theirs) & (places <= places[:, np.newaxis])
+        return self.step(tokens, positions, [theirs], sees, theirs)
 
-    def map_logits(self, function, ids, first=0):
+    def map_logits(self, function: Callable[[np.ndarray], Any], ids: Sequence[int], first: int = 0) -> list[Any]:
         check_prompt(self.hparams, ids)
         owner = self.new_owner()
         try:
@@ -201,7 +206,9 @@ class Generator(Engine):
         finally:
             self.ended.append(owner)
 
-    def process_tokens(self, tokens, positions, owners, prompt_owners):
+    def process_tokens(
+        self, tokens: np.ndarray, positions: np.ndarray, owners: np.ndarray, prompt_owners: np.ndarray
+    ) -> np.ndarray:
         """Logits [rows, n_vocab] of the next token of each row, int32 [rows].
 
         positions: int [rows]. owners, prompt_owners: int [rows], whose slots a row sees, and adds to the first.
@@ -213,7 +220,7 @@ class Generator(Engine):
             self.resize(count, min(max(CACHE_STEP, TOKENS_PER_STEP * count), left), range(count))
         return self.step(tokens, positions, [owners, prompt_owners], np.eye(count, dtype=bool), owners)
 
-    def resize(self, rows, free, chosen):
+    def resize(self, rows: int, free: int, chosen: Sequence[int] | np.ndarray) -> None:
         """Make the graph take so many rows and give the logits of those chosen, with a cache of as many slots as
         are in use, which now takes what waits for room, and so many free ones. LiteRT keeps its packed weights."""
         n_head, features = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
@@ -246,7 +253,9 @@ class Generator(Engine):
         self.owners = np.concatenate([owners, np.full(slots - len(owners), NOBODY)])
         self.waiting, self.waiting_owners = NOTHING, owners[:0]
 
-    def step(self, tokens, positions, looks, sees, owners):
+    def step(
+        self, tokens: np.ndarray, positions: np.ndarray, looks: list[np.ndarray], sees: np.ndarray, owners: np.ndarray
+    ) -> np.ndarray:
         """Logits [chosen, n_vocab] of new tokens [rows], whose keys and values are added to the cache, or, where
         it has no room for them, wait for the next resize.
 
@@ -268,25 +277,25 @@ class Generator(Engine):
             self.owners[free] = owners
         return self.interpreter.get_tensor(self.logits)
 
-    def put_in_cache(self, values, owner):
+    def put_in_cache(self, values: np.ndarray, owner: int) -> None:
         """Give an owner keys and values that a step found before, float32 [2 n_layer, n_head, n, features]: they wait
         for the next resize as what the cache has no room for does."""
         waiting = [self.waiting, values] if len(self.waiting_owners) else [values]
         self.waiting = np.concatenate(waiting, axis=2)
         self.waiting_owners = np.append(self.waiting_owners, np.full(values.shape[2], owner))
 
-    def free_places(self):
+    def free_places(self) -> np.ndarray:
         """Slots behind all that are in use: those of one owner stay in the order of its tokens, so that sums over
         them are the same sums wherever they lie."""
         used = np.flatnonzero(self.owners != NOBODY)
         return np.arange(used[-1] + 1 if len(used) else 0, len(self.owners))
 
-    def embed(self, tokens):
+    def embed(self, tokens: np.ndarray) -> np.ndarray:
         """float32 [rows, n_embd]"""
         rows = self.wte[tokens]
         return rows if self.scales is None else rows * self.scales[tokens, np.newaxis]
 
-    def view(self, index):
+    def view(self, index: int) -> np.ndarray:
         """LiteRT's own memory of a tensor. To be dropped at once: LiteRT runs only when nobody holds one."""
         return self.interpreter.tensor(index)()
 
@@ -294,61 +303,63 @@ class Generator(Engine):
 class LiteRTRows(Rows):
     """Rows whose keys and values lie in the engine's cache, under owners of their own."""
 
-    def __init__(self, generator, prompts, streams, sampling):
+    def __init__(
+        self, generator: Generator, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling
+    ) -> None:
         self.generator, self.hparams = generator, generator.hparams
         self.prompts, self.streams, self.greedy = prompts, streams, sampling.greedy
         temperature, top_k, top_p = sampling.bounded(self.hparams.n_vocab)
         self.settings = (0 if sampling.greedy else temperature), top_k, top_p
         self.positions = np.array([len(prompt) for prompt in prompts])  # that each row has taken
         self.owners = np.array([generator.new_owner() for _ in prompts])
-        self.prompt_owners = None  # of each row, the owner of its prompt
+        self.prompt_owners: np.ndarray | None = None  # of each row, the owner of its prompt
         self.tokens = np.empty([0], np.int32)  # drawn last
 
-    def step(self):
+    def step(self) -> np.ndarray:
         self.generator.check_usable()
         # Beside the graph only for one row of int8: many rows, or four times the bytes, need both cores.
         early = len(self.owners) == 1 and self.generator.scales is not None
         noise = [self.generator.threads.submit(self.noise, stream) for stream in self.streams] if early else None
         with self.generator.alone():
-            logits = self.process_prompts() if self.prompt_owners is None else self.process_tokens()
+            logits = self.process_prompts() if self.prompt_owners is None else self.process_tokens(self.prompt_owners)
         if noise:
             drawn = [draw(logits[0], noise[0].result(), *self.settings)]
         else:
-            drawn = self.generator.threads.map(self.draw_row, logits, self.streams)
-        self.tokens = np.array(list(drawn), np.int32)
+            drawn = list(self.generator.threads.map(self.draw_row, logits, self.streams))
+        self.tokens = np.array(drawn, np.int32)
         return self.tokens
 
-    def draw_row(self, logits, stream):
+    def draw_row(self, logits: np.ndarray, stream: np.random.Generator) -> int:
         return draw(logits, self.noise(stream), *self.settings)
 
-    def noise(self, stream):
+    def noise(self, stream: np.random.Generator) -> np.ndarray | None:
         return None if self.greedy else log_noise(stream, self.hparams.n_vocab)
 
-    def process_prompts(self):
+    def process_prompts(self) -> np.ndarray:
         prompts, rows = distinct_prompts(self.prompts)
         owners = np.array([self.generator.new_owner() for _ in prompts])
         self.prompt_owners = owners[rows]
         return self.generator.process_prompts(prompts, owners.tolist())[rows]
 
-    def process_tokens(self):
+    def process_tokens(self, prompt_owners: np.ndarray) -> np.ndarray:
         check_window(self.hparams, int(self.positions.max()) + 1, 1)
-        logits = self.generator.process_tokens(self.tokens, self.positions, self.owners, self.prompt_owners)
+        logits = self.generator.process_tokens(self.tokens, self.positions, self.owners, prompt_owners)
         self.positions = self.positions + 1
         return logits
 
-    def keep(self, rows):
-        rows = np.array(rows, int)
-        gone = np.delete(self.owners, rows).tolist()
+    def keep(self, rows: Sequence[int]) -> None:
+        places = np.array(rows, int)
+        gone = np.delete(self.owners, places).tolist()
         if self.prompt_owners is not None:
-            gone += np.setdiff1d(self.prompt_owners, self.prompt_owners[rows]).tolist()
-            self.prompt_owners, self.tokens = self.prompt_owners[rows], self.tokens[rows]
+            gone += np.setdiff1d(self.prompt_owners, self.prompt_owners[places]).tolist()
+            self.prompt_owners, self.tokens = self.prompt_owners[places], self.tokens[places]
         # Without the lock: an abandoned sample may be collected while this thread is in a step.
         self.generator.ended.extend(gone)
-        self.owners, self.positions = self.owners[rows], self.positions[rows]
-        self.prompts, self.streams = ([some[row] for row in rows] for some in (self.prompts, self.streams))
+        self.owners, self.positions = self.owners[places], self.positions[places]
+        self.prompts, self.streams = [self.prompts[row] for row in rows], [self.streams[row] for row in rows]
 
 
-def grouped(sizes):
+def grouped(sizes: Sequence[int]) -> Iterator[list[int]]:
     """Yield the places of sizes, int, in groups that follow one another: each together at most BLOCK, or one alone."""
     group, total = [], 0
     for place, size in enumerate(sizes):
@@ -361,14 +372,14 @@ def grouped(sizes):
         yield group
 
 
-def as_slice(places):
+def as_slice(places: np.ndarray) -> slice | np.ndarray:
     """Ascending places, int [n], n at least 1, as a slice if they follow one another: copying is then faster."""
     first, last = int(places[0]), int(places[-1])
     return slice(first, last + 1) if last - first + 1 == len(places) else places
 
 
 @contextlib.contextmanager
-def plainly_named(path):
+def plainly_named(path: str) -> Iterator[str]:
     """A name of the file at path that LiteRT can take, which is UTF-8, while the context lasts."""
     try:
         path.encode()
@@ -380,12 +391,12 @@ def plainly_named(path):
             yield link
 
 
-def usable_cores():
+def usable_cores() -> int:
     """Processor cores this process may run on; macOS does not tell, there it is all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def release_pages(path):
+def release_pages(path: str) -> None:
     """Give back the memory in which this process has mapped a file: LiteRT computes with a copy of the
     weights that it has packed."""
     if not os.path.exists('/proc/self/maps'):
@@ -397,7 +408,7 @@ def release_pages(path):
         give_back(int(start, 16), int(end, 16) - int(start, 16))
 
 
-def give_back(address, size):
+def give_back(address: int, size: int) -> None:
     """Tell Linux that the whole pages in some memory are not needed: what they hold is lost, unless it is
     that of a file. Elsewhere nothing is done, and more memory is in use."""
     if sys.platform == 'linux':

@@ -7,14 +7,14 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
 
 import numpy as np
 
 from gpt2.checkpoints.folders import PACKAGE
 from gpt2.checkpoints.source import Source
-from gpt2.hparams import weights_bytes
+from gpt2.hparams import HParams, weights_bytes
 from gpt2.system import locks, progress
 from gpt2.system.files import WriteError, check_space, make_folder, whole_file
 
@@ -54,7 +54,7 @@ def exported_file(source: Source, precision: str) -> str:
     return path
 
 
-def cache_folder(wanted):
+def cache_folder(wanted: dict[str, Any]) -> str:
     """Where a user's export lies whose model folder is not theirs to write in."""
     caches = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     return os.path.join(caches, 'gpt-2', hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16])
@@ -67,7 +67,7 @@ def identity(source: Source, precision: str) -> dict[str, Any]:
     return {'version': FORMAT_VERSION, 'precision': precision, 'hparams': shape, 'model': source.identity}
 
 
-def defect(path, wanted):
+def defect(path: str, wanted: dict[str, Any]) -> str | None:
     """Why the file at path is not the export that `wanted` identifies; None if it is.
 
     Reads the whole file, at the speed of memory once it is cached: any cut, and any change but that
@@ -86,7 +86,7 @@ def defect(path, wanted):
     return None if directory['identity'] == wanted else 'is of another checkpoint or another version'
 
 
-def read_directory(path):
+def read_directory(path: str) -> tuple[dict[str, Any], int, int]:
     """(directory, bytes before the footer, their checksum). Raises ValueError if the end is not ours."""
     with open(path, 'rb') as file:
         length = file.seek(-FOOTER.size, os.SEEK_END)
@@ -97,7 +97,7 @@ def read_directory(path):
         return json.loads(file.read(size)), length, checksum
 
 
-def sum_words(path, length):
+def sum_words(path: str, length: int) -> int:
     """Sum modulo 2**64 of the 8-byte words in the first `length` bytes of a file."""
     total = 0
     chunk = np.empty(CHUNK // 8, np.uint64)
@@ -109,7 +109,7 @@ def sum_words(path, length):
     return total % 2**64
 
 
-def stored_array(path, name):
+def stored_array(path: str, name: str) -> np.ndarray:
     """An array of the exported file's directory, read as it is used: [n_vocab, n_embd] model/wte, its
     scales [n_vocab] if it is int8, and [n_ctx, n_embd] model/wpe."""
     place = read_directory(path)[0]['arrays'][name]
@@ -138,7 +138,7 @@ def export(path: str, source: Source, precision: str, wanted: dict[str, Any]) ->
         write_end(file, {'identity': wanted, 'arrays': directory})
 
 
-def as_stored(name, value, hparams):
+def as_stored(name: str, value: np.ndarray, hparams: HParams) -> np.ndarray:
     """A variable as the graph takes it: matrices [outputs, inputs], queries scaled."""
     if '/c_attn/' in name:
         queries = np.arange(3 * hparams.n_embd) < hparams.n_embd
@@ -146,14 +146,16 @@ def as_stored(name, value, hparams):
     return np.ascontiguousarray(value[0].T) if value.ndim == 3 else value
 
 
-def quantise(matrix):
+def quantise(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """int8 values and float32 scales [rows] whose product is nearest to matrix, float32 [rows, columns]."""
     scales = np.abs(matrix).max(axis=1) / 127
     scales[scales == 0] = 1
     return np.rint(matrix / scales[:, np.newaxis]).astype(np.int8), scales
 
 
-def write_model(file, values, hparams, dtype):
+def write_model(
+    file: IO[bytes], values: Iterable[tuple[str, np.ndarray]], hparams: HParams, dtype: np.dtype
+) -> dict[str, Any]:
     """Write graph, weights and tables; returns where the tables are. values yields (name, array)."""
     from gpt2.litert import graph as litert_graph
 
@@ -162,7 +164,7 @@ def write_model(file, values, hparams, dtype):
     file.write(bytes(size))
     directory = {}
 
-    def append(array):
+    def append(array: np.ndarray) -> dict[str, Any]:
         offset = align(file)
         file.write(array)
         return {'offset': offset, 'dtype': array.dtype.name, 'shape': array.shape}
@@ -188,14 +190,14 @@ def write_model(file, values, hparams, dtype):
     return directory
 
 
-def align(file):
+def align(file: IO[bytes]) -> int:
     """Pad the end of file with zeros; returns the offset there."""
     end = file.seek(0, os.SEEK_END)
     file.write(bytes(-end % ALIGNMENT))
     return file.tell()
 
 
-def write_end(file, directory):
+def write_end(file: IO[bytes], directory: dict[str, Any]) -> None:
     """Append directory and footer."""
     text = json.dumps(directory).encode()
     text += b' ' * (-len(text) % 8)

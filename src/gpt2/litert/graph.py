@@ -21,9 +21,15 @@ Outputs:
 Weights stay outside the graph: it names them, with their place in the file (see export_litert.py).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import ArrayLike, DTypeLike
+
+from gpt2.hparams import HParams
 
 FILE_IDENTIFIER = b'TFL3'
 SCHEMA_VERSION = 3
@@ -39,7 +45,7 @@ class Graph:
     before serialise().
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.subgraph = schema.SubGraphT()
         self.subgraph.tensors, self.subgraph.operators = [], []
         self.model = schema.ModelT()
@@ -50,10 +56,10 @@ class Graph:
         self.weights = {}
         self.constants = {}
 
-    def shape(self, tensor):
+    def shape(self, tensor: int) -> list[int]:
         return self.subgraph.tensors[tensor].shapeSignature
 
-    def tensor(self, shape, dtype=np.float32, buffer=0, name=''):
+    def tensor(self, shape: Sequence[int], dtype: DTypeLike = np.float32, buffer: int = 0, name: str = '') -> int:
         found = schema.TensorT()
         found.shape = [max(size, 1) for size in shape]
         found.shapeSignature = list(shape)
@@ -64,7 +70,7 @@ class Graph:
         self.subgraph.tensors.append(found)
         return len(self.subgraph.tensors) - 1
 
-    def constant(self, values, dtype):
+    def constant(self, values: ArrayLike, dtype: DTypeLike) -> int:
         """A small constant, kept in the graph itself; equal ones are one."""
         values = np.asarray(values, dtype)
         key = (values.tobytes(), values.shape, values.dtype)
@@ -75,7 +81,7 @@ class Graph:
             self.constants[key] = self.tensor(values.shape, dtype, len(self.model.buffers) - 1)
         return self.constants[key]
 
-    def stored(self, name, shape, dtype=np.float32):
+    def stored(self, name: str, shape: list[int], dtype: DTypeLike = np.float32) -> int:
         """A weight that lies behind the graph in the file. int8 means one scale a row."""
         buffer = schema.BufferT()
         buffer.offset = buffer.size = PLACEHOLDER
@@ -89,7 +95,9 @@ class Graph:
         self.weights[name] = (self.subgraph.tensors[tensor], buffer)
         return tensor
 
-    def operator(self, code, inputs, shapes, options=None, **fields):
+    def operator(
+        self, code: str, inputs: list[int], shapes: list[list[int]], options: str | None = None, **fields: Any
+    ) -> list[int]:
         """Append an operator; options is the name of its options, fields their values. Returns its outputs."""
         found = schema.OperatorT()
         found.opcodeIndex = self.operator_code(code)
@@ -101,7 +109,7 @@ class Graph:
         self.subgraph.operators.append(found)
         return found.outputs
 
-    def operator_code(self, code):
+    def operator_code(self, code: str) -> int:
         value = getattr(schema.BuiltinOperator, code)
         for index, known in enumerate(self.model.operatorCodes):
             if known.builtinCode == value:
@@ -112,60 +120,60 @@ class Graph:
         self.model.operatorCodes.append(found)
         return len(self.model.operatorCodes) - 1
 
-    def elementwise(self, code, x, y, options):
+    def elementwise(self, code: str, x: int, y: int, options: str) -> int:
         """x and y, broadcast against each other from the last dimension on."""
         one, other = self.shape(x), self.shape(y)
         rank = max(len(one), len(other))
         pairs = zip([1] * (rank - len(one)) + one, [1] * (rank - len(other)) + other)
         return self.operator(code, [x, y], [[b if a == 1 else a for a, b in pairs]], options)[0]
 
-    def add(self, x, y):
+    def add(self, x: int, y: int) -> int:
         return self.elementwise('ADD', x, y, 'AddOptions')
 
-    def subtract(self, x, y):
+    def subtract(self, x: int, y: int) -> int:
         return self.elementwise('SUB', x, y, 'SubOptions')
 
-    def multiply(self, x, y):
+    def multiply(self, x: int, y: int) -> int:
         return self.elementwise('MUL', x, y, 'MulOptions')
 
-    def divide(self, x, y):
+    def divide(self, x: int, y: int) -> int:
         return self.elementwise('DIV', x, y, 'DivOptions')
 
-    def maximum(self, x, y):
+    def maximum(self, x: int, y: int) -> int:
         return self.elementwise('MAXIMUM', x, y, 'MaximumMinimumOptions')
 
-    def reduce(self, code, x):
+    def reduce(self, code: str, x: int) -> int:
         """Over the last axis, which stays with size 1."""
         shape = self.shape(x)
         axis = self.constant([len(shape) - 1], np.int32)
         return self.operator(code, [x, axis], [[*shape[:-1], 1]], 'ReducerOptions', keepDims=True)[0]
 
-    def reshape(self, x, shape):
+    def reshape(self, x: int, shape: list[int]) -> int:
         inputs = [x, self.constant(shape, np.int32)]
         return self.operator('RESHAPE', inputs, [shape], 'ReshapeOptions', newShape=shape)[0]
 
-    def transpose(self, x, order):
+    def transpose(self, x: int, order: list[int]) -> int:
         shape = self.shape(x)
         inputs = [x, self.constant(order, np.int32)]
         return self.operator('TRANSPOSE', inputs, [[shape[axis] for axis in order]], 'TransposeOptions')[0]
 
-    def split(self, x, count):
+    def split(self, x: int, count: int) -> list[int]:
         """Along the first axis."""
         size, *rest = self.shape(x)
         inputs = [self.constant(0, np.int32), x]
         return self.operator('SPLIT', inputs, [[size // count, *rest]] * count, 'SplitOptions', numSplits=count)
 
-    def matmul(self, x, y, transpose_y=False):
+    def matmul(self, x: int, y: int, transpose_y: bool = False) -> int:
         shape = [*self.shape(x)[:-1], self.shape(y)[-2 if transpose_y else -1]]
         return self.operator('BATCH_MATMUL', [x, y], [shape], 'BatchMatMulOptions', adjY=transpose_y)[0]
 
-    def exp(self, x):
+    def exp(self, x: int) -> int:
         return self.operator('EXP', [x], [self.shape(x)], 'ExpOptions')[0]
 
-    def gelu(self, x):
+    def gelu(self, x: int) -> int:
         return self.operator('GELU', [x], [self.shape(x)], 'GeluOptions', approximate=True)[0]
 
-    def linear(self, x, w, b=None):
+    def linear(self, x: int, w: int, b: int | None = None) -> int:
         """[rows, inputs] -> [rows, outputs] with w [outputs, inputs]; b None is none.
 
         With int8 w, x is quantised as it comes, with a scale and a zero point of its own a row.
@@ -174,13 +182,13 @@ class Graph:
         fields = {'asymmetricQuantizeInputs': True}
         return self.operator('FULLY_CONNECTED', inputs, shapes, 'FullyConnectedOptions', **fields)[0]
 
-    def serialise(self):
+    def serialise(self) -> bytes:
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(self.model.Pack(builder), FILE_IDENTIFIER)
         return bytes(builder.Output())
 
 
-def norm(graph, x, name, features):
+def norm(graph: Graph, x: int, name: str, features: int) -> int:
     centred = graph.subtract(x, graph.reduce('MEAN', x))
     variance = graph.reduce('MEAN', graph.multiply(centred, centred))
     shifted = graph.add(variance, graph.constant(1e-5, np.float32))
@@ -189,7 +197,7 @@ def norm(graph, x, name, features):
     return graph.add(scaled, graph.stored(f'{name}/b', [features]))
 
 
-def gpt2(hparams, dtype):
+def gpt2(hparams: HParams, dtype: np.dtype) -> Graph:
     """The Graph of a model whose matrices are of dtype, float32 or int8.
 
     Its weights have the names of the checkpoint's variables; matrices are [outputs, inputs]. What
@@ -199,11 +207,11 @@ def gpt2(hparams, dtype):
     embd, heads = hparams.n_embd, hparams.n_head
     features = embd // heads
 
-    def linear(x, name, inputs, outputs):
+    def linear(x: int, name: str, inputs: int, outputs: int) -> int:
         w = graph.stored(f'{name}/w', [outputs, inputs], dtype)
         return graph.linear(x, w, graph.stored(f'{name}/b', [outputs]))
 
-    def attention(x, name, k, v):
+    def attention(x: int, name: str, k: int, v: int) -> tuple[int, list[int]]:
         qkv = graph.reshape(linear(x, f'{name}/c_attn', embd, 3 * embd), [ANY, 3 * heads, features])
         q, new_k, new_v = graph.split(graph.transpose(qkv, [1, 0, 2]), 3)  # -> [heads, rows, features]
         # Softmax by hand over cached and new keys: joining the two would copy the cached values.
@@ -218,7 +226,7 @@ def gpt2(hparams, dtype):
         attended = graph.reshape(graph.transpose(attended, [1, 0, 2]), [ANY, embd])
         return linear(attended, f'{name}/c_proj', embd, embd), [new_k, new_v]
 
-    def mlp(x, name):
+    def mlp(x: int, name: str) -> int:
         return linear(graph.gelu(linear(x, f'{name}/c_fc', embd, 4 * embd)), f'{name}/c_proj', 4 * embd, embd)
 
     x = graph.tensor([ANY, embd], name='x')
