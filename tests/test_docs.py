@@ -41,7 +41,7 @@ SLOW = {'README.md', 'docs/formats.md', 'docs/training.md', 'docs/scoring.md', '
 SMALLER = {
     'complete': {'length': 2},
     'generate': {'length': 2},
-    'train': {'steps': 1, 'batch_size': 1, 'window': 8},
+    'train': {'steps': 1, 'warmup': 0, 'batch_size': 1, 'window': 8},
     'evaluate': {'limit': 1},
 }
 FROM_SCRATCH = {'n_ctx': 8, 'n_embd': 8, 'n_head': 1, 'n_layer': 1}  # for train without --init_from
@@ -236,7 +236,7 @@ def test_commands_are_taken_apart_and_made_small():
     block = Block('sh', "# first\npython a.py \\\n    --b 1\ncurl -d '{\n}' x\n", None, False)
     assert commands_of(block) == ['python a.py \\\n    --b 1', "curl -d '{\n}' x"]
     assert smaller('python src/train.py a --init_from 7M --steps 60 --window 9') == (
-        'python src/train.py a --init_from 7M --steps 1 --batch_size 1 --window 8'
+        'python src/train.py a --init_from 7M --steps 1 --warmup 0 --batch_size 1 --window 8'
     )
     assert smaller('gpt2 complete --prompt_file - < a') == 'gpt2 complete --prompt_file - --length 2 < a'
 

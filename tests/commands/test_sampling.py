@@ -492,7 +492,7 @@ ODD_PROMPTS = [
     (b'NUL \x00 inside', 'NUL \x00 inside'),
     (b'control \x01\x07\x08\x1b[31m\x7f\tand tab', 'control \x01\x07\x08\x1b[31m\x7f\tand tab'),
     ('naïve 漢字 😀 \u202e\ufeff'.encode(), 'naïve 漢字 😀 \u202e\ufeff'),
-    (b'caf\xe9 \xff\xfe \xf0\x9f', 'caf\ufffd \ufffd\ufffd \ufffd\ufffd'),
+    (b'caf\xe9 \xff\xfe \xf0\x9f', 'caf\ufffd \ufffd\ufffd \ufffd'),
     (b'line separator \xe2\x80\xa8 \x0b\x0c\x1c\x85', 'line separator \u2028 \x0b\x0c\x1c\ufffd'),
     (b'<|endoftext|>', '<|endoftext|>'),
     (b'two\\\nlines', 'two\nlines'),
@@ -734,7 +734,7 @@ def terminal(elsewhere):
 
 def test_a_session_at_a_terminal(terminal, one_by_one):
     screen = terminal(INTERACTIVE, *BUNDLED, *FIVE)
-    assert screen.wait_for(LABEL)[0] == ''
+    assert re.sub(r'[\w ]+ \.\.\.\r\x1b\[K', '', screen.wait_for(LABEL)[0]) == ''  # 'loading weights ...' goes again
 
     # A sample appears piece by piece, and is what it is when it is printed whole.
     screen.type('Once upon a time\r')

@@ -141,8 +141,10 @@ class Generator(Engine):
     def allocate(self) -> None:
         try:
             self.interpreter.allocate_tensors()
-        except RuntimeError as error:  # often without a word
-            raise MemoryError(f'LiteRT finds no memory for its tensors {error}'.strip()) from None
+        except RuntimeError as error:
+            if str(error):
+                raise
+            raise MemoryError('LiteRT finds no memory for its tensors') from None  # of which it says not a word
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
