@@ -8,6 +8,7 @@ import string
 import subprocess
 import sys
 import time
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -666,3 +667,12 @@ def test_a_damaged_merges_file_of_the_release_is_refused(tmp_path, damage):
     (folder / 'vocab.bpe').write_text('\n'.join(damage(lines)) + '\n', encoding='utf-8')
     with pytest.raises(VocabularyError, match=r'damaged or of another model|comes twice'):
         get_encoder('124M', str(tmp_path))
+
+
+def test_an_encoder_that_is_not_needed_any_more_is_gone_at_once():
+    """Without waiting for a collection of cycles: each holds megabytes."""
+    encoder = get_encoder('124M', RELEASE)
+    encoder.encode('some text')
+    held = weakref.ref(encoder.cache)
+    del encoder
+    assert held() is None

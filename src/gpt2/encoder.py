@@ -103,6 +103,11 @@ def merge(symbols: Iterable[str], ranks: Mapping[tuple[str, ...], int]) -> list[
     return [part for part in parts if part is not None]
 
 
+def encode_pretoken(encoder: Mapping[str, int], ranks: Mapping[tuple[str, ...], int], pretoken: str) -> list[int]:
+    spelt_out = bytes_to_unicode()
+    return [encoder[token] for token in merge([spelt_out[byte] for byte in utf8(pretoken)], ranks)]
+
+
 class PretokenCache(dict):
     """From pre-token to its ids; encodes what it lacks, and is emptied when full."""
 
@@ -162,7 +167,8 @@ class Encoder:
         self.errors = errors
         self.byte_encoder = bytes_to_unicode()
         self.byte_decoder = {character: byte for byte, character in self.byte_encoder.items()}
-        self.cache = PretokenCache(self.encode_pretoken)
+        # Not a method of this object: the two would hold each other, and their memory, until a collection.
+        self.cache = PretokenCache(functools.partial(encode_pretoken, self.encoder, self.bpe_ranks))
         later = {text for text in self.added if 'normalized' in self.flags.get(text, ())}
         self.added_patterns = [added_pattern(texts) for texts in (self.added.keys() - later, later) if texts]
 
@@ -185,10 +191,6 @@ class Encoder:
     def bpe(self, token: str) -> str:
         """Tokens of one pre-token, both in the characters of bytes_to_unicode, joined by spaces."""
         return ' '.join(merge(token, self.bpe_ranks))
-
-    def encode_pretoken(self, pretoken: str) -> list[int]:
-        word = [self.byte_encoder[byte] for byte in utf8(pretoken)]
-        return [self.encoder[token] for token in merge(word, self.bpe_ranks)]
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Token ids, a list of int, of any string.
