@@ -32,6 +32,19 @@ def flat_targets(batch: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return tokens, np.array(positions, np.int32), np.array(targets, np.int32)
 
 
+def scored(logits: tf.Tensor, targets: tf.Tensor, excluded: np.ndarray, likeliest: int) -> tuple[tf.Tensor, ...]:
+    """What logits [n, n_vocab] say of targets [n]: the arrays of make_score."""
+    target = tf.gather(logits, targets[:, tf.newaxis], batch_dims=1)
+    normaliser = tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
+    ranks = 1 + tf.math.count_nonzero(logits > target, axis=-1, dtype=tf.int32)
+    likelier = tf.math.count_nonzero(tf.gather(logits, excluded, axis=1) > target, axis=-1, dtype=tf.int32)
+    found = (target - normaliser)[:, 0], ranks, likelier
+    if not likeliest:
+        return found
+    highest, ids = tf.math.top_k(logits, likeliest)
+    return *found, ids, highest - normaliser
+
+
 def make_score(
     hparams: HParams, params: model.Params, excluded: Sequence[int] = (), likeliest: int = 0
 ) -> Callable[[Sequence[Row]], list[tuple[np.ndarray, ...]]]:
@@ -50,18 +63,6 @@ def make_score(
     if likeliest:
         outputs += [(tf.int32, [None, likeliest]), (tf.float32, [None, likeliest])]
 
-    def score_chunk(features: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        logits = model.logits(params, features)  # [chunk, n_vocab]
-        target = tf.gather(logits, targets[:, tf.newaxis], batch_dims=1)
-        normaliser = tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
-        ranks = 1 + tf.math.count_nonzero(logits > target, axis=-1, dtype=tf.int32)
-        likelier = tf.math.count_nonzero(tf.gather(logits, shut_out, axis=1) > target, axis=-1, dtype=tf.int32)
-        found = (target - normaliser)[:, 0], ranks, likelier
-        if not likeliest:
-            return found
-        highest, ids = tf.math.top_k(logits, likeliest)
-        return *found, ids, highest - normaliser
-
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), integers, integers])
     def score_flat(tokens: tf.Tensor, positions: tf.Tensor, targets: tf.Tensor) -> list[tf.Tensor]:
         features = tf.reshape(model.forward(hparams, params, tokens), [-1, hparams.n_embd])
@@ -71,7 +72,7 @@ def make_score(
 
         def body(step: tf.Tensor, *results: tf.TensorArray) -> tuple[Any, ...]:
             part = slice(step * LOGIT_ROWS, (step + 1) * LOGIT_ROWS)
-            found = score_chunk(features[part], targets[part])
+            found = scored(model.logits(params, features[part]), targets[part], shut_out, likeliest)
             return (step + 1, *(array.write(step, value) for array, value in zip(results, found)))
 
         results = [
