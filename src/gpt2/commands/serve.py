@@ -3,6 +3,8 @@
 import asyncio
 import ipaddress
 import os
+import socket
+from typing import Any
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.commands.flags import boolean, integer, number, optional_integer, reject_unknown, show_notices, texts
@@ -55,11 +57,13 @@ Ctrl-C, and SIGTERM, let requests that run come to their end first. /docs lists 
 
 
 def serve_models(
-    *extra, model_name=None, models_dir=DEFAULT_MODELS_DIR, engine='auto', precision='float32', host='127.0.0.1',
-    port=8000, api_key_file=None, insecure: bool = False, allow_host: list | None = None, cors: list | None = None,
-    batch_size=16, queue=64, max_tokens=None, max_prompt=None, max_n=128, max_body=10**6, time_limit=120, rate=0,
-    grace=30, max_memory=None, prefix_cache=256, log: bool = False, log_prompts: bool = False, **unknown,
-):  # fmt: skip
+    *extra: str, model_name: str | None = None, models_dir: str = DEFAULT_MODELS_DIR, engine: Any = 'auto',
+    precision: Any = 'float32', host: str = '127.0.0.1', port: Any = 8000, api_key_file: str | None = None,
+    insecure: bool = False, allow_host: list | None = None, cors: list | None = None, batch_size: Any = 16,
+    queue: Any = 64, max_tokens: Any = None, max_prompt: Any = None, max_n: Any = 128, max_body: Any = 10**6,
+    time_limit: Any = 120, rate: Any = 0, grace: Any = 30, max_memory: Any = None, prefix_cache: Any = 256,
+    log: bool = False, log_prompts: bool = False, **unknown: Any,
+) -> None:  # fmt: skip
     reject_unknown(extra, unknown)
     engine, precision = check_engine(engine, precision, '--')
     keys = read_keys(api_key_file)
@@ -86,7 +90,7 @@ def serve_models(
 serve_models.__doc__ = HELP
 
 
-def limited(name, value, minimum, maximum=None):
+def limited(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
     """The value of a flag that is an integer and not None. Raises UsageError."""
     found = integer(name, value, minimum)
     if found is None or (maximum is not None and found > maximum):
@@ -95,11 +99,11 @@ def limited(name, value, minimum, maximum=None):
     return found
 
 
-def seconds(name, value):
+def seconds(name: str, value: Any) -> float:
     return number(name, value, lambda value: value > 0, 'of seconds above 0')
 
 
-def read_keys(path):
+def read_keys(path: str | None) -> tuple[str, ...]:
     """The keys in a file, one a line. Raises UsageError."""
     if path is None:
         return ()
@@ -114,21 +118,21 @@ def read_keys(path):
     return keys
 
 
-def check_host(host, keys, insecure):
+def check_host(host: str, keys: bool, insecure: bool) -> None:
     """Raise UsageError for an address that others reach, where nothing keeps them out."""
     if not (keys or insecure or is_loopback(host)):
         raise UsageError(f'--host {host} lets others reach this server; give --api_key_file, or --insecure to let '
                          'anybody ask')  # fmt: skip
 
 
-def is_loopback(host):
+def is_loopback(host: str) -> bool:
     try:
         return host == 'localhost' or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
-def check_packages():
+def check_packages() -> None:
     """Raise Error where a package is missing that only this command needs; importing them takes longer."""
     import importlib.util
 
@@ -138,7 +142,7 @@ def check_packages():
                     'pip install -r requirements-serve.txt')  # fmt: skip
 
 
-def print_address(opened, models):
+def print_address(opened: socket.socket, models: ServedModels) -> None:
     """Where the server is, and what shows that it works."""
     host, port = opened.getsockname()[:2]
     host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host)

@@ -136,7 +136,9 @@ class Batch:
         self.finish_blocks(blocks, [len(rows) for rows in heard], logits[len(fed) :], hidden[len(fed) :], len(fed))
         return logits[: len(fed)]
 
-    def finish_blocks(self, blocks, counts, logits, hidden, start):
+    def finish_blocks(
+        self, blocks: list[tuple[Prompt, int]], counts: list[int], logits: np.ndarray, hidden: np.ndarray, start: int
+    ) -> None:
         """Note what a step found of blocks: counts says of how many positions of each there are logits and hidden
         features, which follow one another; start is the place of the first block among the step's rows."""
         found = 0
@@ -151,7 +153,7 @@ class Batch:
                 prompt.listen(logits[mine], hidden[mine])
             found, start = found + count, start + size
 
-    def draw(self, given):
+    def draw(self, given: list[tuple[Row, np.ndarray]]) -> None:
         """Draw the next token of rows, each with its logits."""
         noises = self.generator.threads.map(
             lambda row: None if row.settings[0] == 0 else log_noise(row.stream, self.hparams.n_vocab),

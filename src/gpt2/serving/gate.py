@@ -7,6 +7,8 @@ import json
 import time
 from collections.abc import Callable
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from gpt2.serving.failures import Failure
 from gpt2.serving.settings import Settings
 
@@ -26,19 +28,19 @@ HEADERS = [
 class Gate:
     """An ASGI application around another one. told: called with (method, path, status, seconds) of each request."""
 
-    def __init__(self, app: Callable, settings: Settings, told: Callable[[str, str, int, float], None]) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, told: Callable[[str, str, int, float], None]) -> None:
         self.app, self.settings, self.told = app, settings, told
         self.keys = [key.encode() for key in settings.api_keys]
         self.allowances: dict[str, tuple[float, float]] = {}  # of each who asks: requests left, at what time
 
-    async def __call__(self, scope, receive, send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope['type'] != 'http':
             await self.app(scope, receive, send)
             return
         start, status = time.monotonic(), 500
         cors = self.cors_headers(scope)
 
-        async def send_with_headers(message):
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message['type'] == 'http.response.start':
                 status = message['status']
@@ -52,7 +54,7 @@ class Gate:
         finally:
             self.told(scope['method'], scope['path'], status, time.monotonic() - start)
 
-    async def pass_on(self, scope, receive, send) -> None:
+    async def pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request on once it is let in and its body is there. Raises Failure."""
         self.check_host(header(scope, b'host'))
         if scope['method'] == 'OPTIONS' and self.settings.cors and header(scope, b'access-control-request-method'):
@@ -68,7 +70,7 @@ class Gate:
             raise Failure(415, 'the body is not said to be JSON; send Content-Type: application/json')
         unread = [{'type': 'http.request', 'body': body, 'more_body': False}]
 
-        async def replay():
+        async def replay() -> Message:
             return unread.pop() if unread else await receive()
 
         await self.app(scope, replay, send)
@@ -84,7 +86,7 @@ class Gate:
         except ValueError:
             raise Failure(403, 'the Host header names another server; --allow_host lets a name in') from None
 
-    def check_key(self, authorization: str, scope) -> str:
+    def check_key(self, authorization: str, scope: Scope) -> str:
         """Who asks: a key's number, or an address. Raises Failure."""
         if not self.keys:
             return (scope.get('client') or ('',))[0]
@@ -112,7 +114,7 @@ class Gate:
                 retry_after=wait,
             )  # fmt: skip
 
-    async def read_body(self, scope, receive) -> bytes:
+    async def read_body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body. Raises Failure for one that is too long or takes too long."""
         most = self.settings.max_body
         too_long = Failure(413, f'the body has more than {most} bytes, the limit of --max_body; send less')
@@ -132,7 +134,7 @@ class Gate:
             if not message.get('more_body'):
                 return bytes(body)
 
-    def cors_headers(self, scope) -> list[tuple[bytes, bytes]]:
+    def cors_headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """What lets a page of an origin that --cors names read the answer."""
         origin = header(scope, b'origin')
         if not origin or not {origin, '*'} & set(self.settings.cors):
@@ -146,11 +148,11 @@ class Gate:
         ]
 
 
-def header(scope, name: bytes) -> str:
+def header(scope: Scope, name: bytes) -> str:
     return next((value.decode('latin-1') for key, value in scope['headers'] if key == name), '')
 
 
-async def answer(failure: Failure, send) -> None:
+async def answer(failure: Failure, send: Send) -> None:
     """Send a Failure as the whole answer; what is still to come of the request is not waited for."""
     content = json.dumps(failure.content).encode()
     headers = [(b'content-type', b'application/json'), (b'content-length', b'%d' % len(content))]

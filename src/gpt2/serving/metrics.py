@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
@@ -18,7 +19,7 @@ class Metrics:
         disable_created_metrics()
         self.registry = CollectorRegistry()
 
-        def new(kind, name: str, text: str, labels=(), **more):
+        def new(kind: Any, name: str, text: str, labels: Iterable[str] = (), **more: Any) -> Any:
             return kind(f'gpt2_{name}', text, labels, registry=self.registry, **more)
 
         self.requests = new(Counter, 'requests', 'Requests answered.', ['path', 'status'])

@@ -229,7 +229,7 @@ def timeout(limit: float) -> Failure:
 
 
 @contextlib.contextmanager
-def failures_told():
+def failures_told() -> Iterator[None]:
     """Context in which an Error of the library becomes a Failure of the server."""
     try:
         yield

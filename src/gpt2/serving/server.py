@@ -5,6 +5,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -27,13 +28,13 @@ class Protocol(H11Protocol):
     exchange_seconds: float
     timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS:
             transport.abort()
         self.limit(HEAD_SECONDS)
 
-    def connection_lost(self, exc) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self.limit(None)
         super().connection_lost(exc)
 
@@ -63,7 +64,7 @@ class Protocol(H11Protocol):
 class Server(uvicorn.Server):
     """uvicorn's, which ends with status 0 when it is told to end."""
 
-    def handle_exit(self, sig: int, frame) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 

@@ -1,6 +1,7 @@
 """What batching.Batch is on LiteRT, on TensorFlow: prompts and samples that take turns, a token each. Slower,
 for nothing is shared, but right."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from gpt2.errors import UsageError
 class Prompt:
     """See batching.Prompt."""
 
-    def __init__(self, ids, first, listen):
+    def __init__(self, ids: Sequence[int], first: int, listen: Callable | None) -> None:
         self.ids, self.first, self.listen = list(ids), first, listen
         self.taken = 0
 
@@ -31,44 +32,47 @@ class Turns:
     def __init__(self, engine: Any) -> None:
         """engine: sample.Generator."""
         self.engine, self.hparams = engine, engine.hparams
-        self.prompts: list[Prompt] = []  # that are to be heard of
+        self.prompts: list[Prompt] = []  # that are new
         self.rows: list[Row] = []
 
-    def add_prompt(self, ids, first=None, listen=None):
+    def add_prompt(self, ids: Sequence[int], first: int | None = None, listen: Callable | None = None) -> Prompt:
         prompt = Prompt(ids, len(ids) - 1 if first is None else first, listen)
-        if listen:
-            self.prompts.append(prompt)
+        self.prompts.append(prompt)
         return prompt
 
-    def add_row(self, prompt, stream, sampling: Sampling, adjustment: Adjustment, told=True):
+    def add_row(
+        self, prompt: Prompt, stream: np.random.Generator, sampling: Sampling, adjustment: Adjustment,
+        told: bool = True,
+    ) -> Row:  # fmt: skip
         """Raises UsageError for an adjustment: this engine draws inside its graph."""
         if adjustment != Adjustment():
             raise UsageError('logit_bias, presence_penalty and frequency_penalty need --engine litert')
         self.rows.append(Row(prompt, self.engine.open_rows([prompt.ids], [stream], sampling), told))
         return self.rows[-1]
 
-    def remove_prompt(self, prompt):
+    def remove_prompt(self, prompt: Prompt) -> None:
         self.prompts = [each for each in self.prompts if each is not prompt]
 
-    def remove_row(self, row):
+    def remove_row(self, row: Row) -> None:
         self.rows.remove(row)
         row.rows.close()
 
-    def step(self):
+    def step(self) -> list[tuple[Row, np.ndarray | None]]:
         for prompt in [*self.prompts]:
             self.prompts.remove(prompt)
-            self.hear(prompt)
+            if prompt.listen:
+                self.hear(prompt, prompt.listen)
         return [(row, self.advance(row)) for row in self.rows]
 
-    def hear(self, prompt):
+    def hear(self, prompt: Prompt, listen: Callable) -> None:
         hidden = self.engine.features(np.array([prompt.ids], np.int32))[0].numpy()[prompt.first :]
         prompt.taken = prompt.first
         for logits in self.engine.map_logits(lambda logits: logits, prompt.ids, prompt.first):
             start = prompt.taken - prompt.first
             prompt.taken += len(logits)
-            prompt.listen(logits, hidden[start : start + len(logits)])
+            listen(logits, hidden[start : start + len(logits)])
 
-    def advance(self, row):
+    def advance(self, row: Row) -> np.ndarray | None:
         """Draw a row's next token; returns the logits [n_vocab] before it where they are asked for: they are found
         anew from the whole text."""
         ids = [*row.prompt.ids, *row.drawn]
