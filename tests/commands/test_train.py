@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -58,9 +59,11 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(corpus):
     assert process.returncode == 0 and process.stdout == ''
     assert 'nats a token' in process.stderr
 
+    log = broken / 'training.jsonl'
     with subprocess.Popen(command(corpus, 'broken')) as process:
-        while not (broken / 'training.jsonl').exists():
+        while not (log.exists() and log.read_text()):  # the first update
             assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
     saved = json.loads((broken / 'training.jsonl').read_text().splitlines()[-1])['step']

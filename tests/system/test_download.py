@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -139,6 +140,7 @@ def test_a_process_that_is_killed_loses_nothing(server, path):
         assert sent.wait(60)
         while not (os.path.exists(path + '.part') and os.path.getsize(path + '.part') >= 1000):
             assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     go_on.set()
     assert not os.path.exists(path)
