@@ -61,12 +61,14 @@ def peak(whose):
 
 def train(shape, updates, batch_size, window):
     from gpt2 import model
-    from gpt2.training.optimizer import make_optimizer
+    from gpt2.training.optimizer import make_optimizer, trained
+    from gpt2.training.settings import Settings
     from gpt2.training.update import make_train_step
 
     hparams = RELEASED_HPARAMS.get(shape) or load_hparams(REPOSITORY / 'models' / shape / 'hparams.json')
     params = model.initial_params(hparams, seed=0)
-    step = make_train_step(hparams, params, make_optimizer(list(model.flatten(params).values()), 0.1))
+    settings = Settings(updates, batch_size, window, 1e-4, 0, 0.1, 0.0, 0)
+    step = make_train_step(hparams, params, make_optimizer(trained(params, None), settings), settings)
     tokens = np.random.default_rng(0).integers(hparams.n_vocab, size=(batch_size, window + 1)).astype(np.int32)
     batch, seconds = Batch(tokens, np.ones([batch_size, window], np.float32)), []
     for _ in range(updates):

@@ -8,6 +8,7 @@ from gpt2 import model
 from gpt2.checkpoints import release
 from gpt2.hparams import HParams, save_hparams, variable_shapes
 from gpt2.system.tensorflow import tf
+from gpt2.training.settings import Settings
 
 HERE = pathlib.Path(__file__).parent
 REPOSITORY = HERE.parent
@@ -36,6 +37,15 @@ def random_tokens(hparams, batch, n, seed=1):
 
 def full_logits(hparams, params, tokens):
     return model.logits(params, model.forward(hparams, params, tf.constant(tokens))).numpy()
+
+
+def training_settings(**changed):
+    """Settings of a run of the tiny model."""
+    values = {
+        'steps': 20, 'batch_size': 2, 'window': 8, 'learning_rate': 0.01, 'warmup': 5, 'weight_decay': 0.1,
+        'held_out': 0.0, 'seed': 1,
+    }  # fmt: skip
+    return Settings(**values | changed)
 
 
 def save(folder, hparams, params):

@@ -9,7 +9,7 @@ positions attended to.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,21 @@ from gpt2.system.tensorflow import tf
 
 Params = dict[str, Any]  # from the parts of names to such a dict or to a tensor
 Cache = list[dict[str, tf.Tensor]]  # see new_cache
+
+
+class Dropout(NamedTuple):
+    """rate: the probability that a feature becomes 0, the others then being larger by as much. seed: int32 [2], to
+    which the place of the features in the model is added, so the same are dropped whenever they are computed."""
+
+    rate: float
+    seed: tf.Tensor
+
+
+def dropped(x: tf.Tensor, dropout: Dropout | None, place: int) -> tf.Tensor:
+    if dropout is None:
+        return x
+    seed = tf.random.experimental.stateless_fold_in(dropout.seed, place)
+    return tf.nn.experimental.stateless_dropout(x, dropout.rate, seed)
 
 
 def nest(values: Mapping[str, Any]) -> Params:
@@ -168,7 +183,7 @@ def attention_mask(positions: tf.Tensor, m: int | tf.Tensor) -> tf.Tensor:
 
 def attention(
     x: tf.Tensor, p: Params, n_head: int, mask: tf.Tensor, cache: dict[str, tf.Tensor] | None,
-    places: tuple[tf.Tensor, tf.Tensor] | None,
+    places: tuple[tf.Tensor, tf.Tensor] | None, dropout: Dropout | None, place: int,
 ) -> tf.Tensor:  # fmt: skip
     q, k, v = (split_heads(part, n_head) for part in tf.split(linear(x, p['c_attn']), 3, axis=-1))
     matmul, softmax = tf.matmul, tf.nn.softmax
@@ -176,7 +191,8 @@ def attention(
         k, v = write_cache(cache['k'], k, places), write_cache(cache['v'], v, places)
         matmul, softmax = small_products, small_softmax
     scores = matmul(q / math.sqrt(q.shape[-1]), k, transpose_b=True)  # -> [batch, heads, n, m]
-    return linear(merge_heads(matmul(softmax(scores + mask), v)), p['c_proj'])
+    weights = dropped(softmax(scores + mask), dropout, place)
+    return linear(merge_heads(matmul(weights, v)), p['c_proj'])
 
 
 def mlp(x: tf.Tensor, p: Params) -> tf.Tensor:
@@ -186,7 +202,7 @@ def mlp(x: tf.Tensor, p: Params) -> tf.Tensor:
 
 def forward(
     hparams: HParams, params: Params, tokens: tf.Tensor, cache: Cache | None = None, position: int | tf.Tensor = 0,
-    starts: tf.Tensor | None = None,
+    starts: tf.Tensor | None = None, dropout: Dropout | None = None,
 ) -> tf.Tensor:  # fmt: skip
     """Final features float32 [batch, n, n_embd] of tokens int32 [batch, n].
 
@@ -194,6 +210,7 @@ def forward(
     positions are read from the cache, in which these are written. It must have room for position + n.
     starts: int32 [batch, n], where in its row the document of each token begins: the token sees nothing before
     and its position counts from there. None is one document a row; with a cache it must be.
+    dropout: of embeddings, attention and what each layer adds, or None.
     """
     p = params['model']
     batch, n = tf.shape(tokens)[0], tf.shape(tokens)[1]
@@ -203,14 +220,17 @@ def forward(
     if starts is not None:
         mask = tf.where(tf.range(m) >= starts[:, tf.newaxis, :, tf.newaxis], mask, -1e10)
         positions -= starts
-    x = tf.gather(p['wte'], tokens) + tf.gather(p['wpe'], positions)
+    x = dropped(tf.gather(p['wte'], tokens) + tf.gather(p['wpe'], positions), dropout, 0)
     # Once for all layers: so many small operations would cost a token a millisecond in each.
     places = None if cache is None else cache_places(hparams, positions, m, batch)
     for layer in range(hparams.n_layer):
         block = p[f'h{layer}']
         layer_cache = None if cache is None else cache[layer]
-        x += attention(norm(x, block['ln_1']), block['attn'], hparams.n_head, mask, layer_cache, places)
-        x += mlp(norm(x, block['ln_2']), block['mlp'])
+        place = 1 + 3 * layer  # of dropout
+        normed = norm(x, block['ln_1'])
+        attended = attention(normed, block['attn'], hparams.n_head, mask, layer_cache, places, dropout, place)
+        x += dropped(attended, dropout, place + 1)
+        x += dropped(mlp(norm(x, block['ln_2']), block['mlp']), dropout, place + 2)
     return norm(x, p['ln_f'])
 
 

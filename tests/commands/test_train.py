@@ -120,7 +120,7 @@ def trained(corpus, name='x', data=None, **flags):
     """Train in this process; the model's folder."""
     where = {'model_name': name, 'models_dir': str(corpus / 'models')}
     shape = {} if 'init_from' in flags else SHAPE
-    train.train_model(*(data or [str(corpus / 'text')]), **where, **shape, **flags)
+    train.train_model(*(data or [str(corpus / 'text')]), **where, **shape | flags)
     return corpus / 'models' / name
 
 
@@ -156,6 +156,10 @@ def test_a_folder_that_holds_anything_of_a_model_is_never_written_over(corpus, n
         ({'vocabulary': 'nonsense'}, 'no vocabulary nonsense'),
         ({'sample_prompt': 'x'}, '--sample_prompt needs --sample_every'),
         ({'sample_prompt': 'x ' * 100, 'sample_every': 1}, '--sample_prompt has 20. tokens'),
+        ({'freeze': '2'}, '--freeze is 2, the model has 1 blocks'),
+        ({'freeze': 'heads'}, '--freeze is heads, expected embeddings, a number of blocks'),
+        ({'optimizer': 'adam'}, "--optimizer is 'adam', expected adamw or adafactor"),
+        ({'dropout': 1}, '--dropout is 1, expected a number of at least 0 and below 1'),
         ({'keep': 'all'}, "--keep is 'all', expected best, last or an integer"),
         ({'held_out_data': ['nothing.txt']}, 'no text file at nothing.txt'),
         ({'text_field': 'body', 'data': ['a.jsonl']}, 'line 1: the field body is not there'),
@@ -245,6 +249,16 @@ def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(corpus, mo
     trained(corpus, 'broken', data, every=100)  # the steps are as they were
     whole = trained(corpus, 'whole', data, steps=8, every=3)
     assert weights_of(folder) == weights_of(whole)
+
+
+@pytest.mark.parametrize('flags', [
+    {'optimizer': 'adafactor', 'accumulate': 2, 'dropout': 0.2}, {'optimizer': 'lion', 'freeze': 'embeddings'},
+])  # fmt: skip
+def test_so_does_one_of_any_optimizer_and_with_dropout(corpus, monkeypatch, flags):
+    folder = interrupted(corpus, monkeypatch, name='broken', **flags)
+    trained(corpus, 'broken', every=100)
+    whole = trained(corpus, 'whole', steps=8, **flags)
+    assert weights_of(folder) == weights_of(whole) and losses(folder)[-1] == losses(whole)[-1]
 
 
 def test_a_lost_state_file_is_no_loss(corpus, monkeypatch):

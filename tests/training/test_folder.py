@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from example_models import TINY, as_params, random_values
+from example_models import TINY, as_params, random_values, training_settings
 
 from gpt2 import model
 from gpt2.checkpoints import bundle, release
@@ -26,7 +26,7 @@ class Saver:
     def __init__(self, folder, monkeypatch, encoder):
         self.folder, self.encoder = str(folder), encoder
         self.params = as_params(random_values(TINY))
-        self.optimizer = make_optimizer(list(model.flatten(self.params).values()), 0.1)
+        self.optimizer = make_optimizer(list(model.flatten(self.params).values()), training_settings())
         self.left = None  # stages until the end
         # The graph takes long.
         monkeypatch.setattr(release, 'write_meta_graph', lambda path, _: open(path, 'w').close())

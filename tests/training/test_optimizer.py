@@ -2,24 +2,16 @@
 
 import numpy as np
 import pytest
+from example_models import training_settings
 
 from gpt2.checkpoints import release
 from gpt2.checkpoints.files import CheckpointError
 from gpt2.system.tensorflow import tf
 from gpt2.training import optimizer as optimizers
-from gpt2.training.settings import Settings
-
-
-def settings(**changed):
-    values = {
-        'steps': 20, 'batch_size': 2, 'window': 8, 'learning_rate': 0.01, 'warmup': 5, 'weight_decay': 0.1,
-        'held_out': 0.0, 'seed': 1,
-    }  # fmt: skip
-    return Settings(**values | changed)
 
 
 def test_learning_rate_warms_up_and_falls_to_a_tenth():
-    plan = settings(steps=105, warmup=5, learning_rate=1.0)
+    plan = training_settings(steps=105, warmup=5, learning_rate=1.0)
     rates = [optimizers.learning_rate(plan, step) for step in range(105)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[54] == pytest.approx(0.55)
@@ -32,7 +24,7 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth():
     (2, 2, [0.5, 1]),
 ])  # fmt: skip
 def test_the_rate_of_short_runs(steps, warmup, rates):
-    plan = settings(steps=steps, warmup=warmup, learning_rate=1.0)
+    plan = training_settings(steps=steps, warmup=warmup, learning_rate=1.0)
     assert [optimizers.learning_rate(plan, step) for step in range(steps)] == pytest.approx(rates)
 
 
@@ -42,7 +34,7 @@ def test_the_optimizer_equals_arithmetic_by_hand():
     random, shapes = np.random.default_rng(0), {'matrix': [3, 2], 'vector': [4]}
     expected = {name: random.standard_normal(shape) for name, shape in shapes.items()}
     variables = [tf.Variable(tf.cast(value, tf.float32), name=name) for name, value in expected.items()]
-    optimizer = optimizers.make_optimizer(variables, weight_decay=0.1)
+    optimizer = optimizers.make_optimizer(variables, training_settings())
     optimizer.learning_rate.assign(0.01)
     mean, square = dict.fromkeys(shapes, 0), dict.fromkeys(shapes, 0)
     for step, norm in enumerate([0.5, 7.0, 1.0], start=1):
@@ -60,29 +52,60 @@ def test_the_optimizer_equals_arithmetic_by_hand():
         np.testing.assert_allclose(variable.numpy(), value, atol=1e-6)
 
 
-def test_a_restored_optimizer_goes_on_as_the_saved_one(tmp_path):
-    def start():
-        variable = tf.Variable(tf.ones([2, 3]), name='model/wte')
-        optimizer = optimizers.make_optimizer([variable], weight_decay=0.1)
-        optimizer.learning_rate.assign(0.01)
-        return variable, optimizer
+def test_lion_equals_its_paper():
+    """Chen et al. 2023, program 1, in NumPy: the sign of one mean of gradients, and another that is kept."""
+    random, value, mean = np.random.default_rng(0), np.ones([3, 2]), np.zeros([3, 2])
+    variable = tf.Variable(tf.cast(value, tf.float32), name='matrix')
+    optimizer = optimizers.make_optimizer([variable], training_settings(optimizer='lion', weight_decay=0.5))
+    optimizer.learning_rate.assign(0.01)
+    for _ in range(20):
+        gradient = random.standard_normal([3, 2]) / 10  # of a norm below 1
+        optimizer.apply([tf.cast(gradient, tf.float32)], [variable])
+        value = value - 0.01 * (np.sign(0.9 * mean + 0.1 * gradient) + 0.5 * value)
+        mean = 0.99 * mean + 0.01 * gradient
+    np.testing.assert_allclose(variable.numpy(), value, atol=2e-5)
 
-    variable, optimizer = start()
-    optimizer.apply([tf.fill([2, 3], 0.3)], [variable])
+
+@pytest.mark.parametrize('kind', optimizers.OPTIMIZERS)
+def test_a_restored_optimizer_goes_on_as_the_saved_one(tmp_path, kind):
+    """Every part of its state tells: without any of it the next update would be another."""
+
+    def start():
+        variables = [tf.Variable(tf.ones([1, 2, 3]), name='model/c_fc/w'), tf.Variable(tf.ones([3]), name='model/g')]
+        optimizer = optimizers.make_optimizer(variables, training_settings(optimizer=kind))
+        optimizer.learning_rate.assign(0.01)
+        return variables, optimizer
+
+    random = np.random.default_rng(0)
+    gradients = [[tf.constant(random.standard_normal(shape), tf.float32) for shape in ([1, 2, 3], [3])]
+                 for _ in range(4)]  # fmt: skip
+    variables, optimizer = start()
+    for each in gradients[:3]:
+        optimizer.apply(each, variables)
     release.write_values(str(tmp_path / 'model-1.optimizer'), optimizers.saved_values(optimizer))
-    other, restored = start()
-    other.assign(variable)
+    others, restored = start()
+    for other, variable in zip(others, variables):
+        other.assign(variable)
     optimizers.restore(restored, str(tmp_path / 'model-1.optimizer'))
-    for each, trained in ((optimizer, variable), (restored, other)):
-        each.apply([tf.fill([2, 3], -0.1)], [trained])
-        assert int(each.iterations.numpy()) == 2
-    np.testing.assert_array_equal(variable.numpy(), other.numpy())
+    for each, trained in ((optimizer, variables), (restored, others)):
+        each.apply(gradients[3], trained)
+        assert int(each.iterations.numpy()) == 4
+    for found, expected in zip([*others, *restored.variables], [*variables, *optimizer.variables]):
+        np.testing.assert_array_equal(found.numpy(), expected.numpy())
+
+
+def test_the_state_of_another_optimizer_is_refused(tmp_path):
+    variable, prefix = tf.Variable(tf.zeros([2]), name='model/wte'), str(tmp_path / 'model-1.optimizer')
+    lion = optimizers.make_optimizer([variable], training_settings(optimizer='lion'))
+    release.write_values(prefix, optimizers.saved_values(lion))
+    with pytest.raises(CheckpointError, match='the state of another optimizer'):
+        optimizers.restore(optimizers.make_optimizer([variable], training_settings()), prefix)
 
 
 def test_a_state_of_another_form_is_one_line(tmp_path):
     old = {'model/wte/adam_m': tf.zeros([2]), 'model/wte/adam_v': tf.zeros([2]), 'step': tf.zeros([])}
     release.write_values(str(tmp_path / 'model-1.optimizer'), old)
-    optimizer = optimizers.make_optimizer([tf.Variable(tf.zeros([2]), name='model/wte')], 0.1)
+    optimizer = optimizers.make_optimizer([tf.Variable(tf.zeros([2]), name='model/wte')], training_settings())
     with pytest.raises(CheckpointError, match='start a new run') as caught:
         optimizers.restore(optimizer, str(tmp_path / 'model-1.optimizer'))
     assert '\n' not in str(caught.value)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpt2.checkpoints.folders import BUNDLED_MODEL, DEFAULT_MODELS_DIR, canonical_name, models_folders
-from gpt2.commands.flags import boolean, integer, number, optional_integer, reject_unknown, texts
+from gpt2.commands.flags import boolean, choice, integer, number, optional_integer, reject_unknown, texts
 from gpt2.errors import UsageError
 from gpt2.system import progress
 from gpt2.training.loop import BEST, LAST
 from gpt2.training.run import train_in
-from gpt2.training.settings import SHAPE
+from gpt2.training.settings import EMBEDDINGS, RATES, SHAPE, frozen
 
 LARGEST_SEED = 2**31 - 1
 HELP = f"""\
@@ -59,12 +59,19 @@ training.png draws them at the end, where the matplotlib package is there.
 --steps N             updates in all, at least 1. Default: 3 epochs, but 30 updates or more, from a model; 20 epochs,
                       but 7000 updates at most, from scratch
 --epochs X            times that the text is gone through, above 0, in place of --steps
---batch_size N        windows an update, at least 1. Default: 4
+--batch_size N        windows computed at once, at least 1. Default: 4
+--accumulate N        times --batch_size windows an update, which takes no more memory, at least 1. Default: 1
 --window N            tokens a window, from 2 to n_ctx. Default: n_ctx
---learning_rate X     peak, above 0. Default: 0.0015 from scratch, 0.00005 from a checkpoint
+--optimizer NAME      adamw, adafactor, lion or sgd (with a momentum of 0.9). Default: adamw
+--learning_rate X     peak, above 0. Default, from scratch and from a model: adamw 0.0015 and 0.00005; adafactor
+                      0.02 and 0.001, times the size of what it moves; lion 0.0003 and 0.00001; sgd 0.3 and 0.03
 --warmup N            updates until the peak, at least 0; then a cosine to a tenth of it at the last. Default: 200, or
                       a tenth of the updates if that is less
---weight_decay X      of matrices, the embeddings among them, at least 0. Default: 0.1
+--weight_decay X      of matrices, the embeddings among them, at least 0; what goes at an update is this times the
+                      rate. Default: 0.1 with adamw, 1 with lion, 0 with adafactor and sgd
+--dropout X           probability that a feature is dropped while training, of embeddings, attention and what each
+                      layer adds, from 0 up to 1. Default: 0
+--freeze WHAT         what is not trained: {EMBEDDINGS}, the first N blocks, or both as {EMBEDDINGS},N. Default: nothing
 --held_out X          fraction of the documents kept for evaluation, from 0 up to 1; of a single document its end.
                       Default: 0.05
 --held_out_data FILE  evaluate on this, and keep nothing of the text; may be repeated
@@ -82,12 +89,14 @@ training.png draws them at the end, where the matplotlib package is there.
 
 
 def train_model(
-    *words: str, data: list | None = None, suffix: list | None = None, text_field=None,
-    train_on_prompt: bool | None = None, pack: bool | None = None, model_name=None, init_from=None, vocabulary=None,
-    n_ctx=None, n_embd=None, n_head=None, n_layer=None, steps=None, epochs=None, batch_size=None, window=None,
-    learning_rate=None, warmup=None, weight_decay=None, held_out=None, held_out_data: list | None = None, seed=None,
-    every=None, log_every=None, sample_every=None, sample_prompt=None, keep=LAST, patience=None,
-    models_dir=DEFAULT_MODELS_DIR, **unknown,
+    *words: str, data: list | None = None, suffix: list | None = None, text_field: Any = None,
+    train_on_prompt: bool | None = None, pack: bool | None = None, model_name: Any = None, init_from: Any = None,
+    vocabulary: Any = None, n_ctx: Any = None, n_embd: Any = None, n_head: Any = None, n_layer: Any = None,
+    steps: Any = None, epochs: Any = None, batch_size: Any = None, accumulate: Any = None, window: Any = None,
+    optimizer: Any = None, learning_rate: Any = None, warmup: Any = None, weight_decay: Any = None,
+    dropout: Any = None, freeze: Any = None, held_out: Any = None, held_out_data: list | None = None,
+    seed: Any = None, every: Any = None, log_every: Any = None, sample_every: Any = None, sample_prompt: Any = None,
+    keep: Any = LAST, patience: Any = None, models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
 ) -> None:  # fmt: skip
     flags = dict(locals())
     reject_unknown((), unknown)
@@ -112,10 +121,12 @@ def check_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
         'epochs': lambda name, value: number(name, value, lambda value: value > 0, 'above 0'),
         'learning_rate': lambda name, value: number(name, value, lambda value: value > 0, 'above 0'),
         'weight_decay': lambda name, value: number(name, value, lambda value: value >= 0, 'of at least 0'),
+        'dropout': lambda name, value: number(name, value, lambda value: 0 <= value < 1, 'of at least 0 and below 1'),
         'held_out': lambda name, value: number(name, value, lambda value: 0 <= value < 1, 'of at least 0 and below 1'),
-        'pack': boolean, 'train_on_prompt': boolean,
+        'pack': boolean, 'train_on_prompt': boolean, 'freeze': check_freeze,
+        'optimizer': functools.partial(choice, choices=list(RATES)),
     }  # fmt: skip
-    for name in (*SHAPE, 'steps', 'batch_size', 'window'):
+    for name in (*SHAPE, 'steps', 'batch_size', 'accumulate', 'window'):
         minimum = 2 if name in ('n_ctx', 'window') else 1
         checks[name] = functools.partial(integer, minimum=minimum)
     checks |= {name: lambda name, value: str(value) for name in ('init_from', 'vocabulary', 'text_field')}
@@ -128,6 +139,15 @@ def check_seed(name: str, value: Any) -> int:
     if seed > LARGEST_SEED:
         raise UsageError(f'--{name} is {seed}, expected at most {LARGEST_SEED}')
     return seed
+
+
+def check_freeze(name: str, value: Any) -> str:
+    words = ','.join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    try:
+        frozen(words)
+    except ValueError:
+        raise UsageError(f'--{name} is {words}, expected {EMBEDDINGS}, a number of blocks, or {EMBEDDINGS},N') from None
+    return words
 
 
 def check_habits(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,8 @@ of a pair that comes twice or more, so a short text may make fewer tokens than -
 
 
 def train_vocabulary(
-    *data: str, model_name=None, folder=None, n_vocab=8192, held_out=0.05, seed=0, models_dir=DEFAULT_MODELS_DIR,
-    **unknown,
+    *data: str, model_name: Any = None, folder: str | None = None, n_vocab: Any = 8192, held_out: Any = 0.05,
+    seed: Any = 0, models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
 ) -> None:  # fmt: skip
     reject_unknown((), unknown)
     progress.show()

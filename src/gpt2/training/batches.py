@@ -248,14 +248,14 @@ class Batches:
     """The batches of a run. windows: of each text. weights: of each, which only count where there are several."""
 
     def __init__(self, windows: Sequence[Windows], weights: Sequence[Weight], settings: Settings) -> None:
-        self.windows, self.batch_size = windows, settings.batch_size
-        self.draw = functools.partial(drawn, tuple(weights), settings.batch_size, settings.steps, settings.seed)
+        self.windows, self.rows = windows, settings.rows
+        self.draw = functools.partial(drawn, tuple(weights), settings.rows, settings.steps, settings.seed)
         self.counted = 0, np.zeros(len(windows), np.int64)  # a block, and how many of each come before it
 
     def batch(self, step: int) -> Batch:
         """The batch of an update, from 0."""
         if len(self.windows) == 1:
-            return self.windows[0].batch(step * self.batch_size + np.arange(self.batch_size))
+            return self.windows[0].batch(step * self.rows + np.arange(self.rows))
         block, place = divmod(step, BLOCK)
         texts = self.draw(block)
         before = self.before(block) + self.count(texts[:place])
@@ -276,19 +276,19 @@ class Batches:
 
 
 @functools.lru_cache(maxsize=2)
-def drawn(weights: tuple[Weight, ...], batch_size: int, steps: int, seed: int, block: int) -> np.ndarray:
-    """Which text each row of the steps of a block is of, int64 [BLOCK, batch_size]."""
+def drawn(weights: tuple[Weight, ...], rows: int, steps: int, seed: int, block: int) -> np.ndarray:
+    """Which text each row of the steps of a block is of, int64 [BLOCK, rows]."""
     progress = np.clip(np.arange(block * BLOCK, (block + 1) * BLOCK) / max(steps - 1, 1), 0, 1)
     shares = np.cumsum([weight.at(progress) for weight in weights], axis=0)  # -> [texts, BLOCK]
-    random = np.random.default_rng([seed, block]).random([BLOCK, batch_size]) * shares[-1][:, np.newaxis]
+    random = np.random.default_rng([seed, block]).random([BLOCK, rows]) * shares[-1][:, np.newaxis]
     return sum(random >= share[:, np.newaxis] for share in shares[:-1]).astype(np.int64)
 
 
-def check_enough(windows: Sequence[Windows], texts: Sequence[Text], batch_size: int, window: int) -> None:
+def check_enough(windows: Sequence[Windows], texts: Sequence[Text], rows: int, window: int) -> None:
     """Raise DatasetError for too little text."""
-    if not all(each.count for each in windows) or sum(each.count for each in windows) < batch_size:
+    if not all(each.count for each in windows) or sum(each.count for each in windows) < rows:
         raise DatasetError(
-            f'{sum(map(len, texts))} training tokens do not fill a batch of {batch_size} windows of {window}; '
+            f'{sum(map(len, texts))} training tokens do not fill a batch of {rows} windows of {window}; '
             'give more text, or a smaller --batch_size or --window'
         )
 

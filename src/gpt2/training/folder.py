@@ -29,7 +29,7 @@ from gpt2.hparams import HParams, HParamsError, save_hparams
 from gpt2.system.files import new_folder, whole_file
 from gpt2.system.locks import LOCK_SUFFIX, locked
 from gpt2.training import tokens
-from gpt2.training.optimizer import make_optimizer, restore, saved_values
+from gpt2.training.optimizer import make_optimizer, restore, saved_values, trained
 from gpt2.training.settings import SHAPE, Settings
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def starting_point(
         params = release.load_params(prefix, hparams)
     else:
         params = load_params(source) if source else model.initial_params(hparams, settings.seed)
-    optimizer = make_optimizer(list(model.flatten(params).values()), settings.weight_decay)
+    optimizer = make_optimizer(trained(params, settings.freeze), settings)
     if prefix:
         restore(optimizer, prefix + OPTIMIZER_SUFFIX)
     return params, optimizer

@@ -93,9 +93,9 @@ def train(run: Run, params: dict, optimizer: 'keras.optimizers.Optimizer') -> tu
 
     Returns how far the run came, and the number of the signal that ended it, after which it has saved.
     """
-    settings, packed = run.settings, run.settings.pack
-    train_step = make_train_step(run.hparams, params, optimizer, packed)
-    evaluate = make_evaluate(run.hparams, params, settings.batch_size, packed)
+    settings = run.settings
+    train_step = make_train_step(run.hparams, params, optimizer, settings)
+    evaluate = make_evaluate(run.hparams, params, settings.batch_size, settings.pack)
     first = int(optimizer.iterations.numpy())
     state = Progress(first, [entry for entry in folders.read_log(run.folder) if entry['step'] <= first])
     folders.write_log(run.folder, state.entries)
@@ -141,7 +141,7 @@ def some(held_out: Batch) -> Batch:
 def log(run: Run, state: Progress, held_out_loss: float | None) -> None:
     """Write an entry on the updates since the last one to training.jsonl, and say it."""
     settings = run.settings
-    speed = state.timed * settings.batch_size * settings.window / state.seconds if state.timed else None
+    speed = state.timed * settings.rows * settings.window / state.seconds if state.timed else None
     entry = {
         'step': state.step,
         'loss': float(np.mean([update.loss for update in state.since])),

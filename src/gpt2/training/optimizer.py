@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2.checkpoints.bundle import read_index, read_values
 from gpt2.checkpoints.files import CheckpointError
 from gpt2.errors import Error
+from gpt2.training.settings import frozen
 
 if TYPE_CHECKING:
     import keras
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 BACKEND = 'tensorflow'
 CLIP_NORM = 1.0  # of all gradients together
 RATE = 'learning_rate'  # the one variable of an optimizer that is no state
+OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {  # Keras' names, and the constants that are not as they are there
+    'adamw': ('AdamW', {'beta_1': 0.9, 'beta_2': 0.95, 'epsilon': 1e-8}),
+    'adafactor': ('Adafactor', {'relative_step': False}),
+    'lion': ('Lion', {'beta_1': 0.9, 'beta_2': 0.99}),
+    'sgd': ('SGD', {'momentum': 0.9}),
+}
 
 
 def learning_rate(settings: 'Settings', step: int) -> float:
@@ -30,16 +38,35 @@ def learning_rate(settings: 'Settings', step: int) -> float:
     return settings.learning_rate * (0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def make_optimizer(variables: Sequence[Any], weight_decay: float) -> 'keras.optimizers.Optimizer':
-    """AdamW over TensorFlow variables, each of a name of its own: gradients clipped to a norm of 1, the decay on
-    matrices only, the embeddings among them."""
-    optimizers = load_keras().optimizers
-    optimizer = optimizers.AdamW(
-        0.0, beta_1=0.9, beta_2=0.95, epsilon=1e-8, weight_decay=weight_decay, global_clipnorm=CLIP_NORM
+def trained(params: dict, freeze: str | None) -> list[Any]:
+    """The variables that an optimizer is to move. freeze: as settings.frozen() takes it."""
+    from gpt2 import model
+
+    embeddings, blocks = frozen(freeze)
+    fixed = [f'model/h{layer}/' for layer in range(blocks)] + ['model/wte', 'model/wpe'] * embeddings
+    return [variable for name, variable in model.flatten(params).items() if not name.startswith(tuple(fixed))]
+
+
+def make_optimizer(variables: Sequence[Any], settings: 'Settings') -> 'keras.optimizers.Optimizer':
+    """Keras' optimizer of that name over TensorFlow variables, each of a name of its own: gradients clipped to a norm
+    of 1, the decay on matrices only, the embeddings among them."""
+    kind, constants = OPTIMIZERS[settings.optimizer]
+    optimizer = getattr(load_keras().optimizers, kind)(
+        0.0, weight_decay=settings.weight_decay, global_clipnorm=CLIP_NORM, **constants
     )
     optimizer.exclude_from_weight_decay(var_list=[each for each in variables if len(each.shape) < 2])
-    optimizer.build(list(variables))
+    optimizer.build([Renamed(each) for each in variables])
     return optimizer
+
+
+class Renamed:
+    """A TensorFlow variable, its name without the `/` and `:` that Keras' Adafactor refuses."""
+
+    def __init__(self, variable: Any) -> None:
+        self.variable, self.name = variable, re.sub('[/:]', '_', variable.name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.variable, name)
 
 
 def load_keras() -> Any:
@@ -56,8 +83,16 @@ def load_keras() -> Any:
 
 
 def state(optimizer: 'keras.optimizers.Optimizer') -> dict[str, Any]:
-    """What is saved of an optimizer: {name: its Keras variable}, the count of updates among them."""
-    return {f'optimizer/{each.name}': each for each in optimizer.variables if each.name != RATE}
+    """What is saved of an optimizer: {name: its Keras variable}, the count of updates among them.
+
+    Adafactor has three variables for one, two of which share its name.
+    """
+    found: dict[str, Any] = {}
+    for each in optimizer.variables:
+        name = f'optimizer/{each.name}'
+        if each.name != RATE:
+            found[f'{name}_2' if name in found else name] = each
+    return found
 
 
 def saved_values(optimizer: 'keras.optimizers.Optimizer') -> dict[str, Any]:

@@ -28,7 +28,7 @@ def lines(run: Run, texts: Sequence[Text], origin: str, an_epoch: float, first: 
     return [
         f'{run.folder}: {parameter_count(hparams) / 1e6:,.1f}M parameters, {origin}',
         f'text: {counted(documents, "document")}, {count:,} tokens; {held}',
-        f'{whole}, each of {settings.batch_size} windows of {settings.window} tokens: '
+        f'{whole}, each of {settings.rows} windows of {settings.window} tokens: '
         f'{settings.steps / an_epoch:.3g} epochs; learning rate {settings.learning_rate:g}, '
         f'warm-up {settings.warmup}',
         f'about {duration(seconds)} and {memory(hparams, settings) / 1e9:.1f} GB of memory; '
@@ -44,7 +44,7 @@ def step_operations(hparams: HParams, settings: Settings) -> float:
     """Floating-point operations of an update: two a parameter and token forward, twice that backward, and attention."""
     matrices = parameter_count(hparams) - hparams.n_ctx * hparams.n_embd
     attention = 2 * hparams.n_layer * hparams.n_embd * settings.window
-    return 6.0 * (matrices + attention) * settings.batch_size * settings.window
+    return 6.0 * (matrices + attention) * settings.rows * settings.window
 
 
 def memory(hparams: HParams, settings: Settings) -> float:

@@ -30,7 +30,7 @@ from gpt2.training.data import Reading, find_files
 from gpt2.training.loop import Habits, Progress, Run, train
 from gpt2.training.report import draw_curves, held_out_report
 from gpt2.training.samples import prompt_ids
-from gpt2.training.settings import DEFAULTS, Settings, changed, check_window, merged, run_settings
+from gpt2.training.settings import DEFAULTS, Settings, changed, check_freeze, check_window, merged, run_settings
 from gpt2.training.tokens import Tokens, processes, token_file
 from gpt2.training.update import make_evaluate
 
@@ -69,6 +69,7 @@ def train_in(
     held_paths = find_files(flags.get('held_out_data') or ())
     source, hparams, encoder = origin(folder, flags, record, models_dir)
     check_window(flags.get('window'), hparams.n_ctx)
+    check_freeze(flags['freeze'], hparams.n_layer)
     prompt_ids(encoder, habits.get('sample_prompt'), hparams.n_ctx)
     with folders.held(folder):
         texts = encoded(folder, corpora, held_paths, flags, encoder)
@@ -119,7 +120,7 @@ def cut(texts: Sequence[Text], flags: Mapping[str, Any], n_ctx: int) -> list[Win
     """Windows of the training texts. Raises DatasetError for too little text."""
     window = flags.get('window') or n_ctx
     windows: list[Windows] = [(Packed if flags['pack'] else Stream)(text, window, flags['seed']) for text in texts]
-    check_enough(windows, texts, flags['batch_size'], window)
+    check_enough(windows, texts, flags['batch_size'] * flags['accumulate'], window)
     return windows
 
 
@@ -163,7 +164,7 @@ def carry_out(run: Run, source: Source | None, texts: Texts, before: Mapping[str
         conclude(run, params, texts, first, None)
         return None
     beginning = source.path if source else prefix or 'fresh weights'
-    an_epoch = sum(each.count for each in run.batches.windows) / run.settings.batch_size
+    an_epoch = sum(each.count for each in run.batches.windows) / run.settings.rows
     for line in plan.lines(run, texts.kept, f'from {beginning}', an_epoch, first):
         progress.note(line)
     state, stopped = train(run, params, optimizer)

@@ -11,11 +11,14 @@ from gpt2.errors import UsageError
 SHAPE = {'n_ctx': 512, 'n_embd': 256, 'n_head': 8, 'n_layer': 6}
 FROM_SCRATCH = {'vocabulary': BUNDLED_MODEL, **SHAPE}
 DEFAULTS = {
-    'init_from': None, **FROM_SCRATCH, 'batch_size': 4, 'weight_decay': 0.1, 'held_out': 0.05, 'seed': 0, 'pack': False,
-    'text_field': None, 'train_on_prompt': False,
+    'init_from': None, **FROM_SCRATCH, 'batch_size': 4, 'accumulate': 1, 'optimizer': 'adamw', 'freeze': None,
+    'dropout': 0.0, 'held_out': 0.05, 'seed': 0, 'pack': False, 'text_field': None, 'train_on_prompt': False,
 }  # fmt: skip
 MAY_CHANGE = {'steps', 'epochs'}  # of a run that goes on
-PEAK_FROM_SCRATCH, PEAK_FROM_MODEL = 1.5e-3, 5e-5
+# Of each optimizer: the peak of its rate from scratch and from a model, and the weight decay.
+RATES = {'adamw': (1.5e-3, 5e-5), 'adafactor': (2e-2, 1e-3), 'lion': (3e-4, 1e-5), 'sgd': (0.3, 0.03)}
+WEIGHT_DECAY = {'adamw': 0.1, 'adafactor': 0.0, 'lion': 1.0, 'sgd': 0.0}
+EMBEDDINGS = 'embeddings'
 LONGEST_FROM_SCRATCH, EPOCHS_FROM_SCRATCH = 7000, 20
 SHORTEST_FROM_MODEL, EPOCHS_FROM_MODEL = 30, 3
 
@@ -24,8 +27,10 @@ SHORTEST_FROM_MODEL, EPOCHS_FROM_MODEL = 30, 3
 class Settings:
     """What the losses of a run depend on, beside its text and initial weights.
 
-    steps: updates in all. batch_size: windows an update. window: tokens a window. learning_rate: the peak.
+    steps: updates in all. batch_size: windows computed at once. window: tokens a window. learning_rate: the peak.
     warmup: updates until the peak. held_out: fraction of the documents. pack: whether documents are packed.
+    accumulate: times batch_size windows an update. freeze: what is not trained, as frozen() takes it. dropout: the
+    probability that a feature is dropped.
     """
 
     steps: int
@@ -37,6 +42,15 @@ class Settings:
     held_out: float
     seed: int
     pack: bool = False
+    optimizer: str = 'adamw'
+    accumulate: int = 1
+    freeze: str | None = None
+    dropout: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Windows an update."""
+        return self.batch_size * self.accumulate
 
 
 def merged(folder: str, given: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -50,10 +64,11 @@ def merged(folder: str, given: Mapping[str, Any], record: Mapping[str, Any] | No
     if record is None:
         check_origin(given)
         return DEFAULTS | dict(given)
+    before = DEFAULTS | dict(record)
     for name, value in given.items():
-        if name not in MAY_CHANGE and name in record and record[name] != value:
-            raise changed(folder, name, record[name], value)
-    return DEFAULTS | dict(record) | dict(given)
+        if name not in MAY_CHANGE and name in before and before[name] != value:
+            raise changed(folder, name, before[name], value)
+    return before | dict(given)
 
 
 def check_origin(given: Mapping[str, Any]) -> None:
@@ -74,10 +89,11 @@ def changed(folder: str, name: str, before: Any, now: Any) -> UsageError:
 def run_settings(flags: Mapping[str, Any], n_ctx: int, windows: int) -> Settings:
     """The settings of a run on a text that has so many windows an epoch."""
     scratch = flags['init_from'] is None
-    steps = updates(flags, windows / flags['batch_size'], scratch)
+    steps = updates(flags, windows / (flags['batch_size'] * flags['accumulate']), scratch)
+    from_scratch, from_model = RATES[flags['optimizer']]
     values: dict[str, Any] = {
-        'learning_rate': PEAK_FROM_SCRATCH if scratch else PEAK_FROM_MODEL, 'warmup': min(200, steps // 10),
-        'window': n_ctx,
+        'learning_rate': from_scratch if scratch else from_model, 'warmup': min(200, steps // 10), 'window': n_ctx,
+        'weight_decay': WEIGHT_DECAY[flags['optimizer']],
     }  # fmt: skip
     values |= dict(flags) | {'steps': steps}
     if values['warmup'] > steps:
@@ -99,3 +115,20 @@ def updates(flags: Mapping[str, Any], an_epoch: float, scratch: bool) -> int:
 def check_window(window: int | None, n_ctx: int) -> None:
     if window is not None and window > n_ctx:
         raise UsageError(f'--window is {window}, the model allows at most n_ctx {n_ctx}')
+
+
+def frozen(freeze: str | None) -> tuple[bool, int]:
+    """What `embeddings`, a number of blocks, or both with a comma between, say: (whether the embeddings are frozen,
+    how many of the first blocks are). Raises ValueError."""
+    parts = freeze.split(',') if freeze else []
+    blocks = [int(part) for part in parts if part != EMBEDDINGS]
+    if len(blocks) > 1 or len(parts) - len(blocks) > 1 or min(blocks, default=1) < 1:
+        raise ValueError
+    return EMBEDDINGS in parts, sum(blocks)
+
+
+def check_freeze(freeze: str | None, n_layer: int) -> None:
+    """Raise UsageError for more blocks than there are."""
+    _, blocks = frozen(freeze)
+    if blocks > n_layer:
+        raise UsageError(f'--freeze is {freeze}, the model has {n_layer} blocks')

@@ -1,6 +1,6 @@
 """The train step, one update from one batch, and the loss of held-out text. Imports TensorFlow as they are made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -8,9 +8,12 @@ import numpy as np
 from gpt2.hparams import HParams
 from gpt2.system import progress
 from gpt2.training.batches import Batch
+from gpt2.training.optimizer import trained
 
 if TYPE_CHECKING:
     import keras
+
+    from gpt2.training.settings import Settings
 
 
 class Update(NamedTuple):
@@ -22,14 +25,18 @@ class Update(NamedTuple):
 
 TrainStep = Callable[[Batch, float], Update]
 Evaluate = Callable[[Batch], float]
+Gradients = Callable[[Sequence[Any], Any], tuple[Any, list[Any]]]
 
 
-def total_loss(hparams: HParams, params: dict, tokens: Any, weights: Any, starts: Any = None) -> Any:
-    """Next-token losses of a batch's tensors in nats, summed with its weights, a scalar."""
+def total_loss(
+    hparams: HParams, params: dict, tokens: Any, weights: Any, starts: Any = None, *, dropout: Any = None
+) -> Any:
+    """Next-token losses of a batch's tensors in nats, summed with its weights, a scalar. dropout: as model.forward()
+    takes it."""
     from gpt2 import model
     from gpt2.system.tensorflow import tf
 
-    logits = model.logits(params, model.forward(hparams, params, tokens[:, :-1], starts=starts))
+    logits = model.logits(params, model.forward(hparams, params, tokens[:, :-1], starts=starts, dropout=dropout))
     return tf.reduce_sum(weights * tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tokens[:, 1:], logits=logits))
 
 
@@ -46,25 +53,60 @@ def tensors(batch: Batch) -> list[np.ndarray]:
 
 
 def make_train_step(
-    hparams: HParams, params: dict, optimizer: 'keras.optimizers.Optimizer', packed: bool = False
+    hparams: HParams, params: dict, optimizer: 'keras.optimizers.Optimizer', settings: 'Settings'
 ) -> TrainStep:
     """A function: one update from a batch at a rate. A batch without a target has loss 0."""
-    from gpt2 import model
     from gpt2.system.tensorflow import tf
 
-    variables = list(model.flatten(params).values())
+    variables = trained(params, settings.freeze)
+    loss_and_gradients = accumulated(make_gradients(hparams, params, variables, settings), settings.accumulate)
 
-    @tf.function(input_signature=[signature(packed), tf.TensorSpec([], tf.float32)])
+    @tf.function(input_signature=[signature(settings.pack), tf.TensorSpec([], tf.float32)])
     def update(batch: Any, rate: Any) -> Any:
-        with tf.GradientTape() as tape:
-            loss = total_loss(hparams, params, *batch) / tf.maximum(tf.reduce_sum(batch[1]), 1)
-        # Those of wte and wpe come in slices, which the optimizer would take one by one.
-        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
+        tokens, weights, *starts = batch
+        weights /= tf.maximum(tf.reduce_sum(weights), 1)
+        seed = tf.stack([settings.seed, tf.cast(optimizer.iterations.value, tf.int32)])
+        loss, gradients = loss_and_gradients([tokens, weights, *starts], seed)
         optimizer.learning_rate.assign(rate)
         optimizer.apply(gradients, variables)
         return loss, tf.linalg.global_norm(gradients)
 
     return lambda batch, rate: Update(*map(float, update(tensors(batch), np.float32(rate))))
+
+
+def make_gradients(hparams: HParams, params: dict, variables: Sequence[Any], settings: 'Settings') -> Gradients:
+    """A function of a batch's tensors and a seed: (summed loss, its gradient at each variable)."""
+    from gpt2.model import Dropout
+    from gpt2.system.tensorflow import tf
+
+    def gradients(batch: Sequence[Any], seed: Any) -> tuple[Any, list[Any]]:
+        dropout = Dropout(settings.dropout, seed) if settings.dropout else None
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            loss = total_loss(hparams, params, *batch, dropout=dropout)
+        # Those of wte and wpe come in slices, which the optimizer would take one by one.
+        return loss, [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
+
+    return gradients
+
+
+def accumulated(gradients: Gradients, count: int) -> Gradients:
+    """gradients of a batch as the sum of those of so many equal parts, one after another, each with its own seed."""
+    from gpt2.system.tensorflow import tf
+
+    def summed(batch: Sequence[Any], seed: Any) -> tuple[Any, list[Any]]:
+        parts = [tf.reshape(each, [count, -1, tf.shape(each)[1]]) for each in batch]
+
+        def part(index: Any) -> tuple[Any, list[Any]]:
+            return gradients([each[index] for each in parts], tf.random.experimental.stateless_fold_in(seed, index))
+
+        def add(index: Any, loss: Any, sums: list[Any]) -> tuple[Any, Any, list[Any]]:
+            more, found = part(index)
+            return index + 1, loss + more, [total + each for total, each in zip(sums, found)]
+
+        return tf.while_loop(lambda index, *_: index < count, add, (1, *part(0)), parallel_iterations=1)[1:]
+
+    return gradients if count == 1 else summed
 
 
 def make_evaluate(hparams: HParams, params: dict, batch_size: int, packed: bool = False) -> Evaluate:
