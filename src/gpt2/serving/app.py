@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import html
 import json
+import mimetypes
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -12,7 +13,9 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import (
+    FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse,
+)  # fmt: skip
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -29,6 +32,7 @@ from gpt2.serving.work import Done, Embedding, Piece, Vector
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page')
 ERRORS: dict[int | str, dict[str, Any]] = {status: {'model': schema.ErrorAnswer} for status in ('4XX', '5XX')}
 Result = TypeVar('Result')
+mimetypes.add_type('text/javascript', '.js')  # which some systems call otherwise; then a browser takes no module
 
 
 def new_app(settings: Settings, models: ServedModels, metrics: Metrics, log: Log) -> Gate:
@@ -43,8 +47,8 @@ def new_app(settings: Settings, models: ServedModels, metrics: Metrics, log: Log
         how: dict[str, Any] = {} if model else {'response_class': PlainTextResponse}
         app.add_api_route(path, endpoint, methods=[method], response_model=model, responses=ERRORS, **how)
     app.add_api_route('/docs', lambda: HTMLResponse(documentation(app.openapi())), include_in_schema=False)
-    if os.path.isdir(PAGE):
-        app.mount('/', StaticFiles(directory=PAGE, html=True))
+    app.add_api_route('/', lambda: FileResponse(os.path.join(PAGE, 'index.html')), include_in_schema=False)
+    app.mount('/page', StaticFiles(directory=PAGE))
 
     known = {path for _, path, _, _ in ENDPOINTS}
 
@@ -214,7 +218,8 @@ async def post_tokenize(request: Request, body: schema.TokenizeRequest) -> Respo
     served, model = await chosen(request, body.model)
     ids = await asyncio.to_thread(model.encode, body.text)
     tokens = [answers.token_text(model.encoder, token) for token in ids]
-    return JSONResponse({'model': served.name, 'ids': ids, 'tokens': tokens})
+    sizes = {'n_ctx': model.hparams.n_ctx, 'max_prompt': requests.max_prompt(model, request.app.state.settings)}
+    return JSONResponse({'model': served.name, 'ids': ids, 'tokens': tokens, **sizes})
 
 
 async def post_detokenize(request: Request, body: schema.DetokenizeRequest) -> Response:

@@ -35,9 +35,13 @@ def check_ids(model: Model, name: str, ids: list[int]) -> None:
 
 def check_size(model: Model, settings: Settings, name: str, size: int) -> None:
     """Raise Failure for a text of more tokens than are taken."""
-    most = min(settings.max_prompt or model.hparams.n_ctx, model.hparams.n_ctx)
-    if size > most:
+    if size > (most := max_prompt(model, settings)):
         raise wrong(name, f'{name} has {size} tokens, the limit is {most}; shorten it')
+
+
+def max_prompt(model: Model, settings: Settings) -> int:
+    """How many tokens a prompt may have."""
+    return min(settings.max_prompt or model.hparams.n_ctx, model.hparams.n_ctx)
 
 
 def completions(request: CompletionRequest, model: Model, settings: Settings) -> Completions:
@@ -125,6 +129,7 @@ def logit_bias(model: Model, bias: dict[str, float]) -> tuple[tuple[int, float],
 def scoring(request: ScoreRequest, model: Model, settings: Settings) -> Scoring:
     """The work that a request for scores is. Raises Failure."""
     start = [model.encoder.end_of_text] if request.end_of_text else []
-    ids = start + model.encoder.encode(request.text)
+    [given] = token_lists(model, 'text', request.text) if request.text else [[]]
+    ids = start + given
     check_size(model, settings, 'text', len(ids) - 1)
     return Scoring(tuple(ids), min(request.likeliest, model.hparams.n_vocab))

@@ -69,7 +69,7 @@ class DetokenizeRequest(Request):
 
 
 class ScoreRequest(Request):
-    text: Text
+    text: Text | list[TokenId] = Field(description='A text, or token ids.')
     likeliest: int = Field(0, ge=0, le=SCORE_LIKELIEST, description='So many tokens that were likeliest in its place.')
     end_of_text: bool = Field(True, description='Score the text as what follows the end-of-text token.')
 
@@ -127,6 +127,8 @@ class Tokens(BaseModel):
     model: str
     ids: list[int]
     tokens: list[str]
+    n_ctx: int = Field(description='So many tokens the model sees together.')
+    max_prompt: int = Field(description='So many tokens a prompt may have here.')
 
 
 class Detokenized(BaseModel):
