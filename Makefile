@@ -6,8 +6,9 @@
 # make bench  the benchmarks
 # make bench-peers  the same weights on other programs, for each of which it makes an environment
 # The first of these makes .venv and installs requirements.txt there; the tests also install
-# requirements-evaluate.txt, -convert.txt, -train.txt, -serve.txt and openai. PYTHON=python3.12 make run chooses
-# another Python; ARGS="--length 50" make run adds flags.
+# requirements-evaluate.txt, -convert.txt, -train.txt, -serve.txt, openai, and playwright with axe. Those of the server's
+# page need a Chromium too, such as Debian's package chromium, and are skipped where there is none. PYTHON=python3.12
+# make run chooses another Python; ARGS="--length 50" make run adds flags.
 
 PYTHON ?= python3
 VENV := .venv
@@ -50,7 +51,7 @@ $(VENV)/installed: requirements.txt
 EXTRAS := requirements-evaluate.txt requirements-convert.txt requirements-train.txt requirements-serve.txt
 
 $(VENV)/tests: $(EXTRAS) $(VENV)/installed
-	$(INSTALL) $(addprefix -r ,$(EXTRAS)) "openai>=1,<4"
+	$(INSTALL) $(addprefix -r ,$(EXTRAS)) "openai>=1,<4" "playwright>=1.50,<2" "axe-playwright-python<1"
 	@touch $@
 
 $(VENV)/serving: requirements-serve.txt $(VENV)/installed

@@ -257,7 +257,7 @@ def anchors(path):
 
 @pytest.mark.parametrize('page', LINKED)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r'\]\(([^)\s]+)\)', text_of(page)):
+    for target in re.findall(r'(?:\]\(|src(?:set)?=")([^)"\s]+)[)"]', text_of(page)):
         if re.match(r'\w+:', target):
             continue  # on the web
         name, _, anchor = target.partition('#')

@@ -49,6 +49,7 @@ def test_tokens(server, offline):
     _, answer, _ = server.ask('/v1/tokenize', {'text': text})
     assert answer['ids'] == offline.encode(text)
     assert answer['tokens'][0] == 'Once'
+    assert (answer['n_ctx'], answer['max_prompt']) == (512, 512)
     assert server.ask('/v1/detokenize', {'ids': answer['ids']})[1]['text'] == text
     assert server.error('/v1/detokenize', ids=[8192])['param'] == 'ids'
 
@@ -66,6 +67,8 @@ def test_score(server, offline, text, end_of_text):
         assert token['log_probability'] == pytest.approx(wanted.log_probability, abs=1e-3)
         assert [other['id'] for other in token['likeliest']] == [other for other, _ in wanted.likeliest]
         assert text[token['offset'] :].startswith(token['token'])
+    ids = {'text': offline.encode(text), 'likeliest': 3, 'end_of_text': end_of_text}
+    assert server.ask('/v1/score', ids)[1] == answer
 
 
 @pytest.mark.parametrize('pooling', ['mean', 'last'])

@@ -49,7 +49,9 @@ async function request(path, content, signal) {
     const answer = await fetched(path, content, signal);
     if (answer.ok) return answer;
     if (answer.status !== 401) throw await failureOf(answer);
-    asked ??= newKey().finally(() => { asked = null; });
+    asked ??= newKey().finally(() => {
+      asked = null;
+    });
     await asked;
   }
 }

@@ -17,9 +17,19 @@ const $ = (id) => document.getElementById(id);
 /** What went wrong is told above the tabs, with a way to try again, until something begins anew. */
 function fail(failure, again) {
   const dismiss = () => $('failure').replaceChildren();
-  $('failure').replaceChildren(element('p', {},
-    element('span', {}, failure.message),
-    again && button('Try again', () => { dismiss(); again(); }), button('Dismiss', dismiss)));
+  $('failure').replaceChildren(
+    element(
+      'p',
+      {},
+      element('span', {}, failure.message),
+      again &&
+        button('Try again', () => {
+          dismiss();
+          again();
+        }),
+      button('Dismiss', dismiss),
+    ),
+  );
   if (failure.status === 0) waitForServer();
 }
 
@@ -38,7 +48,9 @@ async function waitForServer() {
     const state = await health();
     showState(state);
     if (state === 'ready') break;
-    await new Promise((resolve) => { setTimeout(resolve, PATIENCE); });
+    await new Promise((resolve) => {
+      setTimeout(resolve, PATIENCE);
+    });
   }
   waiting = false;
 }
@@ -75,10 +87,27 @@ function buildTabs(shared) {
   const built = Object.fromEntries(TABS.map((tab) => [tab.name, { tab, ...tab.build(shared) }]));
   for (const { tab, element: content } of Object.values(built)) {
     const attributes = { role: 'tab', id: `tab-${tab.name}`, 'aria-controls': `panel-${tab.name}` };
-    $('tabs').append(button(tab.title, () => { location.hash = tab.name; }, attributes));
-    $('panels').append(element('section', {
-      role: 'tabpanel', id: `panel-${tab.name}`, 'aria-labelledby': `tab-${tab.name}`, hidden: true,
-    }, content));
+    $('tabs').append(
+      button(
+        tab.title,
+        () => {
+          location.hash = tab.name;
+        },
+        attributes,
+      ),
+    );
+    $('panels').append(
+      element(
+        'section',
+        {
+          role: 'tabpanel',
+          id: `panel-${tab.name}`,
+          'aria-labelledby': `tab-${tab.name}`,
+          hidden: true,
+        },
+        content,
+      ),
+    );
   }
   $('tabs').addEventListener('keydown', (event) => {
     const tabs = [...$('tabs').children];
@@ -117,7 +146,9 @@ async function start() {
   const settings = new Settings(['model', 'temperature', 'top_k', 'top_p', 'length', 'seed'], models);
   const folded = element('details', {}, element('summary', {}, 'Settings'), settings.element);
   const wide = matchMedia('(min-width: 56rem)');
-  const fold = () => { folded.open = wide.matches; };
+  const fold = () => {
+    folded.open = wide.matches;
+  };
   wide.addEventListener('change', fold);
   fold();
   $('settings').append(folded);

@@ -19,9 +19,20 @@ export function button(label, act, attributes = {}) {
 
 /** One of several choices: radio buttons that look like one control. chosen(value) is called when it changes. */
 export function choice(name, legend, options, value, chosen) {
-  const radios = Object.entries(options).map(([each, label]) => element('label', {},
-    element('input', { type: 'radio', name, value: each, checked: each === value, on: { change: () => chosen(each) } }),
-    element('span', {}, label)));
+  const radios = Object.entries(options).map(([each, label]) =>
+    element(
+      'label',
+      {},
+      element('input', {
+        type: 'radio',
+        name,
+        value: each,
+        checked: each === value,
+        on: { change: () => chosen(each) },
+      }),
+      element('span', {}, label),
+    ),
+  );
   return element('fieldset', { class: 'choice' }, element('legend', {}, legend), ...radios);
 }
 
@@ -55,8 +66,10 @@ export class Editor {
   /** Mark what follows the first `start` characters, and show `ghost` after the end. */
   mark(start = this.text.length, ghost = '') {
     this.mirror.replaceChildren(
-      this.text.slice(0, start), element('span', { class: 'drawn' }, this.text.slice(start)),
-      element('span', { class: 'ghost' }, ghost), '\u200b',
+      this.text.slice(0, start),
+      element('span', { class: 'drawn' }, this.text.slice(start)),
+      element('span', { class: 'ghost' }, ghost),
+      '\u200b',
     );
   }
 

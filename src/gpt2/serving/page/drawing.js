@@ -7,7 +7,7 @@ export function tokenize(model, text, signal) {
   return ask('v1/tokenize', { model, text }, signal);
 }
 
-/** How many tokens of a prompt fit beside `length` that are drawn. At least one, so that the server says what is wrong. */
+/** How many tokens of a prompt fit beside `length` that are drawn. At least one: the server says what is wrong then. */
 export function room({ n_ctx, max_prompt }, length) {
   return Math.max(1, Math.min(max_prompt, n_ctx + 1 - length));
 }

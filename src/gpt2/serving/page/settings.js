@@ -5,23 +5,44 @@ import { element } from './dom.js';
 // `stops` are what the slider goes through where even steps would not do; the number beside it takes any value.
 const NUMBERS = {
   temperature: {
-    value: 1, min: 0, max: 10, step: 'any', stops: range(0, 2, 0.05),
+    value: 1,
+    min: 0,
+    max: 10,
+    step: 'any',
+    stops: range(0, 2, 0.05),
     meaning: 'Below 1 likelier tokens become likelier still, above 1 less so; 0 always takes the likeliest.',
   },
   top_k: {
-    value: 40, min: 0, max: 1e6, step: 1, stops: [0, 1, 2, 3, 5, 10, 20, 40, 60, 100, 200, 500, 1000],
+    value: 40,
+    min: 0,
+    max: 1e6,
+    step: 1,
+    stops: [0, 1, 2, 3, 5, 10, 20, 40, 60, 100, 200, 500, 1000],
     meaning: 'Draw from so many of the likeliest tokens only; 0 means all.',
   },
   top_p: {
-    value: 1, min: 0.01, max: 1, step: 'any', stops: range(0.05, 1, 0.05),
+    value: 1,
+    min: 0.01,
+    max: 1,
+    step: 'any',
+    stops: range(0.05, 1, 0.05),
     meaning: 'Draw from the likeliest tokens that hold this probability together; 1 means all.',
   },
-  length: { value: 40, min: 1, max: 1e6, step: 1, stops: range(5, 200, 5), meaning: 'Tokens a piece.' },
+  length: {
+    value: 40,
+    min: 1,
+    max: 1e6,
+    step: 1,
+    stops: range(5, 200, 5),
+    meaning: 'Tokens that are drawn at a time.',
+  },
 };
 let made = 0; // fields, so that each has an id of its own
 
 function range(first, last, step) {
-  return Array.from({ length: Math.round((last - first) / step) + 1 }, (_, at) => Number((first + at * step).toFixed(2)));
+  return Array.from({ length: Math.round((last - first) / step) + 1 }, (_, at) =>
+    Number((first + at * step).toFixed(2)),
+  );
 }
 
 /** Settings by name: of NUMBERS, `model` and `seed`. Their element has an input for each. */
@@ -57,19 +78,44 @@ export class Settings {
 
 class NumberField {
   constructor(name, { stops, meaning, value, min, max, step }) {
-    const id = `setting-${made += 1}`;
+    const id = `setting-${(made += 1)}`;
     this.stops = stops;
     this.slider = element('input', {
-      type: 'range', min: 0, max: stops.length - 1, 'aria-label': name, 'aria-describedby': `${id}-meaning`,
-      on: { input: () => { this.value = stops[this.slider.value]; } },
+      type: 'range',
+      min: 0,
+      max: stops.length - 1,
+      'aria-label': name,
+      'aria-describedby': `${id}-meaning`,
+      on: {
+        input: () => {
+          this.value = stops[this.slider.value];
+        },
+      },
     });
     this.number = element('input', {
-      type: 'number', id, min, max, step, required: true, inputmode: 'decimal', 'aria-describedby': `${id}-meaning`,
-      on: { input: () => this.number.checkValidity() && this.follow(), change: () => { this.value = this.number.value; } },
+      type: 'number',
+      id,
+      min,
+      max,
+      step,
+      required: true,
+      inputmode: 'decimal',
+      'aria-describedby': `${id}-meaning`,
+      on: {
+        input: () => this.number.checkValidity() && this.follow(),
+        change: () => {
+          this.value = this.number.value;
+        },
+      },
     });
-    this.element = element('div', { class: 'setting' },
-      element('label', { for: id }, name), this.number, this.slider,
-      element('p', { id: `${id}-meaning`, class: 'meaning' }, meaning));
+    this.element = element(
+      'div',
+      { class: 'setting' },
+      element('label', { for: id }, name),
+      this.number,
+      this.slider,
+      element('p', { id: `${id}-meaning`, class: 'meaning' }, meaning),
+    );
     this.value = value;
   }
 
@@ -95,18 +141,36 @@ class NumberField {
 
 class SeedField {
   constructor() {
-    const id = `setting-${made += 1}`;
+    const id = `setting-${(made += 1)}`;
     this.number = element('input', {
-      type: 'number', id, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, required: true, inputmode: 'numeric',
+      type: 'number',
+      id,
+      min: 0,
+      max: Number.MAX_SAFE_INTEGER,
+      step: 1,
+      required: true,
+      inputmode: 'numeric',
       'aria-describedby': `${id}-meaning`,
-      on: { input: () => { this.keep.checked = true; }, change: () => this.number.checkValidity() || this.next(true) },
+      on: {
+        input: () => {
+          this.keep.checked = true;
+        },
+        change: () => this.number.checkValidity() || this.next(true),
+      },
     });
     this.keep = element('input', { type: 'checkbox', 'aria-describedby': `${id}-meaning` });
-    this.element = element('div', { class: 'setting seed' },
-      element('label', { for: id }, 'seed'), this.number,
+    this.element = element(
+      'div',
+      { class: 'setting seed' },
+      element('label', { for: id }, 'seed'),
+      this.number,
       element('label', { class: 'keep' }, this.keep, 'Keep'),
-      element('p', { id: `${id}-meaning`, class: 'meaning' },
-        'The same seed, text and settings draw the same again. Another one each time, unless it is kept.'));
+      element(
+        'p',
+        { id: `${id}-meaning`, class: 'meaning' },
+        'The same seed, text and settings draw the same again. Another one each time, unless it is kept.',
+      ),
+    );
     this.next(true);
   }
 
@@ -127,10 +191,14 @@ class SeedField {
 
 class ModelField {
   constructor(models) {
-    const id = `setting-${made += 1}`;
+    const id = `setting-${(made += 1)}`;
     this.select = element('select', { id }, ...models.map((name) => element('option', {}, name)));
-    this.element = element('div', { class: 'setting model', hidden: models.length < 2 },
-      element('label', { for: id }, 'model'), this.select);
+    this.element = element(
+      'div',
+      { class: 'setting model', hidden: models.length < 2 },
+      element('label', { for: id }, 'model'),
+      this.select,
+    );
   }
 
   get value() {

@@ -14,17 +14,21 @@ const KEPT = 'gpt2 story';
 const KINDS = {
   adventure: {
     memory: 'You are a knight in the kingdom of Oz. You have a sword, a lamp and a brave little dog.',
-    label: 'What you do', act: 'Do', placeholder: 'Open the door',
+    label: 'What you do',
+    act: 'Do',
+    placeholder: 'Open the door',
     own: (text) => `\n\n> ${text}\n\n`,
     cue: () => '',
-    stop: ['\n>'],
+    stop: () => ['\n>'],
   },
   dialogue: {
     memory: 'A talk between a traveller and an old wizard.',
-    label: 'What you say', act: 'Say', placeholder: 'Good evening.',
+    label: 'What you say',
+    act: 'Say',
+    placeholder: 'Good evening.',
     own: (text, names) => `\n${names.own}: ${text}`,
     cue: (names) => `\n${names.other}:`,
-    stop: ['\n'],
+    stop: (names) => [`\n${names.own}:`, `\n${names.other}:`],
   },
 };
 
@@ -64,31 +68,75 @@ class Story {
   }
 
   buildParts() {
-    this.memory = new Editor({ class: 'prose', rows: 1, id: 'story-memory' }, { input: () => this.edit({ memory: this.memory.text }) });
-    this.names = ['own', 'other'].map((who) => element('input', {
-      'aria-label': who === 'own' ? 'Your name' : 'Name of the other', maxlength: 40, autocomplete: 'off',
-      on: { input: (event) => this.edit({ names: { ...this.story.names, [who]: event.target.value } }) },
-    }));
+    this.memory = new Editor(
+      { class: 'prose', rows: 1, id: 'story-memory' },
+      { input: () => this.edit({ memory: this.memory.text }) },
+    );
+    this.names = ['own', 'other'].map((who) =>
+      element('input', {
+        'aria-label': who === 'own' ? 'Your name' : 'Name of the other',
+        maxlength: 40,
+        autocomplete: 'off',
+        on: { input: (event) => this.edit({ names: { ...this.story.names, [who]: event.target.value } }) },
+      }),
+    );
     this.cast = element('p', { class: 'cast' }, this.names[0], ' talks to ', this.names[1]);
-    this.log = element('div', { class: 'log prose', role: 'log', 'aria-live': 'off', 'aria-label': 'Story', tabindex: 0 });
-    this.input = new Editor({ id: 'story-input', rows: 1, 'aria-describedby': 'story-hint' }, { keydown: (event) => this.pressed(event) });
+    this.log = element('div', {
+      class: 'log prose',
+      role: 'log',
+      'aria-live': 'off',
+      'aria-label': 'Story',
+      tabindex: 0,
+    });
+    this.input = new Editor(
+      { id: 'story-input', rows: 1, 'aria-describedby': 'story-hint' },
+      { keydown: (event) => this.pressed(event) },
+    );
     this.inputLabel = element('label', { class: 'unseen', for: 'story-input' });
     this.act = button('', (event) => this.actOrStop(event), { class: 'first' });
     this.back = button('Undo', () => this.travel('undo'));
     this.forth = button('Redo', () => this.travel('redo'));
     this.again = button('Try again', () => this.tryAgain());
-    const kinds = choice('story-kind', 'Kind', { adventure: 'Adventure', dialogue: 'Dialogue' }, this.kept.kind, (kind) => this.become(kind));
-    this.element = element('div', { class: 'story' },
+    const kinds = choice(
+      'story-kind',
+      'Kind',
+      { adventure: 'Adventure', dialogue: 'Dialogue' },
+      this.kept.kind,
+      (kind) => this.become(kind),
+    );
+    this.element = element(
+      'div',
+      { class: 'story' },
       element('div', { class: 'head' }, kinds, this.cast),
-      element('div', { class: 'memory' },
-        element('label', { for: 'story-memory' }, 'Memory', element('span', { class: 'meaning' }, ' is always the first thing the model reads')),
-        this.memory.element),
+      element(
+        'div',
+        { class: 'memory' },
+        element(
+          'label',
+          { for: 'story-memory' },
+          'Memory',
+          element('span', { class: 'meaning' }, ' is always the first thing the model reads'),
+        ),
+        this.memory.element,
+      ),
       this.log,
-      element('div', { class: 'sticky' },
+      element(
+        'div',
+        { class: 'sticky' },
         element('div', { class: 'say' }, this.inputLabel, this.input.element, this.act),
         element('p', { class: 'meaning', id: 'story-hint' }, 'Leave it empty, and the model just goes on.'),
-        element('div', { class: 'bar' }, this.back, this.forth, this.again, element('span', { class: 'space' }),
-          button('Export', () => this.export(), { class: 'plain' }), button('New', () => this.restart(), { class: 'plain' }))));
+        element(
+          'div',
+          { class: 'bar' },
+          this.back,
+          this.forth,
+          this.again,
+          element('span', { class: 'space' }),
+          button('Export', () => this.export(), { class: 'plain' }),
+          button('New', () => this.restart(), { class: 'plain' }),
+        ),
+      ),
+    );
   }
 
   // What is kept
@@ -218,7 +266,7 @@ class Story {
   async drawTurn(turns, settings, signal) {
     const prompt = await this.prompt(turns, settings, signal);
     let text = '';
-    for await (const piece of draw(prompt, settings, signal, { stop: this.kind.stop })) {
+    for await (const piece of draw(prompt, settings, signal, { stop: this.kind.stop(this.story.names) })) {
       text += piece.text;
       this.edit({ turns: [...turns, { own: false, text }] });
       this.showStory();
@@ -237,10 +285,13 @@ class Story {
     const tokenized = (text) => this.tokenized(text, settings.model, signal);
     const pinned = await tokenized(memory && `${memory}\n`);
     const cue = await tokenized(this.kind.cue(names));
-    const fits = room(pinned, settings.length);
-    let left = fits - pinned.ids.length - cue.ids.length;
+    let left = room(pinned, settings.length) - pinned.ids.length - cue.ids.length;
     if (left < 0) {
-      throw new Failure(`The memory has ${pinned.ids.length} tokens; beside length ${settings.length} there is room for ${fits - cue.ids.length}. Shorten it.`, 400);
+      throw new Failure(
+        `The memory's ${pinned.ids.length} tokens and length ${settings.length} do not fit ` +
+          `the window of ${pinned.n_ctx}. Shorten one.`,
+        400,
+      );
     }
     const read = [];
     this.seenFrom = turns.length;

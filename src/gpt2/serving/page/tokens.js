@@ -28,14 +28,19 @@ export function pieces(tokens) {
 
 function bytesOf(token, encoder) {
   const part = PART.exec(token);
-  return part ? Uint8Array.from(part[1].match(/[0-9a-f]{2}/g), (digits) => parseInt(digits, 16)) : encoder.encode(token);
+  return part
+    ? Uint8Array.from(part[1].match(/[0-9a-f]{2}/g), (digits) => parseInt(digits, 16))
+    : encoder.encode(token);
 }
 
 /** A token with its white space to be seen. */
 export function visible(token) {
   const part = PART.exec(token);
   if (part) return part[1].replaceAll('\\x', ' ').trim().toUpperCase();
-  return token.replaceAll('\n', '↵').replaceAll('\t', '⇥').replace(/^ +| +$/g, (blanks) => '·'.repeat(blanks.length));
+  return token
+    .replaceAll('\n', '↵')
+    .replaceAll('\t', '⇥')
+    .replace(/^ +| +$/g, (blanks) => '·'.repeat(blanks.length));
 }
 
 /** 0.1234 as 12.3 %. */
@@ -43,4 +48,13 @@ export function percent(probability) {
   const value = probability * 100;
   if (value < 0.001) return '< 0.001 %';
   return `${value >= 99.95 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toPrecision(2)} %`;
+}
+
+export function percentOf(token) {
+  return percent(Math.exp(token.log_probability));
+}
+
+/** 1234 as 1,234. */
+export function count(number) {
+  return number.toLocaleString('en');
 }

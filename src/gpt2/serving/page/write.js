@@ -24,25 +24,66 @@ class Write {
     this.offers = null; // {texts, chosen, seed}
     this.leaving = false; // whether Tab goes on to the next control
     this.run = new Run((busy) => this.showBusy(busy), shared.fail);
-    this.editor = new Editor({
-      id: 'write-text', class: 'prose', 'aria-label': 'Text', 'aria-describedby': 'write-keys', rows: 8,
-      placeholder: 'Write a beginning, or draw from nothing.', 'aria-controls': 'write-offers',
-    }, { keydown: (event) => this.pressed(event), input: () => this.typed() });
-    this.list = element('div', { id: 'write-offers', class: 'offers', role: 'listbox', 'aria-label': 'Continuations', hidden: true });
-    this.go = button('Continue', (event) => this.continueOrStop(event), { class: 'first', 'aria-keyshortcuts': 'Control+Enter' });
+    this.editor = new Editor(
+      {
+        id: 'write-text',
+        class: 'prose',
+        'aria-label': 'Text',
+        'aria-describedby': 'write-keys',
+        rows: 8,
+        placeholder: 'Write a beginning, or draw from nothing.',
+        'aria-controls': 'write-offers',
+      },
+      { keydown: (event) => this.pressed(event), input: () => this.typed() },
+    );
+    this.list = element('div', {
+      id: 'write-offers',
+      class: 'offers',
+      role: 'listbox',
+      'aria-label': 'Continuations',
+      hidden: true,
+    });
+    this.go = button('Continue', (event) => this.continueOrStop(event), {
+      class: 'first',
+      'aria-keyshortcuts': 'Control+Enter',
+    });
     this.back = button('Undo', () => this.undo());
     this.forth = button('Redo', () => this.redo());
     this.again = button('Try again', () => this.tryAgain());
     this.note = element('p', { class: 'note' });
-    this.element = element('div', { class: 'write' },
-      this.editor.element, this.list,
-      element('div', { class: 'bar sticky' }, this.go, button('Offer three', () => this.offer()), this.back, this.forth,
-        this.again, element('span', { class: 'space' }), button('Look at it', () => shared.hand('look', this.text), { class: 'plain' }),
-        button('Copy link', () => this.copyLink(), { class: 'plain' })),
-      element('p', { id: 'write-keys', class: 'keys' },
-        element('kbd', {}, 'Tab'), ' offers three continuations. ', element('kbd', {}, 'Ctrl'), ' ', element('kbd', {}, 'Enter'),
-        ' draws the next piece. ', element('kbd', {}, 'Esc'), ' stops; ', element('kbd', {}, 'Tab'), ' after it leaves the text.'),
-      this.note);
+    this.element = element(
+      'div',
+      { class: 'write' },
+      this.editor.element,
+      this.list,
+      element(
+        'div',
+        { class: 'bar sticky' },
+        this.go,
+        button('Offer three', () => this.offer()),
+        this.back,
+        this.forth,
+        this.again,
+        element('span', { class: 'space' }),
+        button('Look at it', () => shared.hand('look', this.text), { class: 'plain' }),
+        button('Copy link', () => this.copyLink(), { class: 'plain' }),
+      ),
+      element(
+        'p',
+        { id: 'write-keys', class: 'keys' },
+        element('kbd', {}, 'Tab'),
+        ' offers three continuations. ',
+        element('kbd', {}, 'Ctrl'),
+        ' ',
+        element('kbd', {}, 'Enter'),
+        ' draws the next piece. ',
+        element('kbd', {}, 'Esc'),
+        ' stops; ',
+        element('kbd', {}, 'Tab'),
+        ' after it leaves the text.',
+      ),
+      this.note,
+    );
     this.show();
   }
 
@@ -84,10 +125,16 @@ class Write {
     const plain = !(event.shiftKey || event.ctrlKey || event.altKey || event.metaKey);
     const leaving = this.leaving;
     this.leaving = event.key === 'Escape';
-    const act = event.key === 'Enter' && (event.ctrlKey || event.metaKey) ? () => this.continue()
-      : event.key === 'Escape' ? () => this.escape()
-        : plain && event.key === 'Tab' && !leaving ? () => (this.offers ? this.accept() : this.offer())
-          : plain && this.offers ? this.offerKeys[event.key] : null;
+    const act =
+      event.key === 'Enter' && (event.ctrlKey || event.metaKey)
+        ? () => this.continue()
+        : event.key === 'Escape'
+          ? () => this.escape()
+          : plain && event.key === 'Tab' && !leaving
+            ? () => (this.offers ? this.accept() : this.offer())
+            : plain && this.offers
+              ? this.offerKeys[event.key]
+              : null;
     if (!act) return;
     event.preventDefault();
     act();
@@ -111,13 +158,18 @@ class Write {
   continue(settings = this.shared.settings.next()) {
     this.closeOffers();
     this.shared.clear();
-    this.run.start((signal) => this.drawOn(this.state, settings, signal), () => this.continue(settings));
+    this.run.start(
+      (signal) => this.drawOn(this.state, settings, signal),
+      () => this.continue(settings),
+    );
   }
 
   async drawOn(before, settings, signal) {
     const start = before.text.length;
     const { prompt, cut } = await promptOf(before.text, settings, signal);
-    this.note.textContent = cut ? `The model reads the last ${prompt.length} tokens; the first ${cut} do not fit its window.` : '';
+    this.note.textContent = cut
+      ? `The model reads the last ${prompt.length} tokens; the first ${cut} do not fit its window.`
+      : '';
     for await (const piece of draw(prompt, settings, signal)) {
       if (this.text.length === start) this.history.keep(before);
       this.drawnFrom = start;
@@ -153,15 +205,18 @@ class Write {
     const offers = { texts: Array(OFFERS).fill(''), chosen: 0 };
     this.offers = offers;
     this.showOffers();
-    await this.run.start(async (signal) => {
-      const short = { ...settings, length: Math.min(settings.length, OFFERED) };
-      const { prompt } = await promptOf(this.text, short, signal);
-      for await (const { index, text } of draw(prompt, short, signal, { n: OFFERS })) {
-        offers.texts[index] += text;
-        this.showOffers();
-      }
-      this.shared.say(`Three continuations. ${offers.texts.map((text, at) => `${at + 1}: ${text}`).join('. ')}`);
-    }, () => this.offer());
+    await this.run.start(
+      async (signal) => {
+        const short = { ...settings, length: Math.min(settings.length, OFFERED) };
+        const { prompt } = await promptOf(this.text, short, signal);
+        for await (const { index, text } of draw(prompt, short, signal, { n: OFFERS })) {
+          offers.texts[index] += text;
+          this.showOffers();
+        }
+        this.shared.say(`Three continuations. ${offers.texts.map((text, at) => `${at + 1}: ${text}`).join('. ')}`);
+      },
+      () => this.offer(),
+    );
     if (this.offers === offers && !offers.texts.some(Boolean)) this.closeOffers();
   }
 
@@ -169,10 +224,26 @@ class Write {
     if (!this.offers) return;
     const { texts, chosen } = this.offers;
     this.list.hidden = false;
-    this.list.replaceChildren(...texts.map((text, at) => element('div', {
-      role: 'option', id: `write-offer-${at}`, 'aria-selected': at === chosen,
-      on: { click: () => { this.offers.chosen = at; this.accept(); }, pointerenter: () => this.choose(at - this.offers.chosen) },
-    }, text ? text.trim().replaceAll('\n', ' ↵ ') || '↵' : '…')));
+    this.list.replaceChildren(
+      ...texts.map((text, at) =>
+        element(
+          'div',
+          {
+            role: 'option',
+            id: `write-offer-${at}`,
+            'aria-selected': at === chosen,
+            on: {
+              click: () => {
+                this.offers.chosen = at;
+                this.accept();
+              },
+              pointerenter: () => this.choose(at - this.offers.chosen),
+            },
+          },
+          text ? text.trim().replaceAll('\n', ' ↵ ') || '↵' : '…',
+        ),
+      ),
+    );
     this.editor.area.setAttribute('aria-activedescendant', `write-offer-${chosen}`);
     this.show();
   }
