@@ -1,5 +1,5 @@
 // The page: its tabs, what is shown above them, and what they share. A tab is a module with a name, a title, and
-// build(shared), which returns {element, restore?(state), shown?()}; another one is a line in TABS.
+// build(shared), which returns {element, restore?(state), take?(text), ownSettings?}; another one is a line in TABS.
 
 import { ask, health, useKeysFrom } from './api.js';
 import * as compare from './compare.js';
@@ -121,7 +121,7 @@ function buildTabs(shared) {
 /** Show the tab that the address names after #, in the state that may follow it. */
 function open(built) {
   const [name, state] = location.hash.slice(1).split('?');
-  const shown = built[name] ?? built[TABS[0].name];
+  const shown = Object.hasOwn(built, name) ? built[name] : built[TABS[0].name];
   for (const { tab } of Object.values(built)) {
     const chosen = tab === shown.tab;
     $(`tab-${tab.name}`).setAttribute('aria-selected', chosen);
@@ -131,7 +131,6 @@ function open(built) {
   $('settings').hidden = Boolean(shown.ownSettings);
   document.title = `${shown.tab.title} · GPT-2`;
   if (state !== undefined) shown.restore?.(new URLSearchParams(state));
-  shown.shown?.();
 }
 
 async function start() {
@@ -155,7 +154,7 @@ async function start() {
 
   const shared = { models, settings, fail, say, clear: () => $('failure').replaceChildren(), hand: null };
   const built = buildTabs(shared);
-  /** Take a text to another tab. */
+  // Take a text to another tab.
   shared.hand = (name, text) => {
     built[name].take(text);
     location.hash = name;
