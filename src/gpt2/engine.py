@@ -93,7 +93,12 @@ class Rows(abc.ABC):
 
 
 class Engine(abc.ABC):
-    """A model that can be stepped. Use it in the process it was made in."""
+    """A model that can be stepped. Use it in the process it was made in.
+
+    package: the distribution that computes, whose version figures depend on.
+    """
+
+    package: str
 
     def __init__(self, hparams: HParams) -> None:
         self.hparams = hparams

@@ -78,12 +78,14 @@ class Generator(Engine):
     neither is traced again for another batch, length, cache capacity or sampling setting. The
     parameters are used as they are now."""
 
+    package = 'tensorflow'
+
     def __init__(self, hparams: HParams, params: model.Params) -> None:
         super().__init__(hparams)
         # The values themselves, not copies: a step need not read 148 variables first.
         with interrupts_held_back():
             values = {name: variable.read_value() for name, variable in model.flatten(params).items()}
-        params = model.nest(values)
+        self.params = params = model.nest(values)
 
         def prompt_step(
             tokens: tf.Tensor, last: tf.Tensor, rows: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor,
@@ -127,7 +129,7 @@ class Generator(Engine):
 
     def close(self) -> None:
         super().close()
-        del self.prompt_step, self.token_step, self.features, self.logits
+        del self.prompt_step, self.token_step, self.features, self.logits, self.params
 
 
 class TensorFlowRows(Rows):

@@ -92,7 +92,7 @@ def test_results_are_saved_with_all_they_depend_on(first_run, data):
     assert results['model']['name'] == '7M' and results['model']['hparams']['n_embd'] == 256
     entry = results['tasks']['ptb']
     assert entry['metrics']['words'] == 10 and entry['stride'] == 256 and entry['recipe'] == TASKS['ptb'].recipe
-    assert len(entry['files']['ptb.test.txt']) == 64 and entry['versions']['tensorflow']
+    assert len(entry['files']['ptb.test.txt']) == 64 and entry['versions']['ai-edge-litert']
     report = (folder / '7M.md').read_text()
     assert first_run[0] == report
     has_chart = (folder / '7M.png').exists()
@@ -108,7 +108,7 @@ def test_what_is_done_is_not_run_again(first_run, data, without_tensorflow):
     assert (again, status) == (out, 0)
     shown = json.loads(run(*command, '--json', cwd=folder, **without_tensorflow)[0])
     assert shown['tasks'] == json.loads((folder / 'evaluation' / '7M.json').read_text())['tasks']
-    for change in (['--stride', '100'], ['--tasks', 'ptb,lambada,cbt-ne']):
+    for change in (['--stride', '100', '--engine', 'tf'], ['--tasks', 'ptb,lambada,cbt-ne']):
         out, err, status = run(*command, *change, cwd=folder, **without_tensorflow)
         assert status == (1 if '--stride' in change else 2), err  # the first goes on to import TensorFlow
         assert set(json.loads((folder / 'evaluation' / '7M.json').read_text())['tasks']) == {'ptb', 'lambada'}
@@ -184,7 +184,21 @@ def test_a_limited_run_is_marked_and_kept_apart(first_run, data, tmp_path, witho
     # Not taken for a full result, even where the one lies in the place of the other.
     path = tmp_path / 'evaluation' / '7M.json'
     path.write_text(json.dumps({name: value for name, value in shown.items() if name != 'limit'}))
-    assert run(*command[:-2], cwd=tmp_path, **without_tensorflow)[2] == 1  # goes on to import TensorFlow
+    status = run(*command[:-2], '--engine', 'tf', cwd=tmp_path, **without_tensorflow)[2]
+    assert status == 1  # goes on to import TensorFlow
+
+
+def test_results_of_int8_are_kept_apart(first_run, data, tmp_path):
+    shutil.copytree(first_run[3] / 'evaluation', tmp_path / 'evaluation')
+    before = (tmp_path / 'evaluation' / '7M.json').read_bytes()
+    command = [SCRIPT, *BUNDLED, '--data_dir', data, '--tasks', 'lambada', '--precision', 'int8']
+    out, err, status = run(*command, cwd=tmp_path)
+    assert status == 0, err
+    assert (tmp_path / 'evaluation' / '7M.json').read_bytes() == before
+    found = json.loads((tmp_path / 'evaluation' / '7M-int8.json').read_text())
+    assert found['model']['precision'] == 'int8' and out.startswith('# 7M, int8: ')
+    metrics = [results['tasks']['lambada']['metrics']['perplexity_word'] for results in (found, json.loads(before))]
+    assert metrics[0] == pytest.approx(metrics[1], rel=0.2) and metrics[0] != metrics[1]
 
 
 def test_the_chart_marks_a_limit(first_run):

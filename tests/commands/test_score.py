@@ -61,7 +61,7 @@ def test_refuses(files, without_tensorflow, arguments, message):
 
 
 def test_the_test_above_would_notice_tensorflow(files, without_tensorflow):
-    err, status = run(SCRIPT, *BUNDLED, 'short', cwd=files, **without_tensorflow)[1:]
+    err, status = run(SCRIPT, *BUNDLED, '--engine', 'tf', 'short', cwd=files, **without_tensorflow)[1:]
     assert (status, err.splitlines()[-1]) == (1, 'ImportError: TensorFlow was imported')
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from example_models import BUNDLED, HERE, RELEASE
 
-from gpt2.checkpoints import release as checkpoint
+import gpt2
 from gpt2.encoder import get_encoder
 from gpt2.errors import UsageError
-from gpt2.evaluation.language_model import LanguageModel
+from gpt2.evaluation.language_model import DRAWN_TOGETHER, LanguageModel
 from gpt2.evaluation.tasks import (
     TASKS,
     answers,
@@ -33,7 +33,8 @@ class GivenModel(LanguageModel):
     """Gives the scores and continuations it was given, and keeps what it was asked."""
 
     def __init__(self, score_row=None, totals=(), continuations=()):
-        super().__init__(load_hparams(BUNDLED / 'hparams.json'), None, get_encoder('7M', BUNDLED.parent), 1, 1)
+        engine = SimpleNamespace(hparams=load_hparams(BUNDLED / 'hparams.json'))
+        super().__init__(engine, get_encoder('7M', BUNDLED.parent), 1, 1)
         self.score_row, self.totals, self.continuations = score_row, iter(totals), iter(continuations)
         self.asked = []
 
@@ -47,9 +48,10 @@ class GivenModel(LanguageModel):
         self.asked.append(texts)
         return next(self.totals)
 
-    def continue_ids(self, ids, length, stop=(), top_k=0):
-        self.asked.append((self.encoder.decode(ids), length, list(stop), top_k))
-        return next(self.continuations)
+    def continue_all(self, prompts, length, stop=(), top_k=0):
+        for ids in prompts:
+            self.asked.append((self.encoder.decode(ids), length, list(stop), top_k))
+            yield next(self.continuations)
 
 
 def scores(log_probabilities, ranks=(1,), likelier=(0,)):
@@ -459,26 +461,60 @@ def test_malformed_files_are_refused(tmp_path, name, contents, message):
 # A loaded model
 
 
-def test_a_loaded_model_scores_texts_and_continues_with_what_is_likeliest():
-    hparams, encoder = load_hparams(BUNDLED / 'hparams.json'), get_encoder('7M', BUNDLED.parent)
+@pytest.fixture(params=['tf', 'litert'])
+def loaded(request):
+    with gpt2.load('7M', BUNDLED.parent, engine=request.param) as model:
+        yield model
+
+
+def test_a_loaded_model_scores_texts_and_continues_with_what_is_likeliest(loaded):
+    encoder = loaded.encoder
     goldens = json.loads((HERE / 'score_goldens.json').read_text())
-    params = checkpoint.load_params(str(BUNDLED), hparams)
-    model = LanguageModel(hparams, params, encoder, goldens['stride'], 2)
+    model = LanguageModel(loaded.engine, encoder, goldens['stride'], 2)
     text = encoder.decode(encoder.encode(goldens['text'])[:700])
     values = sum(goldens['log_probabilities'][:700])
     assert model.score_texts([text, text], 'test') == (pytest.approx(2 * values, abs=0.05), 1400)
     context = encoder.encode('Once upon a time')
-    continuation = encoder.encode(model.continue_ids(context, 12))
+    continuation = encoder.encode(*model.continue_all([context], 12))
     [(_, ranks, _)] = model.score_rows([(context + continuation, len(continuation))])
     assert (ranks == 1).all() and len(ranks) == 12
-    assert model.continue_ids(context, 12, stop=[encoder.decode(continuation[3:5])]) == encoder.decode(continuation[:3])
+    stop = [encoder.decode(continuation[3:5])]
+    assert list(model.continue_all([context], 12, stop=stop)) == [encoder.decode(continuation[:3])]
+
+
+def test_continuations_come_in_order_and_are_what_each_prompt_has_by_itself():
+    with gpt2.load('7M', BUNDLED.parent, engine='litert') as loaded:
+        model = LanguageModel(loaded.engine, loaded.encoder, 1, 1)
+        texts = ['Once upon a time there was a ' + 'very ' * n + word for n in (0, 7, 3) for word in 'abcdef']
+        prompts = [loaded.encode(text) for text in texts]
+        alone = [text for prompt in prompts for text in model.continue_all([prompt], 10, stop=['.'], top_k=2)]
+        asked = []
+        together = model.continue_all((asked.append(prompt) or prompt for prompt in prompts), 10, stop=['.'], top_k=2)
+        assert next(together) == alone[0] and len(asked) == DRAWN_TOGETHER < len(prompts)
+        assert list(together) == alone[1:] and len(set(alone)) > 6
+
+
+class Given:
+    """Rows that draw the tokens they were given."""
+
+    def __init__(self, tokens):
+        self.tokens = iter(tokens)
+
+    def step(self):
+        return [next(self.tokens)]
+
+    def keep(self, rows):
+        assert list(rows) == []
+
+    def close(self):
+        pass
 
 
 def test_what_is_continued_ends_at_the_end_of_text_token():
-    model = LanguageModel(load_hparams(BUNDLED / 'hparams.json'), None, get_encoder('7M', BUNDLED.parent), 1, 1)
-    drawn = [*model.encoder.encode(' the end'), *model.start, *model.encoder.encode(' and more')]
-    model.generator = SimpleNamespace(generate=lambda *_, **__: ([token] for token in drawn))
-    assert model.continue_ids([1], len(drawn)) == ' the end'
+    encoder = get_encoder('7M', BUNDLED.parent)
+    drawn = [*encoder.encode(' the end'), encoder.end_of_text, *encoder.encode(' and more')]
+    engine = SimpleNamespace(hparams=load_hparams(BUNDLED / 'hparams.json'), start=lambda *_, **__: Given(drawn))
+    assert list(LanguageModel(engine, encoder, 1, 1).continue_all([[1]], len(drawn))) == [' the end']
 
 
 def test_a_window_too_small_for_a_task_is_refused():

@@ -1,7 +1,6 @@
 """The zero-shot evaluation of the GPT-2 paper."""
 
 import dataclasses
-import importlib
 import importlib.metadata
 import importlib.util
 import json as json_format
@@ -12,10 +11,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gpt2.api import Model, open_model
+from gpt2.api import open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, expand
-from gpt2.checkpoints.source import load_params
 from gpt2.commands.flags import (
+    ENGINE_HELP,
     MODEL_NAME_HELP,
     MODELS_DIR_HELP,
     boolean,
@@ -33,7 +32,6 @@ from gpt2.evaluation.report import draw, report
 from gpt2.evaluation.tasks import TASKS
 from gpt2.evaluation.tasks.task import Task
 from gpt2.scoring.windows import check_stride
-from gpt2.system import progress
 from gpt2.system.files import make_folder, whole_file
 from gpt2.system.text import json_line, json_text, printable
 
@@ -66,7 +64,10 @@ text8 every byte counts.
 {MODEL_NAME_HELP}
 --stride N            tokens by which the window moves over long texts, from 1 to n_ctx; smaller is
                       slower and gives lower perplexities. Default: half of n_ctx
---batch_size N        windows scored at once, at least 1; each needs memory. Default: 4
+--batch_size N        windows that TensorFlow scores at once, at least 1; each needs memory. LiteRT scores them one by
+                      one. Default: 4
+{ENGINE_HELP}
+                      Results of int8 are kept apart, in <output_dir>/<model>-int8.json, .md and .png
 --json                print the results as JSON in UTF-8, not as Markdown
 {MODELS_DIR_HELP}
 """
@@ -75,18 +76,21 @@ text8 every byte counts.
 def evaluate_model(
     *extra: str, tasks: Any = None, data_dir: str | None = None, download: bool = False, limit: Any = None,
     output_dir: str = 'evaluation', model_name: str | None = None, stride: Any = None, batch_size: Any = 4,
-    json: bool = False, models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
+    json: bool = False, engine: Any = 'auto', precision: Any = 'float32', models_dir: str = DEFAULT_MODELS_DIR,
+    **unknown: Any,
 ) -> None:  # fmt: skip
     reject_unknown(extra, unknown)
     download, json = boolean('download', download), boolean('json', json)
     batch_size, limit = integer('batch_size', batch_size, 1), optional_integer('limit', limit, 1)
     chosen = choose_tasks(tasks)
-    model = open_model(model_name, models_dir, prefix='--')
+    model = open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
     stride = check_stride('--stride', stride, model.hparams.n_ctx)
     data_dir, output_dir = check_data_dir(data_dir), expand(output_dir)
     present = present_tasks(chosen, data_dir, download)
     name, index = printable(model.name), model.source.identity
     described = {'name': name, 'hparams': dataclasses.asdict(model.hparams), 'index_sha256': index}
+    if precision == 'int8':
+        name, described['precision'] = f'{name}-int8', precision
     results: dict[str, Any] = {'model': described}
     saved = os.path.join(output_dir, name if limit is None else f'{name}-first-{limit}')
     results |= {'limit': limit, 'tasks': load_tasks(f'{saved}.json', results['model'], limit)}
@@ -100,7 +104,8 @@ def evaluate_model(
     data = {task.name: read(task, data_dir, limit) for task in left}
     make_folder(output_dir, 'choose another --output_dir')
     if left:
-        language_model = load_language_model(model, stride, batch_size)
+        show_notices(model.notices)
+        language_model = LanguageModel(model.engine, model.encoder, stride, batch_size)
     for task in left:
         results['tasks'][task.name] = evaluated(task, language_model, data.pop(task.name)) | settings[task.name]
         write_whole(f'{saved}.json', json_text(results))
@@ -227,14 +232,6 @@ def write_whole(path: str, text: str) -> None:
         file.write(text)
 
 
-def load_language_model(model: Model, stride: int, batch_size: int) -> LanguageModel:
-    """TensorFlow is imported here, once flags and files are checked."""
-    show_notices(model.notices)
-    with progress.doing('loading TensorFlow'):
-        importlib.import_module('gpt2.model')
-    return LanguageModel(model.hparams, load_params(model.source), model.encoder, stride, batch_size)
-
-
 def evaluated(task: Task, language_model: LanguageModel, data: Any) -> dict[str, Any]:
     """What is saved of a task, but for its settings."""
     start = time.monotonic()
@@ -244,15 +241,13 @@ def evaluated(task: Task, language_model: LanguageModel, data: Any) -> dict[str,
         'items': -(-(len(data) - task.shown) // task.item_size),
         'seconds': time.monotonic() - start,
         'finished': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
-        'versions': versions(task),
+        'versions': versions(language_model.engine.package, *task.requires),
     }
 
 
-def versions(task: Task) -> dict[str, str]:
-    from gpt2.system.tensorflow import tf
-
-    packages = {package: importlib.metadata.version(package) for package in ('numpy', 'regex', *task.requires)}
-    return {'python': platform.python_version(), 'tensorflow': tf.__version__, **packages}
+def versions(*packages: str) -> dict[str, str]:
+    found = {package: importlib.metadata.version(package) for package in ('numpy', 'regex', *packages)}
+    return {'python': platform.python_version(), **found}
 
 
 def save_chart(path: str, results: dict[str, Any]) -> None:

@@ -33,6 +33,11 @@ MODEL_NAME_HELP = """\
 MODELS_DIR_HELP = f"""\
 --models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
                       else where the bundled model is"""
+ENGINE_HELP = """\
+--engine E            tf, TensorFlow; litert, LiteRT, which is faster on a processor: the first use exports
+                      the model once; or auto: TensorFlow where it would use a graphics card, LiteRT
+                      elsewhere. Both give the same results. Default: auto
+--precision P         float32; or int8, several times as fast, on LiteRT only. Default: float32"""
 HELP = {'--help', '-h'}
 VERSION = '--version'
 NEVER_TYPED = '\x00'  # fire splits commands at a separator, by default the lone `-` we read as a file

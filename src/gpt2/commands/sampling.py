@@ -7,6 +7,7 @@ from typing import Any
 
 from gpt2.api import Model, new_seed, open_model
 from gpt2.commands.flags import (
+    ENGINE_HELP,
     MODEL_NAME_HELP,
     MODELS_DIR_HELP,
     boolean,
@@ -36,10 +37,7 @@ SHARED_FLAGS = f"""\
                       value. Default: 0
 --top_p X             draw from the nucleus that holds probability X only; above 0, at most 1, 1
                       means all. Default: 1
---engine E            tf, TensorFlow; litert, LiteRT, which is faster on a processor: the first use exports
-                      the model once; or auto: TensorFlow where it would use a graphics card, LiteRT
-                      elsewhere. Both draw the same samples. Default: auto
---precision P         float32; or int8, several times as fast, on LiteRT only. Default: float32
+{ENGINE_HELP}
 {MODELS_DIR_HELP}
 --stop TEXT           end a sample before TEXT; may be given more than once
 --stop_at_end         end a sample at the end-of-text token

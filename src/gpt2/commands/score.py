@@ -7,10 +7,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gpt2.api import Model, open_model
+from gpt2.api import open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
-from gpt2.checkpoints.source import load_params
 from gpt2.commands.flags import (
+    ENGINE_HELP,
     MODEL_NAME_HELP,
     MODELS_DIR_HELP,
     boolean,
@@ -21,10 +21,10 @@ from gpt2.commands.flags import (
     show_notices,
 )
 from gpt2.errors import UsageError
-from gpt2.scoring.scores import ScoreFunction, Text, TokenScore, score_rows, summary, token_scores
+from gpt2.scoring.fastest import fastest_score
+from gpt2.scoring.scores import Text, TokenScore, score_rows, summary, token_scores
 from gpt2.scoring.texts import check_files, is_regular, texts_by_line, whole_texts
 from gpt2.scoring.windows import check_stride
-from gpt2.system import progress
 from gpt2.system.text import json_line
 
 Scored = tuple[Text, list[int] | None, tuple]  # as score_rows yields it
@@ -63,7 +63,9 @@ stays. A word is what white space divides; bytes are those of UTF-8; both are co
                       bytes, log_probability (nats), log_probability_bits, perplexity_per_token,
                       perplexity_per_word, bits_per_byte, stride, end_of_text. With --lines each has line too,
                       from 1. A figure that would divide by nothing is null
---batch_size N        windows scored at once, at least 1; each needs memory. Default: 4
+--batch_size N        windows that TensorFlow scores at once, at least 1; each needs memory. LiteRT scores them one by
+                      one. Default: 4
+{ENGINE_HELP}
 {MODELS_DIR_HELP}
 """
 
@@ -71,7 +73,7 @@ stays. A word is what white space divides; bytes are those of UTF-8; both are co
 def score_files(
     *files: str, lines: bool = False, model_name: str | None = None, stride: Any = None, end_of_text: bool = True,
     errors: Any = 'strict', per_token: bool = False, json: bool = False, batch_size: Any = 4,
-    models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
+    engine: Any = 'auto', precision: Any = 'float32', models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
 ) -> None:  # fmt: skip
     reject_unknown((), unknown)
     lines, json = boolean('lines', lines), boolean('json', json)
@@ -80,12 +82,13 @@ def score_files(
     errors = choice('errors', errors, ('strict', 'replace'))
     if not files:
         raise UsageError('give a text file, or - for standard input; --help shows how')
-    model = open_model(model_name, models_dir, prefix='--')
+    model = open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
     hparams, encoder = model.hparams, model.encoder
     stride = check_stride('--stride', stride, hparams.n_ctx)
     start = [encoder.end_of_text] if end_of_text else []
     texts = check_files(files, errors, (texts_by_line if lines else whole_texts)(encoder, errors, start))
-    score = load_score(model)
+    show_notices(model.notices)
+    score = fastest_score(model.engine)
     settings = {'model': model.name, 'stride': stride, 'end_of_text': end_of_text}
     if json:
         print_utf8()
@@ -100,15 +103,6 @@ def score_files(
 
 
 score_files.__doc__ = HELP
-
-
-def load_score(model: Model) -> ScoreFunction:
-    """The scoring function of a model. TensorFlow is imported here, once flags and files are checked."""
-    show_notices(model.notices)
-    with progress.doing('loading TensorFlow'):
-        from gpt2.scoring import log_probabilities
-
-    return log_probabilities.make_score(model.hparams, load_params(model.source))
 
 
 def with_progress(file: str, scored: Iterable[Scored], hidden: bool) -> Iterator[Scored]:

@@ -1,22 +1,21 @@
 """A loaded model as evaluation tasks use it: it scores rows and texts, and continues token ids."""
 
-import contextlib
-import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
 
-from gpt2.completion import Completion
+from gpt2.completion import Completion, complete
 from gpt2.encoder import Encoder, utf8
-from gpt2.engine import Engine
+from gpt2.engine import Engine, Sampling
 from gpt2.errors import UsageError
-from gpt2.hparams import HParams
+from gpt2.scoring.fastest import fastest_score
 from gpt2.scoring.text_stream import Measure, encode_stream
 from gpt2.scoring.windows import Row, batches, windows
 from gpt2.system.text import READ_BYTES
 
 BAR = {'leave': False, 'delay': 2, 'disable': None}
+DRAWN_TOGETHER = 8  # prompts that are continued at once
 
 
 class LanguageModel:
@@ -25,22 +24,14 @@ class LanguageModel:
 
     task = 'evaluation'
 
-    def __init__(self, hparams: HParams, params: dict, encoder: Encoder, stride: int, batch_size: int) -> None:
-        self.hparams, self.params, self.encoder = hparams, params, encoder
+    def __init__(self, engine: Engine, encoder: Encoder, stride: int, batch_size: int) -> None:
+        self.engine, self.hparams, self.encoder = engine, engine.hparams, encoder
         self.stride, self.batch_size = stride, batch_size
         self.start = [encoder.end_of_text]
 
-    @functools.cached_property
-    def generator(self) -> Engine:
-        from gpt2 import sample
-
-        return sample.Generator(self.hparams, self.params)
-
     def score_rows(self, rows: Iterable[Row], excluded: Sequence[int] = ()) -> Iterator[tuple]:
-        """Yield (log_probabilities, ranks, likelier) of each of rows, in order; see scoring.make_score."""
-        from gpt2.scoring import log_probabilities as scoring
-
-        score = scoring.make_score(self.hparams, self.params, excluded)
+        """Yield (log_probabilities, ranks, likelier) of each of rows, in order; see log_probabilities.make_score."""
+        score = fastest_score(self.engine, excluded)
         for batch in batches(rows, self.batch_size * self.hparams.n_ctx):
             yield from score(batch)
 
@@ -67,19 +58,19 @@ class LanguageModel:
             raise UsageError(f'n_ctx {self.hparams.n_ctx} is too small for a task that draws {length} tokens')
         return self.hparams.n_ctx + 1 - length
 
-    def continue_ids(self, ids: Sequence[int], length: int, stop: Sequence[str] = (), top_k: int = 0) -> str:
-        """Text of up to length tokens after ids, until one of the texts stop or the end-of-text token: the
-        likeliest token each time or, with a top_k, drawn from so many with seed 0."""
-        drawn = self.generator.generate(
-            [ids], length, numbers=[1], seed=0, temperature=1 if top_k else 0, top_k=top_k
-        )
-        completion = Completion(self.encoder, 1, stop, stop_at_end=True, length=length)
-        with contextlib.closing(drawn):
-            for [token] in drawn:
-                completion.add(token)
-                if completion.finish_reason:
-                    break
-        return completion.text
+    def continue_all(
+        self, prompts: Iterable[Sequence[int]], length: int, stop: Sequence[str] = (), top_k: int = 0
+    ) -> Iterator[str]:
+        """Yield the text of up to length tokens after each of prompts, token ids, in order, until one of the texts stop
+        or the end-of-text token: the likeliest token each time or, with a top_k, drawn from so many with seed 0."""
+        sampling = Sampling(temperature=1 if top_k else 0, top_k=top_k)
+        waiting = iter(prompts)
+        while batch := list(itertools.islice(waiting, DRAWN_TOGETHER)):
+            rows = self.engine.start(batch, numbers=[1] * len(batch), seed=0, sampling=sampling)
+            completions = [Completion(self.encoder, 1, stop, stop_at_end=True, length=length) for _ in batch]
+            for _ in complete(rows, completions):
+                pass
+            yield from (completion.text for completion in completions)
 
 
 def pieces(text: str) -> Iterator[str]:

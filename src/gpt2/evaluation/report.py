@@ -119,7 +119,9 @@ def title(results: dict[str, Any]) -> str:
     """What the report is of, and the limit it was made with."""
     limit = results.get('limit')
     quick = f', a quick look at the {first(limit, "items")} of each task' if limit else ''
-    return f'{results["model"]["name"]}: zero-shot evaluation{quick}'
+    model = results['model']
+    name = ', '.join([model['name'], *([model['precision']] if 'precision' in model else [])])
+    return f'{name}: zero-shot evaluation{quick}'
 
 
 def report(results: dict[str, Any]) -> str:

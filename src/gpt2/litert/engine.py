@@ -103,6 +103,8 @@ class Generator(Engine):
     """The engine on LiteRT. Holds LiteRT's interpreter, among whose inputs is the key/value cache: slots for all
     rows there are, of which `owners` says who may look there. One step runs at a time; others wait."""
 
+    package = 'ai-edge-litert'
+
     def __init__(self, path: str, hparams: HParams) -> None:
         """path: a file that export.exported_file returned."""
         super().__init__(hparams)

@@ -4,6 +4,7 @@ Published for the 1542M model: F1 55 on the development set, "when conditioned o
 the associated conversation, and a final token A:", decoding greedily.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -47,11 +48,11 @@ def prompts(story: str, turns: Iterable[tuple[str, list[str]]]) -> Iterator[tupl
 
 
 def metrics(model: LanguageModel, conversations: Sequence[Conversation]) -> Metrics:
-    scores = []
-    for story, turns in model.progress(conversations):
-        for prompt, answers in prompts(story, turns):
-            ids = model.encoder.encode(prompt)[-model.room(LENGTH) :]
-            scores.append(f1_of_several(model.continue_ids(ids, LENGTH, stop=['\n']), answers))
+    asked = (pair for story, turns in model.progress(conversations) for pair in prompts(story, turns))
+    texts, expected = itertools.tee(asked)
+    ids = (model.encoder.encode(prompt)[-model.room(LENGTH) :] for prompt, _ in texts)
+    given = model.continue_all(ids, LENGTH, stop=['\n'])
+    scores = [f1_of_several(answer, answers) for answer, (_, answers) in zip(given, expected)]
     return {'f1': 100 * sum(scores) / len(scores), 'questions': len(scores)}
 
 

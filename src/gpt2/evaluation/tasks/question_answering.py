@@ -32,11 +32,12 @@ def metrics(model: LanguageModel, examples: Sequence[Example]) -> Metrics:
     shown = ''.join(f'Q: {question}\nA: {answers[0]}\n\n' for question, answers in examples[:EXAMPLES])
     asked = examples[EXAMPLES:]
 
-    def answer(question: str) -> str:
-        ids = model.encoder.encode(f'{shown}Q: {question}\nA:')[-model.room(LENGTH) :]
-        return model.continue_ids(ids, LENGTH, stop=['\n'])
-
-    correct = [exact_match(answer(question), answers) for question, answers in model.progress(asked)]
+    prompts = (
+        model.encoder.encode(f'{shown}Q: {question}\nA:')[-model.room(LENGTH) :]
+        for question, _ in model.progress(asked)
+    )
+    given = model.continue_all(prompts, LENGTH, stop=['\n'])
+    correct = [exact_match(answer, answers) for answer, (_, answers) in zip(given, asked)]
     return {'exact_match': percentage(correct), 'questions': len(asked)}
 
 

@@ -6,7 +6,7 @@ of which the first three sentences are the summary.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from gpt2.evaluation.language_model import LanguageModel
 from gpt2.evaluation.tasks import published
@@ -27,23 +27,25 @@ def read(path: str) -> list[tuple[str, str]]:
     return [(entry['article'], entry['highlights']) for entry in read_objects(path, article=str, highlights=str)]
 
 
-def summarise(model: LanguageModel, article: str) -> str:
-    """The generated summary, a sentence a line."""
+def summaries(model: LanguageModel, articles: Iterable[str]) -> Iterator[str]:
+    """Yield the generated summary of each of articles, a sentence a line."""
     tail = model.encoder.encode('\nTL;DR:')
-    ids = model.encoder.encode(article.strip())[: model.room(LENGTH) - len(tail)]
-    return '\n'.join(sentences(model.continue_ids(ids + tail, LENGTH, top_k=TOP_K))[:SENTENCES])
+    room = model.room(LENGTH) - len(tail)
+    prompts = (model.encoder.encode(article.strip())[:room] + tail for article in articles)
+    for continuation in model.continue_all(prompts, LENGTH, top_k=TOP_K):
+        yield '\n'.join(sentences(continuation)[:SENTENCES])
 
 
 def metrics(model: LanguageModel, examples: Sequence[tuple[str, str]]) -> Metrics:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(KINDS, use_stemmer=True)
+    found = summaries(model, (article for article, _ in model.progress(examples)))
     scores = [
-        scorer.score('\n'.join(sentences(highlights)), summarise(model, article))
-        for article, highlights in model.progress(examples)
+        scorer.score('\n'.join(sentences(highlights)), summary) for summary, (_, highlights) in zip(found, examples)
     ]
-    found = {kind: 100 * sum(score[kind].fmeasure for score in scores) / len(scores) for kind in KINDS}
-    return found | {'articles': len(examples)}
+    means = {kind: 100 * sum(score[kind].fmeasure for score in scores) / len(scores) for kind in KINDS}
+    return means | {'articles': len(examples)}
 
 
 TASKS = [

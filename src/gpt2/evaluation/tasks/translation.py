@@ -5,7 +5,7 @@ Published for the 1542M model: BLEU 5 into French and 11.5 into English, from pr
 How many pairs, and which, the paper does not say.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from gpt2.evaluation.language_model import LanguageModel
 from gpt2.evaluation.tasks import published
@@ -26,18 +26,20 @@ def read(source_path: str, target_path: str) -> list[Pair]:
     return list(zip(sources, targets))
 
 
-def translate(model: LanguageModel, examples: Iterable[Pair], sentence: str) -> str:
+def translations(model: LanguageModel, examples: Iterable[Pair], texts: Iterable[str]) -> Iterator[str]:
+    """Yield the translation of each of texts."""
     shown = ''.join(f'{source} = {target}\n' for source, target in examples)
-    ids = model.encoder.encode(f'{shown}{sentence} =')[-model.room(LENGTH) :]
-    return next(iter(sentences(model.continue_ids(ids, LENGTH, stop=['\n']))), '')
+    prompts = (model.encoder.encode(f'{shown}{text} =')[-model.room(LENGTH) :] for text in texts)
+    for continuation in model.continue_all(prompts, LENGTH, stop=['\n']):
+        yield next(iter(sentences(continuation)), '')
 
 
 def metrics(model: LanguageModel, pairs: Sequence[Pair]) -> Metrics:
     import sacrebleu
 
     examples, pairs = pairs[:EXAMPLES], pairs[EXAMPLES:]
-    translations = [translate(model, examples, source) for source, _ in model.progress(pairs)]
-    bleu = sacrebleu.corpus_bleu(translations, [[target for _, target in pairs]])
+    found = list(translations(model, examples, (source for source, _ in model.progress(pairs))))
+    bleu = sacrebleu.corpus_bleu(found, [[target for _, target in pairs]])
     return {'bleu': bleu.score, 'sentences': len(pairs)}
 
 
