@@ -6,13 +6,16 @@
 # make bench  the benchmarks
 # make bench-peers  the same weights on other programs, for each of which it makes an environment
 # The first of these makes .venv and installs requirements.txt there; the tests also install
-# requirements-evaluate.txt, -convert.txt, -train.txt, -serve.txt, openai, and playwright with axe. Those of the server's
-# page need a Chromium too, such as Debian's package chromium, and are skipped where there is none. PYTHON=python3.12
-# make run chooses another Python; ARGS="--length 50" make run adds flags.
+# requirements-evaluate.txt, -convert.txt, -train.txt, -serve.txt, openai, playwright with axe, and pytest-xdist, which
+# runs as many processes as WORKERS says. Those of the server's page need a Chromium too, such as Debian's package
+# chromium, and are skipped where there is none. PYTHON=python3.12 make run chooses another Python;
+# ARGS="--length 50" make run adds flags.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin/python
+WORKERS ?= 2
+TESTS := $(BIN) -m pytest -n $(WORKERS) --dist loadfile
 INSTALL := $(BIN) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: run serve test test-all lint bench bench-peers
@@ -25,10 +28,10 @@ serve: $(VENV)/serving
 	@$(BIN) src/serve.py --model_name 7M $(ARGS)
 
 test: $(VENV)/tests
-	$(BIN) -m pytest
+	$(TESTS)
 
 test-all: $(VENV)/tests
-	$(BIN) -m pytest -m ""
+	$(TESTS) -m ""
 
 lint: $(VENV)/linters
 	$(BIN) -m ruff check .
@@ -51,7 +54,8 @@ $(VENV)/installed: requirements.txt
 EXTRAS := requirements-evaluate.txt requirements-convert.txt requirements-train.txt requirements-serve.txt
 
 $(VENV)/tests: $(EXTRAS) $(VENV)/installed
-	$(INSTALL) $(addprefix -r ,$(EXTRAS)) "openai>=1,<4" "playwright>=1.50,<2" "axe-playwright-python<1"
+	$(INSTALL) $(addprefix -r ,$(EXTRAS)) "openai>=1,<4" "playwright>=1.50,<2" "axe-playwright-python<1" \
+	"pytest-xdist>=3.5,<4"
 	@touch $@
 
 $(VENV)/serving: requirements-serve.txt $(VENV)/installed

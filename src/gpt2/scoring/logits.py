@@ -23,7 +23,7 @@ def make_score(engine: Engine, excluded: Sequence[int] = (), likeliest: int = 0)
         def score_block(logits: np.ndarray) -> tuple[np.ndarray, ...]:
             parts = [logits[start : start + ROWS] for start in range(0, len(logits), ROWS)]
             theirs = [np.array(list(itertools.islice(targets, len(part)))) for part in parts]
-            return joined(threads.map(lambda *pair: score_logits(*pair, excluded, likeliest), parts, theirs))
+            return joined(threads.map(lambda *pair: score_logits(pair[0], pair[1], excluded, likeliest), parts, theirs))
 
         return joined(engine.map_logits(score_block, ids[:-1], first))
 
