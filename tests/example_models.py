@@ -8,6 +8,7 @@ from gpt2 import model
 from gpt2.checkpoints import release
 from gpt2.hparams import HParams, save_hparams, variable_shapes
 from gpt2.system.tensorflow import tf
+from gpt2.training.batches import Batch
 from gpt2.training.settings import Settings
 
 HERE = pathlib.Path(__file__).parent
@@ -46,6 +47,14 @@ def training_settings(**changed):
         'held_out': 0.0, 'seed': 1,
     }  # fmt: skip
     return Settings(**values | changed)
+
+
+def training_batches(hparams, steps, batch=3, n=12, seed=0):
+    """Batches of random tokens; from the second on about a third of the targets does not count."""
+    random = np.random.default_rng(seed)
+    for step in range(steps):
+        tokens = random.integers(hparams.n_vocab, size=(batch, n + 1)).astype(np.int32)
+        yield Batch(tokens, (random.random([batch, n]) < (0.7 if step else 1)).astype(np.float32))
 
 
 def save(folder, hparams, params):

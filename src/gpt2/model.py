@@ -90,6 +90,8 @@ def linear(x: tf.Tensor, p: Params) -> tf.Tensor:
     inputs, outputs = p['w'].shape[1:]
     flat = tf.reshape(x, [-1, inputs])  # one matrix product for the batch, not one a row
     product = tf.matmul(flat, tf.reshape(p['w'], [inputs, outputs]))
+    if adapter := p.get('lora'):  # see training/lora.py
+        product += adapter['scale'] * tf.matmul(tf.matmul(flat, adapter['a']), adapter['b'])
     # The reshape between product and bias keeps oneDNN from fusing the two, which is slower for one token.
     return tf.reshape(product, [-1, length(x), outputs]) + p['b']
 

@@ -228,8 +228,8 @@ def write(destination: str, source: Source, dtype: str = 'float32') -> None:
         file.write(model_card(source))
     ours = {PREFIX + their_name(name): name for name in source.shapes}
     shapes = {name: their_shape(source.shapes[ours[name]]) for name in ours}
-    path = os.path.join(destination, 'model.safetensors')
-    tensor_files.write_safetensors(path, shapes, lambda name: source.value(ours[name]), dtype)
+    with open(os.path.join(destination, 'model.safetensors'), 'wb') as file:
+        tensor_files.write_safetensors(file, shapes, lambda name: source.value(ours[name]), dtype)
 
 
 def config_of(source: Source, dtype: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -70,8 +70,8 @@ def read_stored(path: str, offset: int, dtype: str, shape: tuple[int, ...]) -> n
         raise CheckpointError(f'{path} has changed while it was read; run again') from None
 
 
-def write_safetensors(path: str, shapes: Mapping[str, Sequence[int]], read: Callable, dtype: str) -> None:
-    """Write tensors of these shapes, whose values read(name) gives, float32, in their order. Raises OSError."""
+def write_safetensors(file: IO[bytes], shapes: Mapping[str, Sequence[int]], read: Callable, dtype: str) -> None:
+    """Write tensors of these shapes, whose values read(name) gives, float32, in their order."""
     header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
     end = 0
     code = next(code for code, name in NAMES.items() if name == dtype)
@@ -80,10 +80,9 @@ def write_safetensors(path: str, shapes: Mapping[str, Sequence[int]], read: Call
         header[name] = {'dtype': code, 'shape': list(shape), 'data_offsets': [start, end]}
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
-    with open(path, 'wb') as file:
-        file.write(LENGTH.pack(len(text)) + text)
-        for name in shapes:
-            file.write(np.ascontiguousarray(narrowed(read(name), dtype)).data)
+    file.write(LENGTH.pack(len(text)) + text)
+    for name in shapes:
+        file.write(np.ascontiguousarray(narrowed(read(name), dtype)).data)
 
 
 def torch_file(path: str, part: Callable[[dict], dict] = lambda content: content) -> dict[str, Tensor]:

@@ -64,7 +64,8 @@ training.png draws them at the end, where the matplotlib package is there.
 --window N            tokens a window, from 2 to n_ctx. Default: n_ctx
 --optimizer NAME      adamw, adafactor, lion or sgd (with a momentum of 0.9). Default: adamw
 --learning_rate X     peak, above 0. Default, from scratch and from a model: adamw 0.0015 and 0.00005; adafactor
-                      0.02 and 0.001, times the size of what it moves; lion 0.0003 and 0.00001; sgd 0.3 and 0.03
+                      0.02 and 0.001, times the size of what it moves; lion 0.0003 and 0.00001; sgd 0.3 and 0.03; four
+                      times that of a model with --lora_rank
 --warmup N            updates until the peak, at least 0; then a cosine to a tenth of it at the last. Default: 200, or
                       a tenth of the updates if that is less
 --weight_decay X      of matrices, the embeddings among them, at least 0; what goes at an update is this times the
@@ -75,6 +76,11 @@ training.png draws them at the end, where the matplotlib package is there.
 --held_out X          fraction of the documents kept for evaluation, from 0 up to 1; of a single document its end.
                       Default: 0.05
 --held_out_data FILE  evaluate on this, and keep nothing of the text; may be repeated
+--lora_rank N         train adapters of this rank (Hu et al. 2021) on the matrices of attention and MLP of the model
+                      --init_from, which itself stays as it is, in less memory; at least 1. The model that is saved
+                      has them added; by themselves they are adapter_model.safetensors and adapter_config.json beside
+                      it, as the peft package has them. Default: all weights are trained
+--lora_alpha X        what the adapters add counts X / --lora_rank times, above 0. Default: 32
 --seed N              of initial weights, order and held-out choice, from 0 to {LARGEST_SEED}. Default: 0
 --every N             updates between evaluations, each with a save, at least 1. Default: a tenth of the updates,
                       250 at most
@@ -95,6 +101,7 @@ def train_model(
     steps: Any = None, epochs: Any = None, batch_size: Any = None, accumulate: Any = None, window: Any = None,
     optimizer: Any = None, learning_rate: Any = None, warmup: Any = None, weight_decay: Any = None,
     dropout: Any = None, freeze: Any = None, held_out: Any = None, held_out_data: list | None = None,
+    lora_rank: Any = None, lora_alpha: Any = None,
     seed: Any = None, every: Any = None, log_every: Any = None, sample_every: Any = None, sample_prompt: Any = None,
     keep: Any = LAST, patience: Any = None, models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
 ) -> None:  # fmt: skip
@@ -122,11 +129,12 @@ def check_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
         'learning_rate': lambda name, value: number(name, value, lambda value: value > 0, 'above 0'),
         'weight_decay': lambda name, value: number(name, value, lambda value: value >= 0, 'of at least 0'),
         'dropout': lambda name, value: number(name, value, lambda value: 0 <= value < 1, 'of at least 0 and below 1'),
+        'lora_alpha': lambda name, value: number(name, value, lambda value: value > 0, 'above 0'),
         'held_out': lambda name, value: number(name, value, lambda value: 0 <= value < 1, 'of at least 0 and below 1'),
         'pack': boolean, 'train_on_prompt': boolean, 'freeze': check_freeze,
         'optimizer': functools.partial(choice, choices=list(RATES)),
     }  # fmt: skip
-    for name in (*SHAPE, 'steps', 'batch_size', 'accumulate', 'window'):
+    for name in (*SHAPE, 'steps', 'batch_size', 'accumulate', 'window', 'lora_rank'):
         minimum = 2 if name in ('n_ctx', 'window') else 1
         checks[name] = functools.partial(integer, minimum=minimum)
     checks |= {name: lambda name, value: str(value) for name in ('init_from', 'vocabulary', 'text_field')}

@@ -28,7 +28,7 @@ from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams, HParamsError, save_hparams
 from gpt2.system.files import new_folder, whole_file
 from gpt2.system.locks import LOCK_SUFFIX, locked
-from gpt2.training import tokens
+from gpt2.training import lora, tokens
 from gpt2.training.optimizer import make_optimizer, restore, saved_values, trained
 from gpt2.training.settings import SHAPE, Settings
 
@@ -167,14 +167,18 @@ def starting_model(
 def starting_point(
     prefix: str | None, source: Source | None, hparams: HParams, settings: Settings
 ) -> tuple[dict, 'keras.optimizers.Optimizer']:
-    """(params, optimizer): those saved at prefix, if there is one, or fresh ones with the weights of source, if any."""
+    """(params, optimizer): those saved at prefix, if there is one, or fresh ones with the weights of source, if any.
+    Where adapters are trained, source is what they adapt, also of those saved at prefix."""
     from gpt2 import model
     from gpt2.checkpoints import release
 
-    if prefix:
-        params = release.load_params(prefix, hparams)
+    if source:
+        params = load_params(source)
     else:
-        params = load_params(source) if source else model.initial_params(hparams, settings.seed)
+        params = release.load_params(prefix, hparams) if prefix else model.initial_params(hparams, settings.seed)
+    if rank := settings.lora_rank:
+        values = lora.saved_values(prefix, hparams, rank) if prefix else lora.fresh_values(hparams, rank, settings.seed)
+        params = lora.adapted(params, values, settings.lora_alpha)
     optimizer = make_optimizer(trained(params, settings.freeze), settings)
     if prefix:
         restore(optimizer, prefix + OPTIMIZER_SUFFIX)
@@ -192,8 +196,9 @@ def save(
 ) -> str:  # fmt: skip
     """Save a checkpoint as the folder's current one, and remove all others but those to keep; returns its prefix.
 
-    The first time, the model's other files are written before it. Whenever this is killed, the folder
-    holds a whole checkpoint, unless it is the first.
+    Adapters are saved beside the optimizer, and in the model added to their matrices. The first time, the model's
+    other files are written before it. Whenever this is killed, the folder holds a whole checkpoint, unless it is the
+    first.
     """
     from gpt2.checkpoints import release
 
@@ -201,10 +206,11 @@ def save(
     if current is None:
         write_encoder(folder, encoder)
         save_hparams(os.path.join(folder, 'hparams.json'), hparams)
+    values, state = lora.merged(params), saved_values(optimizer) | lora.adapters(params)
     if current == name:  # a finished run has gone on: the new files need another name until they are whole
         beside = f'model-{int(optimizer.iterations.numpy())}'
-        release.save(folder, beside, hparams, params, saved_values(optimizer), keep)
-    release.save(folder, name, hparams, params, saved_values(optimizer), keep)
+        release.save(folder, beside, hparams, values, state, keep)
+    release.save(folder, name, hparams, values, state, keep)
     remove_others(folder, {name, *keep})
     return os.path.join(folder, name)
 

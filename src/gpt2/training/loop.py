@@ -17,6 +17,7 @@ from gpt2.encoder import Encoder
 from gpt2.hparams import HParams
 from gpt2.system import progress
 from gpt2.training import folder as folders
+from gpt2.training import lora
 from gpt2.training.batches import Batch, Batches
 from gpt2.training.optimizer import learning_rate
 from gpt2.training.samples import sample
@@ -195,6 +196,14 @@ def checkpoint(
         folders.make_current(run.folder, name)
         folders.remove_others(run.folder, {name})
         state.saved = os.path.join(run.folder, name)
+    write_adapter(run, state.saved)
+
+
+def write_adapter(run: Run, prefix: str) -> None:
+    """Where adapters are trained, write those of a checkpoint into the folder, for other programs."""
+    settings = run.settings
+    if rank := settings.lora_rank:
+        lora.write_adapter(run.folder, prefix, run.hparams, rank, settings.lora_alpha, run.record['init_from'])
 
 
 def kept(run: Run, state: Progress) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2.checkpoints.bundle import read_index, read_values
 from gpt2.checkpoints.files import CheckpointError
 from gpt2.errors import Error
+from gpt2.training import lora
 from gpt2.training.settings import frozen
 
 if TYPE_CHECKING:
@@ -39,12 +40,14 @@ def learning_rate(settings: 'Settings', step: int) -> float:
 
 
 def trained(params: dict, freeze: str | None) -> list[Any]:
-    """The variables that an optimizer is to move. freeze: as settings.frozen() takes it."""
+    """The variables that an optimizer is to move: all or, where there are adapters, theirs. freeze: as
+    settings.frozen() takes it."""
     from gpt2 import model
 
     embeddings, blocks = frozen(freeze)
     fixed = [f'model/h{layer}/' for layer in range(blocks)] + ['model/wte', 'model/wpe'] * embeddings
-    return [variable for name, variable in model.flatten(params).items() if not name.startswith(tuple(fixed))]
+    found = lora.adapters(params) or model.flatten(params)
+    return [variable for name, variable in found.items() if not name.startswith(tuple(fixed))]
 
 
 def make_optimizer(variables: Sequence[Any], settings: 'Settings') -> 'keras.optimizers.Optimizer':

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt2.hparams import HParams, parameter_count
+from gpt2.training import lora
 from gpt2.training.batches import Text
 from gpt2.training.loop import Run, duration
 from gpt2.training.settings import Settings
 
 BYTES = 4  # of a float32
-COPIES = 4  # of the parameters: they, their gradients, the optimizer's two moments
+BESIDE = 3  # of each number that is trained: its gradient, the optimizer's two moments
 PROGRAM = 0.6e9  # bytes that TensorFlow takes by itself
 SHARE = 0.5  # of the speed of a large matrix product that a train step reaches
 
@@ -26,14 +27,30 @@ def lines(run: Run, texts: Sequence[Text], origin: str, an_epoch: float, first: 
     whole = f'{settings.steps:,} updates' + (f', {first:,} of them done' if first else '')
     seconds = left * step_operations(hparams, settings) / (SHARE * measured_speed())
     return [
-        f'{run.folder}: {parameter_count(hparams) / 1e6:,.1f}M parameters, {origin}',
+        f'{run.folder}: {parameter_count(hparams) / 1e6:,.1f}M parameters, {origin}{of_adapters(hparams, settings)}',
         f'text: {counted(documents, "document")}, {count:,} tokens; {held}',
         f'{whole}, each of {settings.rows} windows of {settings.window} tokens: '
         f'{settings.steps / an_epoch:.3g} epochs; learning rate {settings.learning_rate:g}, '
         f'warm-up {settings.warmup}',
         f'about {duration(seconds)} and {memory(hparams, settings) / 1e9:.1f} GB of memory; '
-        f'{3 * BYTES * parameter_count(hparams) / 1e6:,.0f} MB a checkpoint, the optimizer with it',
+        f'{saved_bytes(hparams, settings) / 1e6:,.0f} MB a checkpoint, the optimizer with it',
     ]
+
+
+def of_adapters(hparams: HParams, settings: Settings) -> str:
+    rank = settings.lora_rank
+    return f'; {lora.size(hparams, rank) / 1e6:,.2f}M in adapters of rank {rank} are trained' if rank else ''
+
+
+def trained(hparams: HParams, settings: Settings) -> int:
+    """How many numbers are trained."""
+    return lora.size(hparams, settings.lora_rank) if settings.lora_rank else parameter_count(hparams)
+
+
+def saved_bytes(hparams: HParams, settings: Settings) -> int:
+    """Of a checkpoint: all parameters, the two moments of each that is trained, and the adapters."""
+    beside = 3 if settings.lora_rank else 2
+    return BYTES * (parameter_count(hparams) + beside * trained(hparams, settings))
 
 
 def counted(count: int, unit: str) -> str:
@@ -52,7 +69,9 @@ def memory(hparams: HParams, settings: Settings) -> float:
     tokens = settings.batch_size * settings.window
     block = 34 * hparams.n_embd + 4 * hparams.n_head * settings.window
     kept = tokens * (hparams.n_layer * block + 3 * hparams.n_vocab)
-    return PROGRAM + BYTES * (COPIES * parameter_count(hparams) + kept)
+    if settings.lora_rank:  # when it saves, with the adapters added, the weights are there twice
+        kept = max(kept, parameter_count(hparams))
+    return PROGRAM + BYTES * (parameter_count(hparams) + BESIDE * trained(hparams, settings) + kept)
 
 
 def measured_speed() -> float:

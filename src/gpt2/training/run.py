@@ -5,7 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpt2.checkpoints.source import Source
+from gpt2.checkpoints.folders import find_model
+from gpt2.checkpoints.source import Source, open_source
 from gpt2.encoder import Encoder, read_encoder
 from gpt2.hparams import HParams, load_hparams
 from gpt2.system import progress
@@ -27,7 +28,7 @@ from gpt2.training.batches import (
     weighted,
 )
 from gpt2.training.data import Reading, find_files
-from gpt2.training.loop import Habits, Progress, Run, train
+from gpt2.training.loop import Habits, Progress, Run, train, write_adapter
 from gpt2.training.report import draw_curves, held_out_report
 from gpt2.training.samples import prompt_ids
 from gpt2.training.settings import DEFAULTS, Settings, changed, check_freeze, check_window, merged, run_settings
@@ -78,7 +79,7 @@ def train_in(
         batches = Batches(windows, [corpus.weight for corpus in corpora], settings)
         run = Run(
             folder, hparams, encoder, settings, Habits(**fitting(settings) | dict(habits)), batches,
-            held_windows(texts.held_out, settings), new_record(folder, flags, settings, texts, record),
+            held_windows(texts.held_out, settings), new_record(folder, flags, settings, texts, source, record),
         )  # fmt: skip
         return carry_out(run, source, texts, record)
 
@@ -95,10 +96,11 @@ def find_corpora(patterns: Sequence[str], suffixes: Sequence[str]) -> list[Corpu
 def origin(
     folder: str, flags: Mapping[str, Any], record: Mapping[str, Any] | None, models_dir: str
 ) -> tuple[Source | None, HParams, Encoder]:
-    """(the model whose weights a new run starts from, shape, vocabulary)."""
+    """(the model whose weights a new run starts from, or any that trains adapters, shape, vocabulary)."""
     if record is None:
         return folders.starting_model(flags['init_from'], flags['vocabulary'], dict(flags), models_dir)
-    return None, load_hparams(os.path.join(folder, 'hparams.json')), read_encoder(folder)
+    base = open_source(find_model(flags['init_from'], models_dir, '--init_from').path) if flags['lora_rank'] else None
+    return base, load_hparams(os.path.join(folder, 'hparams.json')), read_encoder(folder)
 
 
 def encoded(
@@ -137,18 +139,21 @@ def fitting(settings: Settings) -> dict[str, int]:
 
 
 def new_record(
-    folder: str, flags: Mapping[str, Any], settings: Settings, texts: Texts, record: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What the run depends on. Raises UsageError if one that goes on had another text."""
+    folder: str, flags: Mapping[str, Any], settings: Settings, texts: Texts, source: Source | None,
+    record: Mapping[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What the run depends on. Raises UsageError if one that goes on had another text or its adapters another model."""
     names = [*DEFAULTS, 'suffix', 'held_out_data']
-    text = {
+    contents: dict[str, Any] = {
         'tokens': sum(len(tokens.ids) for tokens in texts.tokens),
         'tokens_crc32': [tokens.digest for tokens in texts.tokens],
     }
-    for name, value in text.items():
+    if settings.lora_rank and source:
+        contents['init_from_sha256'] = source.digest()
+    for name, value in contents.items():
         if record is not None and record.get(name) != value:
             raise changed(folder, name, record.get(name), value)
-    return {name: flags[name] for name in names if name in flags} | dataclasses.asdict(settings) | text
+    return {name: flags[name] for name in names if name in flags} | dataclasses.asdict(settings) | contents
 
 
 def carry_out(run: Run, source: Source | None, texts: Texts, before: Mapping[str, Any] | None) -> int | None:
@@ -159,11 +164,12 @@ def carry_out(run: Run, source: Source | None, texts: Texts, before: Mapping[str
     prefix = folders.current_prefix(run.folder) if before is not None else None
     params, optimizer = folders.starting_point(prefix, source, run.hparams, run.settings)
     first, steps = int(optimizer.iterations.numpy()), run.settings.steps
-    if before is not None and max(first, before.get(DONE, 0)) >= steps:
+    if prefix and before is not None and max(first, before.get(DONE, 0)) >= steps:
+        write_adapter(run, prefix)
         progress.note(f'{run.folder} is trained: {steps:,} updates; with more --steps it goes on')
         conclude(run, params, texts, first, None)
         return None
-    beginning = source.path if source else prefix or 'fresh weights'
+    beginning = prefix or (source.path if source else 'fresh weights')
     an_epoch = sum(each.count for each in run.batches.windows) / run.settings.rows
     for line in plan.lines(run, texts.kept, f'from {beginning}', an_epoch, first):
         progress.note(line)

@@ -13,11 +13,13 @@ FROM_SCRATCH = {'vocabulary': BUNDLED_MODEL, **SHAPE}
 DEFAULTS = {
     'init_from': None, **FROM_SCRATCH, 'batch_size': 4, 'accumulate': 1, 'optimizer': 'adamw', 'freeze': None,
     'dropout': 0.0, 'held_out': 0.05, 'seed': 0, 'pack': False, 'text_field': None, 'train_on_prompt': False,
+    'lora_rank': 0, 'lora_alpha': 32.0,
 }  # fmt: skip
 MAY_CHANGE = {'steps', 'epochs'}  # of a run that goes on
 # Of each optimizer: the peak of its rate from scratch and from a model, and the weight decay.
 RATES = {'adamw': (1.5e-3, 5e-5), 'adafactor': (2e-2, 1e-3), 'lion': (3e-4, 1e-5), 'sgd': (0.3, 0.03)}
 WEIGHT_DECAY = {'adamw': 0.1, 'adafactor': 0.0, 'lion': 1.0, 'sgd': 0.0}
+OF_ADAPTERS = 4  # times the rate from a model: of AdamW 0.0002 as, with an alpha of 32, in Hu et al. 2021, table 11
 EMBEDDINGS = 'embeddings'
 LONGEST_FROM_SCRATCH, EPOCHS_FROM_SCRATCH = 7000, 20
 SHORTEST_FROM_MODEL, EPOCHS_FROM_MODEL = 30, 3
@@ -31,6 +33,7 @@ class Settings:
     warmup: updates until the peak. held_out: fraction of the documents. pack: whether documents are packed.
     accumulate: times batch_size windows an update. freeze: what is not trained, as frozen() takes it. dropout: the
     probability that a feature is dropped.
+    lora_rank: of the adapters that are trained in place of the weights, or 0. lora_alpha: see lora.py.
     """
 
     steps: int
@@ -46,6 +49,8 @@ class Settings:
     accumulate: int = 1
     freeze: str | None = None
     dropout: float = 0.0
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
 
     @property
     def rows(self) -> int:
@@ -72,12 +77,15 @@ def merged(folder: str, given: Mapping[str, Any], record: Mapping[str, Any] | No
 
 
 def check_origin(given: Mapping[str, Any]) -> None:
-    """Raise UsageError for a shape or a vocabulary beside a model that has its own."""
+    """Raise UsageError for a shape or a vocabulary beside a model that has its own, or adapters without a model."""
     meant = [f'--{name}' for name in FROM_SCRATCH if name in given]
     if 'init_from' in given and meant:
         raise UsageError(
             f'--init_from {given["init_from"]} has a shape and a vocabulary of its own; leave out {", ".join(meant)}'
         )
+    for name, other in (('lora_rank', 'init_from'), ('lora_alpha', 'lora_rank')):
+        if name in given and other not in given:
+            raise UsageError(f'--{name} needs --{other}; --help says what for')
 
 
 def changed(folder: str, name: str, before: Any, now: Any) -> UsageError:
@@ -90,15 +98,22 @@ def run_settings(flags: Mapping[str, Any], n_ctx: int, windows: int) -> Settings
     """The settings of a run on a text that has so many windows an epoch."""
     scratch = flags['init_from'] is None
     steps = updates(flags, windows / (flags['batch_size'] * flags['accumulate']), scratch)
-    from_scratch, from_model = RATES[flags['optimizer']]
     values: dict[str, Any] = {
-        'learning_rate': from_scratch if scratch else from_model, 'warmup': min(200, steps // 10), 'window': n_ctx,
+        'learning_rate': peak_rate(flags, scratch), 'warmup': min(200, steps // 10), 'window': n_ctx,
         'weight_decay': WEIGHT_DECAY[flags['optimizer']],
     }  # fmt: skip
     values |= dict(flags) | {'steps': steps}
     if values['warmup'] > steps:
         raise UsageError(f'--warmup is {values["warmup"]}, the run has {steps} updates; give a smaller one')
     return Settings(**{field.name: values[field.name] for field in dataclasses.fields(Settings)})
+
+
+def peak_rate(flags: Mapping[str, Any], scratch: bool) -> float:
+    """The learning rate where none is given."""
+    from_scratch, from_model = RATES[flags['optimizer']]
+    if scratch:
+        return from_scratch
+    return OF_ADAPTERS * from_model if flags['lora_rank'] else from_model
 
 
 def updates(flags: Mapping[str, Any], an_epoch: float, scratch: bool) -> int:
