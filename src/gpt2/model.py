@@ -7,6 +7,7 @@ Shapes are written [batch, sequence, features]; n is the number of new positions
 positions attended to.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -74,7 +75,7 @@ def initial_params(hparams: HParams, seed: int) -> Params:
 
 
 def norm(x: tf.Tensor, p: Params) -> tf.Tensor:
-    """Layer normalisation over features: epsilon 1e-5, biased variance."""
+    """Layer normalisation over features, in float32: epsilon 1e-5, biased variance."""
     centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
     variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
     return centred * tf.math.rsqrt(variance + 1e-5) * p['g'] + p['b']
@@ -86,14 +87,15 @@ def length(x: tf.Tensor) -> int | tf.Tensor:
 
 
 def linear(x: tf.Tensor, p: Params) -> tf.Tensor:
-    """Affine map [batch, n, inputs] -> [batch, n, outputs]; w is stored as [1, inputs, outputs]."""
+    """Affine map [batch, n, inputs] -> [batch, n, outputs], in x's dtype; w is stored as [1, inputs, outputs]."""
     inputs, outputs = p['w'].shape[1:]
     flat = tf.reshape(x, [-1, inputs])  # one matrix product for the batch, not one a row
-    product = tf.matmul(flat, tf.reshape(p['w'], [inputs, outputs]))
+    product = tf.matmul(flat, tf.cast(tf.reshape(p['w'], [inputs, outputs]), x.dtype))
     if adapter := p.get('lora'):  # see training/lora.py
-        product += adapter['scale'] * tf.matmul(tf.matmul(flat, adapter['a']), adapter['b'])
+        a, b = (tf.cast(adapter[part], x.dtype) for part in 'ab')
+        product += adapter['scale'] * tf.matmul(tf.matmul(flat, a), b)
     # The reshape between product and bias keeps oneDNN from fusing the two, which is slower for one token.
-    return tf.reshape(product, [-1, length(x), outputs]) + p['b']
+    return tf.reshape(product, [-1, length(x), outputs]) + tf.cast(p['b'], x.dtype)
 
 
 def split_heads(x: tf.Tensor, n_head: int) -> tf.Tensor:
@@ -192,8 +194,8 @@ def attention(
     if cache is not None and places is not None:
         k, v = write_cache(cache['k'], k, places), write_cache(cache['v'], v, places)
         matmul, softmax = small_products, small_softmax
-    scores = matmul(q / math.sqrt(q.shape[-1]), k, transpose_b=True)  # -> [batch, heads, n, m]
-    weights = dropped(softmax(scores + mask), dropout, place)
+    scores = tf.cast(matmul(q / math.sqrt(q.shape[-1]), k, transpose_b=True), tf.float32)  # -> [batch, heads, n, m]
+    weights = dropped(tf.cast(softmax(scores + mask), v.dtype), dropout, place)
     return linear(merge_heads(matmul(weights, v)), p['c_proj'])
 
 
@@ -202,9 +204,23 @@ def mlp(x: tf.Tensor, p: Params) -> tf.Tensor:
     return linear(tf.nn.gelu(linear(x, p['c_fc']), approximate=True), p['c_proj'])
 
 
+def layer(
+    x: tf.Tensor, p: Params, n_head: int, mask: tf.Tensor, cache: dict[str, tf.Tensor] | None,
+    places: tuple[tf.Tensor, tf.Tensor] | None, dropout: Dropout | None, place: int, dtype: tf.DType,
+) -> tf.Tensor:  # fmt: skip
+    """One layer: features float32 [batch, n, n_embd] -> the same, its products computed in dtype. place: the first of
+    its three for dropout."""
+    normed = tf.cast(norm(x, p['ln_1']), dtype)
+    attended = attention(normed, p['attn'], n_head, mask, cache, places, dropout, place)
+    x += tf.cast(dropped(attended, dropout, place + 1), tf.float32)
+    added = mlp(tf.cast(norm(x, p['ln_2']), dtype), p['mlp'])
+    return x + tf.cast(dropped(added, dropout, place + 2), tf.float32)
+
+
 def forward(
     hparams: HParams, params: Params, tokens: tf.Tensor, cache: Cache | None = None, position: int | tf.Tensor = 0,
-    starts: tf.Tensor | None = None, dropout: Dropout | None = None,
+    starts: tf.Tensor | None = None, dropout: Dropout | None = None, dtype: tf.DType = tf.float32,
+    recompute: bool = False,
 ) -> tf.Tensor:  # fmt: skip
     """Final features float32 [batch, n, n_embd] of tokens int32 [batch, n].
 
@@ -212,7 +228,8 @@ def forward(
     positions are read from the cache, in which these are written. It must have room for position + n.
     starts: int32 [batch, n], where in its row the document of each token begins: the token sees nothing before
     and its position counts from there. None is one document a row; with a cache it must be.
-    dropout: of embeddings, attention and what each layer adds, or None.
+    dropout: of embeddings, attention and what each layer adds, or None. dtype: of the products of matrices; all else
+    that adds up numbers is in float32. recompute: whether gradients compute each layer again instead of keeping it.
     """
     p = params['model']
     batch, n = tf.shape(tokens)[0], tf.shape(tokens)[1]
@@ -225,21 +242,20 @@ def forward(
     x = dropped(tf.gather(p['wte'], tokens) + tf.gather(p['wpe'], positions), dropout, 0)
     # Once for all layers: so many small operations would cost a token a millisecond in each.
     places = None if cache is None else cache_places(hparams, positions, m, batch)
-    for layer in range(hparams.n_layer):
-        block = p[f'h{layer}']
-        layer_cache = None if cache is None else cache[layer]
-        place = 1 + 3 * layer  # of dropout
-        normed = norm(x, block['ln_1'])
-        attended = attention(normed, block['attn'], hparams.n_head, mask, layer_cache, places, dropout, place)
-        x += dropped(attended, dropout, place + 1)
-        x += dropped(mlp(norm(x, block['ln_2']), block['mlp']), dropout, place + 2)
+    for index in range(hparams.n_layer):
+        block = functools.partial(
+            layer, p=p[f'h{index}'], n_head=hparams.n_head, mask=mask, cache=None if cache is None else cache[index],
+            places=places, dropout=dropout, place=1 + 3 * index, dtype=dtype,
+        )  # fmt: skip
+        x = tf.recompute_grad(block)(x) if recompute else block(x)
     return norm(x, p['ln_f'])
 
 
 def logits(params: Params, features: tf.Tensor) -> tf.Tensor:
-    """Logits float32 [..., n_vocab] of final features [..., n_embd]."""
+    """Logits float32 [..., n_vocab] of final features [..., n_embd], in whose dtype they are computed."""
     wte = params['model']['wte']
-    flat = tf.matmul(tf.reshape(features, [-1, wte.shape[1]]), wte, transpose_b=True)
+    flat = tf.matmul(tf.reshape(features, [-1, wte.shape[1]]), tf.cast(wte, features.dtype), transpose_b=True)
+    flat = tf.cast(flat, tf.float32)
     return tf.reshape(flat, tf.concat([tf.shape(features)[:-1], [wte.shape[0]]], axis=0))
 
 

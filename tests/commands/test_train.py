@@ -17,7 +17,7 @@ from gpt2.checkpoints.source import open_source
 from gpt2.commands import train
 from gpt2.errors import Error, UsageError
 from gpt2.training import folder as folders
-from gpt2.training import loop
+from gpt2.training import loop, run
 
 HUGGING_FACE = HERE / 'huggingface' / 'tiny'
 SCRIPT = REPOSITORY / 'src' / 'train.py'
@@ -159,6 +159,7 @@ def test_a_folder_that_holds_anything_of_a_model_is_never_written_over(corpus, n
         ({'freeze': '2'}, '--freeze is 2, the model has 1 blocks'),
         ({'freeze': 'heads'}, '--freeze is heads, expected embeddings, a number of blocks'),
         ({'optimizer': 'adam'}, "--optimizer is 'adam', expected adamw or adafactor"),
+        ({'precision': 'int8'}, "--precision is 'int8', expected float32 or bfloat16 or float16"),
         ({'dropout': 1}, '--dropout is 1, expected a number of at least 0 and below 1'),
         ({'keep': 'all'}, "--keep is 'all', expected best, last or an integer"),
         ({'held_out_data': ['nothing.txt']}, 'no text file at nothing.txt'),
@@ -253,12 +254,30 @@ def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(corpus, mo
 
 @pytest.mark.parametrize('flags', [
     {'optimizer': 'adafactor', 'accumulate': 2, 'dropout': 0.2}, {'optimizer': 'lion', 'freeze': 'embeddings'},
+    {'precision': 'float16', 'recompute': True},
 ])  # fmt: skip
 def test_so_does_one_of_any_optimizer_and_with_dropout(corpus, monkeypatch, flags):
     folder = interrupted(corpus, monkeypatch, name='broken', **flags)
     trained(corpus, 'broken', every=100)
     whole = trained(corpus, 'whole', steps=8, **flags)
     assert weights_of(folder) == weights_of(whole) and losses(folder)[-1] == losses(whole)[-1]
+
+
+def test_a_run_that_was_found_faster_compiled_stays_so(corpus, monkeypatch, capsys):
+    monkeypatch.setattr(run, 'WORTH_A_TRIAL', 0)
+    monkeypatch.setattr(run, 'faster_compiled', lambda *_: True)
+    folder = trained(corpus, steps=1)
+    assert 'warm-up 0, compiled by XLA' in capsys.readouterr().err
+    monkeypatch.setattr(run, 'faster_compiled', None)
+    trained(corpus, steps=2)
+    assert json.loads((folder / 'training.json').read_text())['jit_compile'] is True
+    assert fails(corpus, 'was trained with jit_compile True, now it is False', jit_compile=False) == 2
+
+
+def test_a_short_run_tries_no_compiler(corpus, monkeypatch):
+    monkeypatch.setattr(run, 'faster_compiled', None)
+    folder = trained(corpus, steps=1)
+    assert json.loads((folder / 'training.json').read_text())['jit_compile'] is False
 
 
 def test_a_lost_state_file_is_no_loss(corpus, monkeypatch):

@@ -8,6 +8,7 @@ from gpt2 import model
 from gpt2.checkpoints.source import open_source
 from gpt2.system.tensorflow import tf
 from gpt2.training import optimizer as optimizers
+from gpt2.training import update as updates
 from gpt2.training.batches import Batch
 from gpt2.training.folder import starting_point
 from gpt2.training.update import make_evaluate, make_train_step
@@ -170,3 +171,55 @@ def test_losses_with_dropout_are_of_the_seed_and_the_update_alone_and_held_out_o
     without = trained_with(SETTINGS, batches[:1])[0][0].loss
     assert without != pytest.approx(first, rel=1e-2)
     assert make_evaluate(TINY, params, 2)(batches[0]) == pytest.approx(without, rel=1e-5)
+
+
+@pytest.mark.parametrize(('precision', 'near'), [('bfloat16', 0.03), ('float16', 0.004)])
+def test_half_precision_is_near_float32_over_float32_weights(precision, near):
+    batches = list(random_batches(3, 2))
+    exact, _ = trained_with(SETTINGS, batches)
+    found, values = trained_with(training_settings(precision=precision), batches)
+    for update, expected in zip(found, exact):
+        assert update.loss != expected.loss
+        assert update == pytest.approx(expected, rel=near)
+    moved = values['model/h0/mlp/c_fc/w'] - random_values(TINY)['model/h0/mlp/c_fc/w']
+    assert 0 < np.abs(moved).min() < 1e-5  # far less than half precision could add to weights of 0.2
+
+
+def test_an_overflow_in_float16_moves_nothing_but_the_scale_and_counts_as_an_update():
+    settings = training_settings(precision='float16')
+    params, optimizer = fresh(settings)
+    optimizer.dynamic_scale.assign(1e30)
+    step = make_train_step(TINY, params, optimizer, settings)
+    assert step(next(random_batches(1, 2)), 0.01).norm == 0
+    assert float(optimizers.loss_scale(optimizer)) == pytest.approx(0.5e30)
+    assert int(optimizer.iterations.numpy()) == 1
+    for name, value in random_values(TINY).items():
+        np.testing.assert_array_equal(model.flatten(params)[name].numpy(), value)
+
+
+def test_layers_computed_again_give_the_same_updates(monkeypatch):
+    """Also with dropout, though the features that are dropped are drawn twice."""
+    batches, computed, layer = list(random_batches(2, 2)), [], model.layer
+    kept, values = trained_with(training_settings(dropout=0.3), batches)
+    monkeypatch.setattr(model, 'layer', lambda x, **how: computed.append(how['place']) or layer(x, **how))
+    found, again = trained_with(training_settings(dropout=0.3, recompute=True), batches)
+    assert sorted(computed) == [1, 1, 4, 4]
+    np.testing.assert_allclose(found, kept, rtol=1e-5)
+    for name, value in without_key_bias(values).items():
+        np.testing.assert_allclose(without_key_bias(again)[name], value, atol=1e-4, err_msg=name)
+
+
+def test_compiled_updates_are_the_same():
+    batches = list(random_batches(2, 2))
+    plain, _ = trained_with(SETTINGS, batches)
+    compiled, _ = trained_with(training_settings(jit_compile=True), batches)
+    np.testing.assert_allclose(compiled, plain, rtol=1e-4)
+
+
+def test_a_trial_of_the_compiler_moves_nothing_and_is_the_faster_s(monkeypatch):
+    params, optimizer = fresh()
+    seconds = iter(range(1000))
+    monkeypatch.setattr(updates.time, 'perf_counter', lambda: next(seconds))
+    assert updates.faster_compiled(TINY, params, SETTINGS, next(random_batches(1, 4)), optimizer) is False  # a tie
+    for name, value in random_values(TINY).items():
+        np.testing.assert_array_equal(model.flatten(params)[name].numpy(), value)

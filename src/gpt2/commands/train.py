@@ -12,7 +12,7 @@ from gpt2.errors import UsageError
 from gpt2.system import progress
 from gpt2.training.loop import BEST, LAST
 from gpt2.training.run import train_in
-from gpt2.training.settings import EMBEDDINGS, RATES, SHAPE, frozen
+from gpt2.training.settings import EMBEDDINGS, PRECISIONS, RATES, SHAPE, frozen
 
 LARGEST_SEED = 2**31 - 1
 HELP = f"""\
@@ -64,7 +64,7 @@ training.png draws them at the end, where the matplotlib package is there.
 --window N            tokens a window, from 2 to n_ctx. Default: n_ctx
 --optimizer NAME      adamw, adafactor, lion or sgd (with a momentum of 0.9). Default: adamw
 --learning_rate X     peak, above 0. Default, from scratch and from a model: adamw 0.0015 and 0.00005; adafactor
-                      0.02 and 0.001, times the size of what it moves; lion 0.0003 and 0.00001; sgd 0.3 and 0.03; four
+                      0.01 and 0.0005, times the size of what it moves; lion 0.0003 and 0.00001; sgd 0.3 and 0.03; four
                       times that of a model with --lora_rank
 --warmup N            updates until the peak, at least 0; then a cosine to a tenth of it at the last. Default: 200, or
                       a tenth of the updates if that is less
@@ -72,6 +72,11 @@ training.png draws them at the end, where the matplotlib package is there.
                       rate. Default: 0.1 with adamw, 1 with lion, 0 with adafactor and sgd
 --dropout X           probability that a feature is dropped while training, of embeddings, attention and what each
                       layer adds, from 0 up to 1. Default: 0
+--precision NAME      of the products of matrices: float32; bfloat16, faster where the processor or the card has it;
+                      float16, with a loss scale. Weights, and all that adds up numbers, stay float32. Default: float32
+--recompute           layers are computed again for the gradients, not kept: less memory, a third more time
+--jit_compile         compile updates with XLA; --jit_compile=false does not. Default: a run of more than some minutes
+                      tries which is faster, and keeps to it
 --freeze WHAT         what is not trained: {EMBEDDINGS}, the first N blocks, or both as {EMBEDDINGS},N. Default: nothing
 --held_out X          fraction of the documents kept for evaluation, from 0 up to 1; of a single document its end.
                       Default: 0.05
@@ -100,10 +105,11 @@ def train_model(
     vocabulary: Any = None, n_ctx: Any = None, n_embd: Any = None, n_head: Any = None, n_layer: Any = None,
     steps: Any = None, epochs: Any = None, batch_size: Any = None, accumulate: Any = None, window: Any = None,
     optimizer: Any = None, learning_rate: Any = None, warmup: Any = None, weight_decay: Any = None,
-    dropout: Any = None, freeze: Any = None, held_out: Any = None, held_out_data: list | None = None,
-    lora_rank: Any = None, lora_alpha: Any = None,
-    seed: Any = None, every: Any = None, log_every: Any = None, sample_every: Any = None, sample_prompt: Any = None,
-    keep: Any = LAST, patience: Any = None, models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
+    dropout: Any = None, precision: Any = None, recompute: bool | None = None, jit_compile: bool | None = None,
+    freeze: Any = None, lora_rank: Any = None, lora_alpha: Any = None, held_out: Any = None,
+    held_out_data: list | None = None, seed: Any = None, every: Any = None, log_every: Any = None,
+    sample_every: Any = None, sample_prompt: Any = None, keep: Any = LAST, patience: Any = None,
+    models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
 ) -> None:  # fmt: skip
     flags = dict(locals())
     reject_unknown((), unknown)
@@ -131,7 +137,9 @@ def check_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
         'dropout': lambda name, value: number(name, value, lambda value: 0 <= value < 1, 'of at least 0 and below 1'),
         'lora_alpha': lambda name, value: number(name, value, lambda value: value > 0, 'above 0'),
         'held_out': lambda name, value: number(name, value, lambda value: 0 <= value < 1, 'of at least 0 and below 1'),
-        'pack': boolean, 'train_on_prompt': boolean, 'freeze': check_freeze,
+        'pack': boolean, 'train_on_prompt': boolean, 'freeze': check_freeze, 'recompute': boolean,
+        'jit_compile': boolean,
+        'precision': functools.partial(choice, choices=PRECISIONS),
         'optimizer': functools.partial(choice, choices=list(RATES)),
     }  # fmt: skip
     for name in (*SHAPE, 'steps', 'batch_size', 'accumulate', 'window', 'lora_rank'):

@@ -11,7 +11,7 @@ from gpt2.checkpoints.bundle import read_index, read_values
 from gpt2.checkpoints.files import CheckpointError
 from gpt2.errors import Error
 from gpt2.training import lora
-from gpt2.training.settings import frozen
+from gpt2.training.settings import frozen_names
 
 if TYPE_CHECKING:
     import keras
@@ -44,10 +44,9 @@ def trained(params: dict, freeze: str | None) -> list[Any]:
     settings.frozen() takes it."""
     from gpt2 import model
 
-    embeddings, blocks = frozen(freeze)
-    fixed = [f'model/h{layer}/' for layer in range(blocks)] + ['model/wte', 'model/wpe'] * embeddings
     found = lora.adapters(params) or model.flatten(params)
-    return [variable for name, variable in found.items() if not name.startswith(tuple(fixed))]
+    fixed = frozen_names(freeze)
+    return [variable for name, variable in found.items() if not name.startswith(fixed)]
 
 
 def make_optimizer(variables: Sequence[Any], settings: 'Settings') -> 'keras.optimizers.Optimizer':
@@ -58,8 +57,15 @@ def make_optimizer(variables: Sequence[Any], settings: 'Settings') -> 'keras.opt
         0.0, weight_decay=settings.weight_decay, global_clipnorm=CLIP_NORM, **constants
     )
     optimizer.exclude_from_weight_decay(var_list=[each for each in variables if len(each.shape) < 2])
+    if settings.precision == 'float16':  # whose smallest gradients would be 0
+        optimizer = load_keras().optimizers.LossScaleOptimizer(optimizer)
     optimizer.build([Renamed(each) for each in variables])
     return optimizer
+
+
+def loss_scale(optimizer: 'keras.optimizers.Optimizer') -> Any:
+    """What an optimizer wants losses to be multiplied with: 1 but in float16."""
+    return optimizer.dynamic_scale.value if hasattr(optimizer, 'dynamic_scale') else 1.0
 
 
 class Renamed:
@@ -90,8 +96,9 @@ def state(optimizer: 'keras.optimizers.Optimizer') -> dict[str, Any]:
 
     Adafactor has three variables for one, two of which share its name.
     """
+    scaling = [optimizer.dynamic_scale, optimizer.step_counter] if hasattr(optimizer, 'dynamic_scale') else []
     found: dict[str, Any] = {}
-    for each in optimizer.variables:
+    for each in [*scaling, *getattr(optimizer, 'inner_optimizer', optimizer).variables]:
         name = f'optimizer/{each.name}'
         if each.name != RATE:
             found[f'{name}_2' if name in found else name] = each

@@ -1,18 +1,19 @@
 """What a run will do, said before it begins."""
 
+import math
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2.hparams import HParams, parameter_count
+from gpt2.hparams import HParams, parameter_count, variable_shapes
 from gpt2.training import lora
 from gpt2.training.batches import Text
 from gpt2.training.loop import Run, duration
-from gpt2.training.settings import Settings
+from gpt2.training.settings import Settings, frozen, frozen_names
 
 BYTES = 4  # of a float32
-BESIDE = 3  # of each number that is trained: its gradient, the optimizer's two moments
+STATES = {'adamw': 2, 'adafactor': 1, 'lion': 1, 'sgd': 1}  # numbers that an optimizer keeps for each it moves
 PROGRAM = 0.6e9  # bytes that TensorFlow takes by itself
 SHARE = 0.5  # of the speed of a large matrix product that a train step reaches
 
@@ -25,13 +26,13 @@ def lines(run: Run, texts: Sequence[Text], origin: str, an_epoch: float, first: 
     held = 'no held-out text' if held_out is None else f'{int(held_out.weights.sum()):,} tokens held out'
     left = settings.steps - first
     whole = f'{settings.steps:,} updates' + (f', {first:,} of them done' if first else '')
-    seconds = left * step_operations(hparams, settings) / (SHARE * measured_speed())
+    seconds = left * step_seconds(hparams, settings)
     return [
         f'{run.folder}: {parameter_count(hparams) / 1e6:,.1f}M parameters, {origin}{of_adapters(hparams, settings)}',
         f'text: {counted(documents, "document")}, {count:,} tokens; {held}',
         f'{whole}, each of {settings.rows} windows of {settings.window} tokens: '
-        f'{settings.steps / an_epoch:.3g} epochs; learning rate {settings.learning_rate:g}, '
-        f'warm-up {settings.warmup}',
+        f'{settings.steps / an_epoch:.3g} epochs; {settings.optimizer}, learning rate {settings.learning_rate:g}, '
+        f'warm-up {settings.warmup}{", compiled by XLA" if settings.jit_compile else ""}',
         f'about {duration(seconds)} and {memory(hparams, settings) / 1e9:.1f} GB of memory; '
         f'{saved_bytes(hparams, settings) / 1e6:,.0f} MB a checkpoint, the optimizer with it',
     ]
@@ -39,39 +40,58 @@ def lines(run: Run, texts: Sequence[Text], origin: str, an_epoch: float, first: 
 
 def of_adapters(hparams: HParams, settings: Settings) -> str:
     rank = settings.lora_rank
-    return f'; {lora.size(hparams, rank) / 1e6:,.2f}M in adapters of rank {rank} are trained' if rank else ''
+    return f'; {trained(hparams, settings) / 1e6:,.2f}M in adapters of rank {rank} are trained' if rank else ''
 
 
 def trained(hparams: HParams, settings: Settings) -> int:
     """How many numbers are trained."""
-    return lora.size(hparams, settings.lora_rank) if settings.lora_rank else parameter_count(hparams)
+    rank, fixed = settings.lora_rank, frozen_names(settings.freeze)
+    shapes = lora.shapes(hparams, rank) if rank else variable_shapes(hparams)
+    return sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith(fixed))
 
 
 def saved_bytes(hparams: HParams, settings: Settings) -> int:
-    """Of a checkpoint: all parameters, the two moments of each that is trained, and the adapters."""
-    beside = 3 if settings.lora_rank else 2
-    return BYTES * (parameter_count(hparams) + beside * trained(hparams, settings))
+    """Of a checkpoint: all parameters, what the optimizer keeps of those that are trained, and the adapters."""
+    adapters = lora.size(hparams, settings.lora_rank) if settings.lora_rank else 0
+    return BYTES * (parameter_count(hparams) + STATES[settings.optimizer] * trained(hparams, settings) + adapters)
 
 
 def counted(count: int, unit: str) -> str:
     return f'{count:,} {unit}{"" if count == 1 else "s"}'
 
 
+def step_seconds(hparams: HParams, settings: Settings) -> float:
+    """Time of an update, roughly."""
+    return step_operations(hparams, settings) / (SHARE * measured_speed())
+
+
 def step_operations(hparams: HParams, settings: Settings) -> float:
-    """Floating-point operations of an update: two a parameter and token forward, twice that backward, and attention."""
+    """Floating-point operations of an update: two a parameter and token forward, which may be done twice, twice that
+    backward, and attention."""
     matrices = parameter_count(hparams) - hparams.n_ctx * hparams.n_embd
     attention = 2 * hparams.n_layer * hparams.n_embd * settings.window
-    return 6.0 * (matrices + attention) * settings.rows * settings.window
+    return (8.0 if settings.recompute else 6.0) * (matrices + attention) * settings.rows * settings.window
 
 
 def memory(hparams: HParams, settings: Settings) -> float:
     """Bytes that a run needs at most, roughly: parameters and what goes with them, and what the backward pass keeps."""
+    count, half = parameter_count(hparams), settings.precision != 'float32'
+    copies = 1 + STATES[settings.optimizer] + (settings.accumulate > 1)  # of what is trained: gradients first
+    halves = count / 2 if half else 0  # a copy of each matrix
     tokens = settings.batch_size * settings.window
-    block = 34 * hparams.n_embd + 4 * hparams.n_head * settings.window
-    kept = tokens * (hparams.n_layer * block + 3 * hparams.n_vocab)
+    kept = tokens * (kept_numbers(hparams, settings) * (0.7 if half else 1) + 3 * hparams.n_vocab)
     if settings.lora_rank:  # when it saves, with the adapters added, the weights are there twice
-        kept = max(kept, parameter_count(hparams))
-    return PROGRAM + BYTES * (parameter_count(hparams) + BESIDE * trained(hparams, settings) + kept)
+        kept = max(kept, count)
+    return PROGRAM + BYTES * (count + copies * trained(hparams, settings) + halves + kept)
+
+
+def kept_numbers(hparams: HParams, settings: Settings) -> int:
+    """How many numbers of a token the layers keep for the backward pass: below the lowest that is trained, none."""
+    features, attention = (40, 6) if settings.dropout else (34, 4)
+    layer = features * hparams.n_embd + attention * hparams.n_head * settings.window
+    embeddings, blocks = frozen(settings.freeze)
+    layers = hparams.n_layer - (blocks if embeddings or settings.lora_rank else 0)
+    return layers * hparams.n_embd + layer if settings.recompute else layers * layer
 
 
 def measured_speed() -> float:

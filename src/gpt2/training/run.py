@@ -33,8 +33,9 @@ from gpt2.training.report import draw_curves, held_out_report
 from gpt2.training.samples import prompt_ids
 from gpt2.training.settings import DEFAULTS, Settings, changed, check_freeze, check_window, merged, run_settings
 from gpt2.training.tokens import Tokens, processes, token_file
-from gpt2.training.update import make_evaluate
+from gpt2.training.update import faster_compiled, make_evaluate
 
+WORTH_A_TRIAL = 300  # seconds that a run must take for a trial of XLA
 DONE = 'done'  # in a record: the updates after which the run had ended
 
 
@@ -169,6 +170,7 @@ def carry_out(run: Run, source: Source | None, texts: Texts, before: Mapping[str
         progress.note(f'{run.folder} is trained: {steps:,} updates; with more --steps it goes on')
         conclude(run, params, texts, first, None)
         return None
+    run = with_way_chosen(run, params, optimizer)
     beginning = prefix or (source.path if source else 'fresh weights')
     an_epoch = sum(each.count for each in run.batches.windows) / run.settings.rows
     for line in plan.lines(run, texts.kept, f'from {beginning}', an_epoch, first):
@@ -180,6 +182,18 @@ def carry_out(run: Run, source: Source | None, texts: Texts, before: Mapping[str
     else:
         progress.note(f'stopped after {state.step:,} updates; saved {state.saved}. The same command goes on from there')
     return stopped
+
+
+def with_way_chosen(run: Run, params: dict, optimizer: Any) -> Run:
+    """The run, with XLA or without for good: as its record says or, where it is long enough, as a trial finds. Another
+    choice would give other losses, in their last bits."""
+    settings = run.settings
+    if settings.jit_compile is None:
+        long = settings.steps * plan.step_seconds(run.hparams, settings) > WORTH_A_TRIAL
+        batch = run.batches.batch(0)
+        jit = long and faster_compiled(run.hparams, params, settings, batch, optimizer)
+        settings = dataclasses.replace(settings, jit_compile=jit)
+    return dataclasses.replace(run, settings=settings, record=run.record | {'jit_compile': settings.jit_compile})
 
 
 def conclude(run: Run, params: dict, texts: Texts, step: int, state: Progress | None) -> None:

@@ -12,15 +12,16 @@ SHAPE = {'n_ctx': 512, 'n_embd': 256, 'n_head': 8, 'n_layer': 6}
 FROM_SCRATCH = {'vocabulary': BUNDLED_MODEL, **SHAPE}
 DEFAULTS = {
     'init_from': None, **FROM_SCRATCH, 'batch_size': 4, 'accumulate': 1, 'optimizer': 'adamw', 'freeze': None,
-    'dropout': 0.0, 'held_out': 0.05, 'seed': 0, 'pack': False, 'text_field': None, 'train_on_prompt': False,
-    'lora_rank': 0, 'lora_alpha': 32.0,
+    'dropout': 0.0, 'precision': 'float32', 'recompute': False, 'jit_compile': None, 'held_out': 0.05, 'seed': 0,
+    'pack': False, 'text_field': None, 'train_on_prompt': False, 'lora_rank': 0, 'lora_alpha': 32.0,
 }  # fmt: skip
 MAY_CHANGE = {'steps', 'epochs'}  # of a run that goes on
 # Of each optimizer: the peak of its rate from scratch and from a model, and the weight decay.
-RATES = {'adamw': (1.5e-3, 5e-5), 'adafactor': (2e-2, 1e-3), 'lion': (3e-4, 1e-5), 'sgd': (0.3, 0.03)}
+RATES = {'adamw': (1.5e-3, 5e-5), 'adafactor': (1e-2, 5e-4), 'lion': (3e-4, 1e-5), 'sgd': (0.3, 0.03)}
 WEIGHT_DECAY = {'adamw': 0.1, 'adafactor': 0.0, 'lion': 1.0, 'sgd': 0.0}
 OF_ADAPTERS = 4  # times the rate from a model: of AdamW 0.0002 as, with an alpha of 32, in Hu et al. 2021, table 11
 EMBEDDINGS = 'embeddings'
+PRECISIONS = ('float32', 'bfloat16', 'float16')
 LONGEST_FROM_SCRATCH, EPOCHS_FROM_SCRATCH = 7000, 20
 SHORTEST_FROM_MODEL, EPOCHS_FROM_MODEL = 30, 3
 
@@ -32,7 +33,8 @@ class Settings:
     steps: updates in all. batch_size: windows computed at once. window: tokens a window. learning_rate: the peak.
     warmup: updates until the peak. held_out: fraction of the documents. pack: whether documents are packed.
     accumulate: times batch_size windows an update. freeze: what is not trained, as frozen() takes it. dropout: the
-    probability that a feature is dropped.
+    probability that a feature is dropped. precision: of the products of matrices. recompute: whether layers are
+    computed again in the backward pass. jit_compile: whether XLA compiles updates; None before that is chosen.
     lora_rank: of the adapters that are trained in place of the weights, or 0. lora_alpha: see lora.py.
     """
 
@@ -49,6 +51,9 @@ class Settings:
     accumulate: int = 1
     freeze: str | None = None
     dropout: float = 0.0
+    precision: str = 'float32'
+    recompute: bool = False
+    jit_compile: bool | None = None
     lora_rank: int = 0
     lora_alpha: float = 32.0
 
@@ -140,6 +145,12 @@ def frozen(freeze: str | None) -> tuple[bool, int]:
     if len(blocks) > 1 or len(parts) - len(blocks) > 1 or min(blocks, default=1) < 1:
         raise ValueError
     return EMBEDDINGS in parts, sum(blocks)
+
+
+def frozen_names(freeze: str | None) -> tuple[str, ...]:
+    """What the names of the variables begin with that are not trained."""
+    embeddings, blocks = frozen(freeze)
+    return (*(f'model/h{layer}/' for layer in range(blocks)), *(['model/wte', 'model/wpe'] if embeddings else []))
 
 
 def check_freeze(freeze: str | None, n_layer: int) -> None:

@@ -1,5 +1,6 @@
 """The train step, one update from one batch, and the loss of held-out text. Imports TensorFlow as they are made."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,12 +9,15 @@ import numpy as np
 from gpt2.hparams import HParams
 from gpt2.system import progress
 from gpt2.training.batches import Batch
-from gpt2.training.optimizer import trained
+from gpt2.training.optimizer import loss_scale, trained
 
 if TYPE_CHECKING:
     import keras
 
     from gpt2.training.settings import Settings
+
+
+TRIALS = 2  # of each way to compute gradients
 
 
 class Update(NamedTuple):
@@ -29,14 +33,16 @@ Gradients = Callable[[Sequence[Any], Any], tuple[Any, list[Any]]]
 
 
 def total_loss(
-    hparams: HParams, params: dict, tokens: Any, weights: Any, starts: Any = None, *, dropout: Any = None
-) -> Any:
-    """Next-token losses of a batch's tensors in nats, summed with its weights, a scalar. dropout: as model.forward()
-    takes it."""
+    hparams: HParams, params: dict, tokens: Any, weights: Any, starts: Any = None, *, dtype: str = 'float32',
+    **how: Any,
+) -> Any:  # fmt: skip
+    """Next-token losses of a batch's tensors in nats, summed with its weights, a scalar. dtype: of the products of
+    matrices. how: dropout and recompute, as model.forward() takes them."""
     from gpt2 import model
     from gpt2.system.tensorflow import tf
 
-    logits = model.logits(params, model.forward(hparams, params, tokens[:, :-1], starts=starts, dropout=dropout))
+    features = model.forward(hparams, params, tokens[:, :-1], starts=starts, dtype=tf.as_dtype(dtype), **how)
+    logits = model.logits(params, tf.cast(features, dtype))
     return tf.reduce_sum(weights * tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tokens[:, 1:], logits=logits))
 
 
@@ -55,27 +61,41 @@ def tensors(batch: Batch) -> list[np.ndarray]:
 def make_train_step(
     hparams: HParams, params: dict, optimizer: 'keras.optimizers.Optimizer', settings: 'Settings'
 ) -> TrainStep:
-    """A function: one update from a batch at a rate. A batch without a target has loss 0."""
+    """A function: one update from a batch at a rate. A batch without a target has loss 0.
+
+    Where gradients overflow in float16, nothing is moved but the scale of the loss, and their norm is 0.
+    """
     from gpt2.system.tensorflow import tf
 
     variables = trained(params, settings.freeze)
-    loss_and_gradients = accumulated(make_gradients(hparams, params, variables, settings), settings.accumulate)
+    gradients = make_gradients(hparams, params, variables, settings, optimizer)
+    loss_and_gradients = accumulated(gradients, settings.accumulate)
 
-    @tf.function(input_signature=[signature(settings.pack), tf.TensorSpec([], tf.float32)])
+    @tf.function(
+        input_signature=[signature(settings.pack), tf.TensorSpec([], tf.float32)],
+        jit_compile=bool(settings.jit_compile),
+    )
     def update(batch: Any, rate: Any) -> Any:
         tokens, weights, *starts = batch
         weights /= tf.maximum(tf.reduce_sum(weights), 1)
         seed = tf.stack([settings.seed, tf.cast(optimizer.iterations.value, tf.int32)])
         loss, gradients = loss_and_gradients([tokens, weights, *starts], seed)
+        norm = tf.linalg.global_norm(gradients) / loss_scale(optimizer)
+        step = optimizer.iterations + 1
         optimizer.learning_rate.assign(rate)
         optimizer.apply(gradients, variables)
-        return loss, tf.linalg.global_norm(gradients)
+        optimizer.iterations.assign(step)  # also where float16 overflowed, so that nothing was moved
+        return loss, tf.where(tf.math.is_finite(norm), norm, 0.0)
 
     return lambda batch, rate: Update(*map(float, update(tensors(batch), np.float32(rate))))
 
 
-def make_gradients(hparams: HParams, params: dict, variables: Sequence[Any], settings: 'Settings') -> Gradients:
-    """A function of a batch's tensors and a seed: (summed loss, its gradient at each variable)."""
+def make_gradients(
+    hparams: HParams, params: dict, variables: Sequence[Any], settings: 'Settings',
+    optimizer: 'keras.optimizers.Optimizer',
+) -> Gradients:
+    """A function of a batch's tensors and a seed: (summed loss, its gradient at each variable, scaled as the optimizer
+    wants it)."""
     from gpt2.model import Dropout
     from gpt2.system.tensorflow import tf
 
@@ -83,11 +103,33 @@ def make_gradients(hparams: HParams, params: dict, variables: Sequence[Any], set
         dropout = Dropout(settings.dropout, seed) if settings.dropout else None
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            loss = total_loss(hparams, params, *batch, dropout=dropout)
+            how = {'dropout': dropout, 'recompute': settings.recompute, 'dtype': settings.precision}
+            loss = total_loss(hparams, params, *batch, **how)
+            scaled = loss * loss_scale(optimizer)
         # Those of wte and wpe come in slices, which the optimizer would take one by one.
-        return loss, [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
+        return loss, [tf.convert_to_tensor(gradient) for gradient in tape.gradient(scaled, variables)]
 
     return gradients
+
+
+def faster_compiled(hparams: HParams, params: dict, settings: 'Settings', batch: Batch, optimizer: Any) -> bool:
+    """Whether gradients of a batch are computed faster once XLA has compiled them: the best of some trials of each
+    way, by turns. Nothing is moved."""
+    from gpt2.system.tensorflow import tf
+
+    variables, part = trained(params, settings.freeze), tensors(batch.rows(slice(settings.batch_size)))
+    gradients = make_gradients(hparams, params, variables, settings, optimizer)
+    ways = {jit: tf.function(gradients, jit_compile=jit) for jit in (False, True)}
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(1 + TRIALS):
+        for jit, way in ways.items():
+            start = time.perf_counter()
+            try:
+                way([tf.constant(each) for each in part], tf.constant([0, 0]))[0].numpy()
+            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):  # not for XLA, or not here
+                return False
+            seconds[jit].append(time.perf_counter() - start)
+    return min(seconds[True][1:]) < min(seconds[False][1:])
 
 
 def accumulated(gradients: Gradients, count: int) -> Gradients:
