@@ -181,8 +181,8 @@ def test_half_precision_is_near_float32_over_float32_weights(precision, near):
     for update, expected in zip(found, exact):
         assert update.loss != expected.loss
         assert update == pytest.approx(expected, rel=near)
-    moved = values['model/h0/mlp/c_fc/w'] - random_values(TINY)['model/h0/mlp/c_fc/w']
-    assert 0 < np.abs(moved).min() < 1e-5  # far less than half precision could add to weights of 0.2
+    weights = values['model/h0/mlp/c_fc/w']
+    assert (weights.astype(np.float16) != weights).mean() > 0.9
 
 
 def test_an_overflow_in_float16_moves_nothing_but_the_scale_and_counts_as_an_update():
