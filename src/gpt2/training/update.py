@@ -103,7 +103,7 @@ def make_gradients(
         dropout = Dropout(settings.dropout, seed) if settings.dropout else None
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            how = {'dropout': dropout, 'recompute': settings.recompute, 'dtype': settings.precision}
+            how: dict[str, Any] = {'dropout': dropout, 'recompute': settings.recompute, 'dtype': settings.precision}
             loss = total_loss(hparams, params, *batch, **how)
             scaled = loss * loss_scale(optimizer)
         # Those of wte and wpe come in slices, which the optimizer would take one by one.
