@@ -55,8 +55,8 @@ def loss(values, n_head, n_layer, tokens):
     return -np.mean([np.log(softmax(row)[token]) for row, token in zip(rows, tokens[1:])])
 
 
-def probabilities(row, temperature=1.0, top_k=0, top_p=1.0):
-    """Exact sampling probabilities of one row of logits under the release's rules, in their order."""
+def probabilities(row, temperature=1.0, top_k=0, top_p=1.0, top_p_rule='released', min_p=0.0, typical_p=1.0):
+    """Exact sampling probabilities of a row of logits: the release's rules in their order, then min_p and typical_p."""
     row = np.asarray(row, np.float64)
     if temperature == 0:
         return (np.arange(len(row)) == row.argmax()).astype(float)
@@ -66,7 +66,16 @@ def probabilities(row, temperature=1.0, top_k=0, top_p=1.0):
     if top_p < 1:
         descending = np.sort(row)[::-1]
         running = np.cumsum(softmax(descending))
-        row = np.where(row < descending[max((running <= top_p).sum() - 1, 0)], -np.inf, row)
+        crossing = (running < top_p).sum() if top_p_rule == 'inclusive' else (running <= top_p).sum() - 1
+        row = np.where(row < descending[max(crossing, 0)], -np.inf, row)
+    row = np.where(softmax(row) < min_p * softmax(row).max() * (1 - 1e-12), -np.inf, row)
+    if typical_p < 1:
+        p = softmax(row)
+        surprise = -np.log(np.where(p > 0, p, 1))
+        off = np.round(np.where(p > 0, np.abs(surprise - (p * surprise).sum()), np.inf), 9)
+        nearest = np.argsort(off, kind='stable')
+        last = (np.cumsum(p[nearest]) < typical_p).sum()
+        row = np.where(off > off[nearest[last]], -np.inf, row)
     return softmax(row)
 
 

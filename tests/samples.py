@@ -12,6 +12,13 @@ def settings(temperature=1.0, top_k=0, top_p=1.0):
     return {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
 
 
+# Each of the settings that the release lacks, so that all act and something is left to draw.
+EVERYTHING = {
+    'temperature': 1.1, 'top_k': 25, 'top_p': 0.95, 'top_p_rule': 'inclusive', 'min_p': 0.01, 'typical_p': 0.95,
+    'repetition_penalty': 1.2, 'presence_penalty': 0.3, 'frequency_penalty': 0.2, 'no_repeat_ngram': 3,
+    'logit_bias': ((5, 3.0), (7, -100.0)),
+}  # fmt: skip
+
 CASES = [
     (PLAIN, settings()),
     (PLAIN, settings(temperature=0.5)),

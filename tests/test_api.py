@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from example_models import BUNDLED, HERE, REPOSITORY
 from running import INTERACTIVE, objects, run
+from samples import EVERYTHING
 
 import gpt2
 from gpt2.encoder import END_OF_TEXT
@@ -68,6 +69,42 @@ def test_both_engines_draw_the_same():
     models = (gpt2.load('7M', engine=engine) for engine in ('tf', 'litert'))
     one, other = (model.complete(PROMPTS, samples=2, seed=5, top_p=0.9) for model in models)
     assert [texts(group) for group in one] == [texts(group) for group in other]
+
+
+def test_both_engines_draw_the_same_by_every_setting():
+    one, other = (gpt2.load('7M', engine=engine) for engine in ('tf', 'litert'))
+    for how in (
+        {'min_p': 0.05, 'temperature': 1.3}, {'typical_p': 0.7}, {'top_p': 0.8, 'top_p_rule': 'inclusive'},
+        {**EVERYTHING, 'logit_bias': {' the': -5, 11: 2}, 'ban': ['a', 'king']}, {'ban': 'e', 'temperature': 0},
+    ):  # fmt: skip
+        found = [texts(model.complete(PROMPTS, seed=5, length=25, batch_size=3, **how)) for model in (one, other)]
+        assert found[0] == found[1]
+        assert 'ban' not in how or not any(word in text for text in found[0] for word in how['ban'])
+        assert [''.join(other.stream(PROMPTS[0], seed=5, length=25, **how))] == found[0][:1]
+
+
+def test_where_nothing_is_left_a_sample_ends(model):
+    others = [bytes([code]).decode('utf-8', 'surrogateescape') for code in range(256) if code != ord('e')]
+    found = model.complete('The', ban=[*others, 'ee'], seed=1)
+    assert (found.text, found.ids, found.finish_reason) == ('e', model.encode('e'), 'nothing_left')
+    assert list(model.stream('The', ban=[*others, 'e'])) == []
+
+
+def test_log_probabilities_of_what_is_drawn_are_the_models_own(model):
+    how = {'length': 8, 'seed': 2, 'temperature': 3, 'top_k': 50, 'repetition_penalty': 1.5, 'ban': 'e', 'stop': ','}
+    plain = model.complete(PROMPTS[:2], samples=2, **how)
+    for group, expected in zip(model.complete(PROMPTS[:2], samples=2, logprobs=3, **how), plain):
+        for one, other in zip(group, expected):
+            assert (one.ids, one.text, other.logprobs) == (other.ids, other.text, None)
+            assert [token.id for token in one.logprobs] == one.ids
+            ids = [*model.encode(one.prompt), *one.ids]
+            wanted = model.score(model.decode(ids), likeliest=3, end_of_text=False).tokens
+            if model.encode(model.decode(ids)) == ids:
+                for found, token in zip(one.logprobs, wanted[-len(one.ids) :]):
+                    assert (found.bytes, found.rank) == (token.bytes, token.rank)
+                    assert found.log_probability == pytest.approx(token.log_probability, abs=1e-3)
+                    assert [id for id, _ in found.likeliest] == [id for id, _ in token.likeliest]
+    assert model.complete('The', length=2, seed=1, logprobs=0).logprobs[0].likeliest == ()
 
 
 def test_a_stream_gives_whole_characters_and_in_all_the_text(model):
@@ -173,6 +210,14 @@ def test_a_score_names_the_likeliest(model):
         (lambda model: model.complete('a', stop=''), 'stop is empty'),
         (lambda model: model.complete('a', stop=['b', '']), 'stop is empty'),
         (lambda model: model.complete('a', stop=5), 'stop is 5'),
+        (lambda model: model.complete('a', ban=''), 'ban is empty'),
+        (lambda model: model.complete('a', ban=[5]), 'ban is 5'),
+        (lambda model: model.complete('a', min_p=2), 'min_p is 2'),
+        (lambda model: model.complete('a', logprobs=-1), 'logprobs is -1'),
+        (lambda model: model.complete('a', logit_bias={8192: 1}), 'logit_bias has the token id 8192, expected 0 to 81'),
+        (lambda model: model.complete('a', logit_bias={'of the': 1}), "logit_bias has 'of the', which is 2 tokens ["),
+        (lambda model: model.complete('a', logit_bias={'a': 101}), "logit_bias of 'a' is 101, expected a number from"),
+        (lambda model: model.complete('a', logit_bias=[1]), 'logit_bias is [1], expected what is added by token'),
         (lambda model: model.complete('a', length=True), 'length is True'),
         (lambda model: model.complete('a', start=['x']), "start is ['x']"),
         (lambda model: model.complete('a', stop_at_end='no'), "stop_at_end is 'no', expected True or False"),
@@ -303,7 +348,7 @@ class Recorder(Engine):
         super().__init__(hparams)
         self.left = []
 
-    def open_rows(self, prompts, streams, sampling):
+    def open_rows(self, prompts, streams, sampling, told=False):
         return Noted(self, len(prompts))
 
     def map_logits(self, function, ids, first=0):
@@ -317,6 +362,9 @@ class Noted(Rows):
     def step(self):
         self.drawn += 1
         return np.full(self.count, 5)
+
+    def next_logits(self):
+        raise NotImplementedError
 
     def keep(self, rows):
         self.count = len(rows)

@@ -131,7 +131,8 @@ def console_name(command):
 def smaller(command):
     """The command with flags of SMALLER in place of those it has."""
     name = console_name(command)
-    flags = SMALLER.get(name, {}) | (FROM_SCRATCH if name == 'train' and '--init_from' not in command else {})
+    quick = {} if ' --choices ' in command else SMALLER.get(name, {})  # a choice has its own length
+    flags = quick | (FROM_SCRATCH if name == 'train' and '--init_from' not in command else {})
     for flag in flags:
         command = re.sub(rf' --{flag} \S+', '', command)
     program, redirection, rest = command.partition(' < ')
@@ -167,6 +168,7 @@ def write_examples(folder):
         for number, paragraph in enumerate(paragraphs[:3], start=1):
             (folder / name / f'{number}.txt').write_text(paragraph)
     (folder / 'letter.txt').write_text(f'{paragraphs[0]}\n')
+    (folder / 'choices.txt').write_text(' king\n queen\n old woman\n')
     (folder / 'sentences.txt').write_text('\n'.join(paragraphs[:3]))
     passages = [json.dumps({'text': 'The king was in the garden and the queen was there with the king'})] * 2
     (folder / 'data' / 'lambada_test.jsonl').write_text('\n'.join(passages))

@@ -8,19 +8,20 @@ import threading
 import numpy as np
 import pytest
 from example_models import TINY, as_params, random_values, save
-from samples import draw_samples
+from samples import EVERYTHING, draw_samples
 
 from gpt2 import sample
 from gpt2.checkpoints.source import open_source
-from gpt2.engine import Sampling, distinct_prompts
+from gpt2.engine import distinct_prompts
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams
 from gpt2.litert import engine as litert
 from gpt2.litert.export import exported_file
+from gpt2.sampling import Sampling
 
 WIDE = HParams(n_vocab=61, n_ctx=450, n_embd=20, n_head=4, n_layer=2)
 LENGTHS = (1, 400, 7, 64, 1, 129, 250)
-SETTINGS = [{'temperature': 0}, {}, {'top_k': 7, 'temperature': 0.8}, {'top_p': 0.8}]
+SETTINGS = [{'temperature': 0}, {}, {'top_k': 7, 'temperature': 0.8}, {'top_p': 0.8}, EVERYTHING]
 
 
 @pytest.fixture(scope='module', params=['tf', 'litert', 'litert int8'])
@@ -171,6 +172,15 @@ def test_the_last_token_of_the_window_is_drawn_and_none_after_it(wide):
         ({'top_k': 1.5}, 'top_k is 1.5'),
         ({'top_p': 0}, 'top_p is 0, expected a number above 0'),
         ({'top_p': 1.01}, 'top_p is 1.01'),
+        ({'top_p_rule': 'mine'}, "top_p_rule is 'mine', expected released or inclusive"),
+        ({'min_p': 1.5}, 'min_p is 1.5, expected a number from 0 to 1'),
+        ({'min_p': -0.1}, 'min_p is -0.1'),
+        ({'typical_p': 0}, 'typical_p is 0, expected a number above 0 and at most 1'),
+        ({'repetition_penalty': 0}, 'repetition_penalty is 0, expected a number from 0.01 to 100'),
+        ({'presence_penalty': 2.1}, 'presence_penalty is 2.1, expected a number from -2 to 2'),
+        ({'frequency_penalty': 'much'}, "frequency_penalty is 'much', expected a number from -2 to 2"),
+        ({'no_repeat_ngram': -1}, 'no_repeat_ngram is -1, expected at least 0'),
+        ({'logit_bias': ((3, 101),)}, 'logit_bias is 101, expected a number from -100 to 100'),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, message):

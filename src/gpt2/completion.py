@@ -2,8 +2,12 @@
 
 import codecs
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
+
+from gpt2.drawing import NO_TOKEN
 from gpt2.encoder import Encoder
 from gpt2.engine import Rows
 
@@ -12,8 +16,11 @@ class Completion:
     """One sample: its text so far, and why it ended.
 
     text: str, which ends before what ended it. ids: list of int, all that were drawn. finish_reason: None while
-    it grows, then 'length', 'stop' (a stop text came) or 'end_of_text'. prompt: the text it continues, or None for
-    one from nothing. number: which sample of its prompt it is, from 1. seed: int, with which it is drawn again.
+    it grows, then 'length', 'stop' (a stop text came), 'end_of_text', 'choice' (it is one of those given) or, where
+    what was asked for excludes every token, 'nothing_left'. prompt: the text it continues, or None for one from
+    nothing. number: which sample of its prompt it is, from 1. seed: int, with which it is drawn again. Where they were
+    asked for, else None: choices, (text, log-probability in nats) of each; logprobs, a TokenScore of each of ids;
+    log_probability, that of all ids, in nats, by which beams are compared.
     """
 
     def __init__(
@@ -31,8 +38,11 @@ class Completion:
         self.ids: list[int] = []
         self.text = ''
         self.finish_reason: str | None = None
+        self.choices: list[tuple[str, float]] | None = None
+        self.logprobs: list[Any] | None = None
+        self.log_probability: float | None = None
         self.encoder, self.stop, self.length = encoder, stop, length
-        self.end_ids = {encoder.end_of_text, *encoder.end_ids} if stop_at_end else set()
+        self.end_ids = ending_ids(encoder) if stop_at_end else set()
         # A character may be cut between two tokens: its first bytes wait for the others.
         self.decoder = codecs.getincrementaldecoder('utf-8')(encoder.errors)
         self.released = 0
@@ -43,6 +53,9 @@ class Completion:
     def add(self, token: int) -> None:
         """Take the next id; one that comes after the sample has ended is passed over."""
         if self.finish_reason:
+            return
+        if token == NO_TOKEN:
+            self.finish('nothing_left')
             return
         self.ids.append(int(token))
         if token in self.end_ids:
@@ -78,19 +91,29 @@ class Completion:
         return text
 
 
+def ending_ids(encoder: Encoder) -> set[int]:
+    """Ids of the tokens that end a text."""
+    return {encoder.end_of_text, *encoder.end_ids}
+
+
 def overlap(text: str, stop: str) -> int:
     """Length of the longest end of text that is a beginning of stop, but not all of it."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
-def complete(rows: Rows, completions: Sequence[Completion]) -> Iterator[None]:
+def complete(
+    rows: Rows, completions: Sequence[Completion], hear: Callable[[Completion, int, np.ndarray], None] | None = None
+) -> Iterator[None]:
     """Step rows until their completions, one a row, have ended. Yields after every step, so that a caller can print
-    what is new. A row is dropped as soon as its completion has ended."""
+    what is new. A row is dropped as soon as its completion has ended. hear: called with each token that is drawn and
+    the logits that the model gave before it, float32 [n_vocab]; the rows must have been asked to tell them."""
     growing = list(completions)
     with contextlib.closing(rows):
         while growing:
-            for completion, token in zip(growing, rows.step(), strict=True):
+            for place, (completion, token) in enumerate(zip(growing, rows.step(), strict=True)):
                 completion.add(token)
+                if hear and token != NO_TOKEN:
+                    hear(completion, int(token), rows.logits[place])
             left = [place for place, completion in enumerate(growing) if not completion.finish_reason]
             if len(left) < len(growing):
                 rows.keep(left)

@@ -183,6 +183,16 @@ class Encoder:
             raise VocabularyError('the vocabulary has no token that ends a text; none can be begun or ended by one')
         return self.end_ids[0]
 
+    @functools.cached_property
+    def token_bytes(self) -> list[bytes]:
+        """What each token stands for, by its id."""
+        return [self.decode_bytes([index]) for index in range(len(self))]
+
+    @functools.cached_property
+    def alphabetical(self) -> list[int]:
+        """All ids, in the order of the bytes that they stand for."""
+        return sorted(range(len(self)), key=self.token_bytes.__getitem__)
+
     def owners(self) -> list[tuple[str, int]]:
         """(token, id) of all in encoder but an `<|endoftext|>` that is a second name for an added token."""
         second_names = set() if END_OF_TEXT in self.added else {END_OF_TEXT}

@@ -7,85 +7,74 @@ callers may have rows of one engine, and step them in any order and from any thr
 
 import abc
 import contextlib
-import dataclasses
 import os
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
 
-from gpt2.checks import integer, number
+from gpt2.checks import integer
+from gpt2.drawing import NO_TOKEN, draw, log_noise
 from gpt2.errors import Error, UsageError
+from gpt2.history import History
 from gpt2.hparams import HParams
 from gpt2.noise import noise_stream
-
-FLOAT32 = np.finfo(np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn: temperature first, then top_k, then top_p. Raises UsageError.
-
-    temperature: at least 0; 0 takes the likeliest token. top_k: at least 0; 0 keeps all. top_p: above 0, at
-    most 1; 1 keeps all (see sample.top_p_logits).
-    """
-
-    temperature: float = 1
-    top_k: int = 0
-    top_p: float = 1
-
-    def __post_init__(self) -> None:
-        integer('top_k', self.top_k, 0)
-        number('temperature', self.temperature, lambda value: value >= 0, 'of at least 0')
-        number('top_p', self.top_p, lambda value: 0 < value <= 1, 'above 0 and at most 1')
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the likeliest token is taken; TensorFlow takes temperatures this small for 0."""
-        return float(self.temperature) < float(FLOAT32.tiny)
-
-    def bounded(self, n_vocab: int) -> tuple[float, int, float]:
-        """(temperature, top_k, top_p) that mean the same, within what float32 and int32 hold."""
-        if self.greedy:
-            return 1.0, 0, 1.0
-        return min(float(self.temperature), float(FLOAT32.max)), min(int(self.top_k), n_vocab), float(self.top_p)
-
-
-@dataclasses.dataclass(frozen=True)
-class Adjustment:
-    """What is added to the logits before a token is drawn.
-
-    presence, frequency: taken from the logit of every token the sample holds already: once, and as often as it
-    was drawn. bias: added to the logit of a token, by its id.
-    """
-
-    presence: float = 0
-    frequency: float = 0
-    bias: tuple[tuple[int, float], ...] = ()
-
-    def apply(self, logits: np.ndarray, drawn: Sequence[int]) -> np.ndarray:
-        """Logits, float32 [n_vocab], after the tokens drawn; a copy where anything changes."""
-        if self.bias:
-            logits = logits.copy()
-            logits[[token for token, _ in self.bias]] += np.array([value for _, value in self.bias], np.float32)
-        if drawn and (self.presence or self.frequency):
-            held, counts = np.unique(drawn, return_counts=True)
-            logits = logits.copy()
-            logits[held] -= (self.presence + self.frequency * counts).astype(np.float32)
-        return logits
+from gpt2.sampling import Sampling
 
 
 class Rows(abc.ABC):
-    """Samples that are drawn together. To be closed when no more steps are wanted."""
+    """Samples that are drawn together. To be closed when no more steps are wanted.
 
-    @abc.abstractmethod
+    logits: what the model said before the tokens drawn last, float32 [rows, n_vocab], before any setting; only where
+    it was asked to tell.
+    """
+
+    logits: np.ndarray
+
+    def __init__(
+        self, hparams: HParams, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling
+    ) -> None:
+        self.hparams, self.prompts, self.streams = hparams, prompts, streams
+        self.greedy, self.drawing = sampling.greedy, sampling.drawing(hparams.n_vocab)
+        self.histories = [History(sampling, prompt) for prompt in prompts]
+        self.tokens = np.empty([0], np.int32)  # drawn last
+
     def step(self) -> np.ndarray:
-        """The next token of each row, int32 [rows]. A prompt and what is drawn after it are at most
-        n_ctx + 1 tokens: the last token drawn is never fed back. Raises UsageError beyond that."""
+        """The next token of each row, int32 [rows]; NO_TOKEN where settings exclude every one, and such a row goes no
+        further. A prompt and what is drawn after it are at most n_ctx + 1 tokens: the last token drawn is never fed
+        back. Raises UsageError beyond that."""
+        self.logits = self.next_logits()
+        self.take([self.draw_row(row, self.noise(stream)) for row, stream in enumerate(self.streams)])
+        return self.tokens
+
+    def draw_row(self, row: int, noise: np.ndarray | None) -> int:
+        """The next token of a row, drawn from its logits."""
+        return draw(self.histories[row].adjusted(self.logits[row]), noise, *self.drawing)
+
+    def noise(self, stream: np.random.Generator) -> np.ndarray | None:
+        return None if self.greedy else log_noise(stream, self.hparams.n_vocab)
 
     @abc.abstractmethod
+    def next_logits(self) -> np.ndarray:
+        """What the model says of the next token of each row, float32 [rows, n_vocab]. To be followed by take()."""
+
+    def take(self, tokens: Sequence[int] | np.ndarray) -> None:
+        """Go on with these tokens, one a row."""
+        self.tokens = np.array(tokens, np.int32)
+        for history, token in zip(self.histories, self.tokens.tolist(), strict=True):
+            history.take(token)
+
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone, given by their places in the batch, and forget the others."""
+        """Go on with these rows alone, given by their places in the batch, and forget the others. A row that is given
+        several times goes on in as many ways, with one stream of noise."""
+        self.tokens = self.tokens[np.array(rows, int)] if len(self.tokens) else self.tokens
+        self.prompts, self.streams = [self.prompts[row] for row in rows], [self.streams[row] for row in rows]
+        taken: set[int] = set()
+        histories = []
+        for row in rows:
+            histories.append(self.histories[row].fork() if row in taken else self.histories[row])
+            taken.add(row)
+        self.histories = histories
 
     def close(self) -> None:
         """Forget all rows, and give back their memory."""
@@ -106,8 +95,11 @@ class Engine(abc.ABC):
         self.closed = False
 
     @abc.abstractmethod
-    def open_rows(self, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling) -> Rows:
-        """Rows that have not been stepped yet, one for each of prompts; streams is the noise of each."""
+    def open_rows(
+        self, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling, told: bool = False
+    ) -> Rows:
+        """Rows that have not been stepped yet, one for each of prompts; streams is the noise of each; told: whether
+        they tell the logits."""
 
     @abc.abstractmethod
     def map_logits(self, function: Callable[[np.ndarray], Any], ids: Sequence[int], first: int = 0) -> list[Any]:
@@ -119,12 +111,13 @@ class Engine(abc.ABC):
         self.closed = True
 
     def start(
-        self, prompts: Sequence[Sequence[int]], *, numbers: Sequence[int], seed: int, sampling: Sampling
-    ) -> Rows:
+        self, prompts: Sequence[Sequence[int]], *, numbers: Sequence[int], seed: int, sampling: Sampling,
+        told: bool = False,
+    ) -> Rows:  # fmt: skip
         """Rows that continue prompts, each of at least one token id and at most n_ctx.
 
         numbers: of each row, which sample of its prompt it is. seed: int, at least 0; with it, a row's sample
-        depends on its prompt, its number and sampling alone.
+        depends on its prompt, its number and sampling alone. told: whether the rows tell the logits.
         Raises UsageError; Error for an engine that is closed, or that of another process.
         """
         self.check_usable()
@@ -132,14 +125,15 @@ class Engine(abc.ABC):
         for row in rows:
             check_prompt(self.hparams, row)
         streams = [noise_stream(seed, row, number) for row, number in zip(rows, numbers, strict=True)]
-        return self.open_rows(rows, streams, sampling)
+        return self.open_rows(rows, streams, sampling, told)
 
     def generate(
         self, context: Sequence[Sequence[int]], length: int, *, numbers: Sequence[int], seed: int, **sampling: Any
     ) -> Generator[np.ndarray, None, None]:
         """Yield int32 [rows], the next token of each row of context, `length` times; see start.
 
-        sampling: fields of Sampling. Raises UsageError when a prompt and length exceed n_ctx + 1.
+        sampling: fields of Sampling. Raises UsageError when a prompt and length exceed n_ctx + 1, Error where settings
+        exclude every token.
         """
         length = integer('length', length, 1)
         for row in context:
@@ -147,7 +141,9 @@ class Engine(abc.ABC):
         how = Sampling(**sampling)
         with contextlib.closing(self.start(context, numbers=numbers, seed=seed, sampling=how)) as rows:
             for _ in range(length):
-                yield rows.step()
+                if NO_TOKEN in (tokens := rows.step()):
+                    raise Error('no token is left to draw: what is asked for excludes every one')
+                yield tokens
 
     def check_usable(self) -> None:
         """Raise Error once closed, and in a process that was forked from the engine's, where its threads are not."""

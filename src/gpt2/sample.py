@@ -1,6 +1,7 @@
 """Sampling: from logits to token ids, in TensorFlow. Knows nothing of text.
 
-Tokens are drawn as an exponential race (see noise.py).
+Tokens are drawn as an exponential race (see noise.py). What the release has is drawn inside the graph; settings that
+it lacks are applied outside, by drawing.py.
 """
 
 import math
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from gpt2 import model
-from gpt2.engine import Engine, Rows, Sampling, check_prompt, check_window, distinct_prompts
+from gpt2.engine import Engine, Rows, check_prompt, check_window, distinct_prompts
 from gpt2.hparams import HParams
+from gpt2.sampling import Sampling
 from gpt2.system.tensorflow import interrupts_held_back, tf
 
 CAPACITY_STEP = 128  # positions by which the key/value cache grows
@@ -75,8 +77,8 @@ def draw(
 
 class Generator(Engine):
     """The engine on TensorFlow. Holds two traces of the model: one for prompts, one for a single token;
-    neither is traced again for another batch, length, cache capacity or sampling setting. The
-    parameters are used as they are now."""
+    neither is traced again for another batch, length, cache capacity or setting of the release's. Where
+    logits are asked for there are two more, which end with them. The parameters are used as they are now."""
 
     package = 'tensorflow'
 
@@ -87,33 +89,42 @@ class Generator(Engine):
             values = {name: variable.read_value() for name, variable in model.flatten(params).items()}
         self.params = params = model.nest(values)
 
+        def prompt_logits(tokens: tf.Tensor, last: tf.Tensor, rows: tf.Tensor, cache: model.Cache) -> tf.Tensor:
+            features = tf.gather(model.forward(hparams, params, tokens, cache), last, batch_dims=1)
+            return tf.gather(model.logits(params, features), rows)
+
+        def token_logits(tokens: tf.Tensor, positions: tf.Tensor, cache: model.Cache) -> tf.Tensor:
+            return model.logits(params, model.forward(hparams, params, tokens, cache, positions)[:, 0])
+
         def prompt_step(
             tokens: tf.Tensor, last: tf.Tensor, rows: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor,
             top_k: tf.Tensor, top_p: tf.Tensor, cache: model.Cache,
         ) -> tf.Tensor:  # fmt: skip
-            features = tf.gather(model.forward(hparams, params, tokens, cache), last, batch_dims=1)
-            logits = tf.gather(model.logits(params, features), rows)
-            return draw(logits, noise, temperature, top_k, top_p)
+            return draw(prompt_logits(tokens, last, rows, cache), noise, temperature, top_k, top_p)
 
         def token_step(
             tokens: tf.Tensor, positions: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor,
             top_p: tf.Tensor, cache: model.Cache,
         ) -> tf.Tensor:  # fmt: skip
-            features = model.forward(hparams, params, tokens, cache, positions)
-            return draw(model.logits(params, features[:, 0]), noise, temperature, top_k, top_p)
+            return draw(token_logits(tokens, positions, cache), noise, temperature, top_k, top_p)
 
         integers = tf.TensorSpec([None], tf.int32)
         settings = [tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32)]
         cached = tf.TensorSpec([None, hparams.n_embd // hparams.n_head])
-        others = [tf.TensorSpec([None, hparams.n_vocab]), *settings, [{'k': cached, 'v': cached}] * hparams.n_layer]
+        cache = [{'k': cached, 'v': cached}] * hparams.n_layer
+        others = [tf.TensorSpec([None, hparams.n_vocab]), *settings, cache]
         prompt, token = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, 1], tf.int32)
         self.prompt_step = tf.function(prompt_step, input_signature=[prompt, integers, integers, *others])
         self.token_step = tf.function(token_step, input_signature=[token, integers, *others])
+        self.prompt_logits = tf.function(prompt_logits, input_signature=[prompt, integers, integers, cache])
+        self.token_logits = tf.function(token_logits, input_signature=[token, integers, cache])
         self.features = tf.function(lambda tokens: model.forward(hparams, params, tokens), input_signature=[prompt])
         self.logits = lambda features: model.logits(params, features)
 
-    def open_rows(self, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling) -> Rows:
-        return TensorFlowRows(self, prompts, streams, sampling)
+    def open_rows(
+        self, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling, told: bool = False
+    ) -> Rows:
+        return TensorFlowRows(self, prompts, streams, sampling, told)
 
     def map_logits(self, function: Callable[[np.ndarray], Any], ids: Sequence[int], first: int = 0) -> list[Any]:
         self.check_usable()
@@ -129,34 +140,47 @@ class Generator(Engine):
 
     def close(self) -> None:
         super().close()
-        del self.prompt_step, self.token_step, self.features, self.logits, self.params
+        del self.prompt_step, self.token_step, self.prompt_logits, self.token_logits
+        del self.features, self.logits, self.params
 
 
 class TensorFlowRows(Rows):
     """Rows with a key/value cache of their own."""
 
     def __init__(
-        self, generator: Generator, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling
-    ) -> None:
-        self.generator, self.hparams = generator, generator.hparams
-        self.prompts, self.streams, self.greedy = prompts, streams, sampling.greedy
+        self, generator: Generator, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling,
+        told: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(generator.hparams, prompts, streams, sampling)
+        self.generator = generator
+        self.inside = sampling.released and not told  # whether tokens are drawn inside the graph
         types = tf.float32, tf.int32, tf.float32
         with interrupts_held_back():
             self.settings = [tf.constant(*pair) for pair in zip(sampling.bounded(self.hparams.n_vocab), types)]
         self.positions = np.array([len(prompt) for prompt in prompts], np.int32)  # that each row has taken
-        self.tokens = np.empty([0], np.int32)  # drawn last
         self.cache: Any = None  # a model.Cache, once the prompts are processed
         self.capacity = 0
         # Which of the cache's rows are these, unless each is its own.
         self.cached: Sequence[int] | np.ndarray | None = None
 
     def step(self) -> np.ndarray:
-        self.generator.check_usable()
-        with interrupts_held_back():
-            self.tokens = (self.process_prompts() if self.cache is None else self.process_tokens()).numpy()
+        if not self.inside:
+            return super().step()
+        self.take(self.advance('prompt_step', 'token_step', self.noises(), *self.settings))
         return self.tokens
 
-    def process_prompts(self) -> tf.Tensor:
+    def next_logits(self) -> np.ndarray:
+        return self.advance('prompt_logits', 'token_logits')
+
+    def advance(self, prompt_step: str, token_step: str, *how: Any) -> np.ndarray:
+        """What a step of the generator's returns, given how to draw: the first for prompts, later the second."""
+        self.generator.check_usable()
+        with interrupts_held_back():
+            if self.cache is None:
+                return self.process_prompts(getattr(self.generator, prompt_step), *how).numpy()
+            return self.process_tokens(getattr(self.generator, token_step), *how).numpy()
+
+    def process_prompts(self, step: Callable[..., tf.Tensor], *how: Any) -> tf.Tensor:
         prompts, rows = distinct_prompts(self.prompts)
         last = np.array([len(prompt) - 1 for prompt in prompts], np.int32)
         tokens = np.zeros([len(prompts), max(last) + 1], np.int32)  # what follows a prompt no position of it sees
@@ -165,11 +189,9 @@ class TensorFlowRows(Rows):
         self.capacity = self.generator.capacity(tokens.shape[1])
         self.cache = model.new_cache(self.hparams, len(prompts), self.capacity)
         self.cached = None if len(rows) == len(prompts) else rows
-        return self.generator.prompt_step(
-            tokens, last, np.array(rows, np.int32), self.noise(), *self.settings, self.cache
-        )
+        return step(tokens, last, np.array(rows, np.int32), *how, self.cache)
 
-    def process_tokens(self) -> tf.Tensor:
+    def process_tokens(self, step: Callable[..., tf.Tensor], *how: Any) -> tf.Tensor:
         longest = int(self.positions.max())
         check_window(self.hparams, longest + 1, 1)
         if self.cached is not None or longest == self.capacity:
@@ -177,12 +199,11 @@ class TensorFlowRows(Rows):
             capacity = self.generator.capacity(longest + 1)
             self.cache = model.resized_cache(self.hparams, self.cache, self.capacity, rows, capacity)
             self.capacity, self.cached = capacity, None
-        tokens = self.tokens[:, np.newaxis]
-        drawn = self.generator.token_step(tokens, self.positions, self.noise(), *self.settings, self.cache)
+        found = step(self.tokens[:, np.newaxis], self.positions, *how, self.cache)
         self.positions = self.positions + 1
-        return drawn
+        return found
 
-    def noise(self) -> np.ndarray:
+    def noises(self) -> np.ndarray:
         """float32 [rows, n_vocab]"""
         shape = [len(self.streams), self.hparams.n_vocab]
         if self.greedy:  # no race: the largest logit wins
@@ -193,11 +214,10 @@ class TensorFlowRows(Rows):
         kept = np.array(rows, int)
         if self.cache is not None:
             cached = np.arange(len(self.positions)) if self.cached is None else self.cached
-            self.cached, self.tokens = np.array(cached)[kept], self.tokens[kept]
+            self.cached = np.array(cached)[kept]
             self.cache = self.cache if len(rows) else None
         self.positions = self.positions[kept]
-        self.prompts = [self.prompts[row] for row in rows]
-        self.streams = [self.streams[row] for row in rows]
+        super().keep(rows)
 
 
 def sample_sequence(

@@ -4,10 +4,10 @@ Every start of TensorFlow costs seconds, so that one run serves several tests; w
 told without it runs where importing it fails, or in this process with a generator that is a fake.
 """
 
-import dataclasses
 import inspect
 import io
 import json
+import math
 import os
 import re
 import select
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from example_models import MODELS, REPOSITORY
 from running import (
@@ -58,6 +59,9 @@ SHARED_MISTAKES = [
     pytest.param(['--top_p', '1.5'], '--top_p is 1.5', id='top_p, above 1'),
     pytest.param(['--top_p', 'nan'], '--top_p is nan', id='top_p, nan'),
     pytest.param(['--top_p=-0.5'], '--top_p is -0.5', id='top_p, negative'),
+    pytest.param(['--top_p_rule', 'x'], "--top_p_rule is 'x', expected released or inclusive", id='top_p_rule'),
+    pytest.param(['--min_p', '2'], '--min_p is 2, expected a number from 0 to 1', id='min_p, above 1'),
+    pytest.param([*BUNDLED, '--logit_bias', '9000=1'], '--logit_bias has the token id 9000, expected 0', id='no token'),
     pytest.param(['--length', '0'], '--length is 0, expected at least 1', id='length, zero'),
     pytest.param(['--length', 'long'], "--length is 'long'", id='length, no integer'),
     pytest.param(
@@ -174,6 +178,81 @@ def test_flags_of_the_release_keep_their_defaults(function, defaults):
 # In this process, with a generator that draws one text again and again
 
 
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        ({'typical_p': '0'}, '--typical_p is 0, expected a number above 0 and at most 1'),
+        ({'repetition_penalty': '0'}, '--repetition_penalty is 0, expected a number from 0.01 to 100'),
+        ({'presence_penalty': '3'}, '--presence_penalty is 3, expected a number from -2 to 2'),
+        ({'frequency_penalty': 'x'}, "--frequency_penalty is 'x', expected a number from -2 to 2"),
+        ({'no_repeat_ngram': '1.5'}, "--no_repeat_ngram is '1.5', expected an integer of at least 0"),
+        ({'ban': ['']}, '--ban is empty, expected a text of at least one character'),
+        ({'logit_bias': ['5']}, "--logit_bias is '5', expected TOKEN=B, as in 50256=-100"),
+        ({'logit_bias': ['=5']}, "--logit_bias is '=5', expected TOKEN=B"),
+        ({'logit_bias': ['5=x']}, "--logit_bias of '5' is 'x', expected a number from -100 to 100"),
+        ({'logit_bias': ['5=101']}, "--logit_bias of '5' is 101, expected a number from -100 to 100"),
+        ({'logit_bias': ['of the=1']}, "--logit_bias has 'of the', which is 2 tokens ["),
+    ],
+)
+@pytest.mark.parametrize('command', ['interact', 'draw_samples'])
+def test_settings_that_mean_nothing_are_refused(fake, command, flags, message):
+    with pytest.raises(UsageError) as caught:
+        globals()[command](**flags, **({'prompt': 'a'} if command == 'interact' else {}))
+    assert str(caught.value).startswith(message)
+    assert fake.calls == []
+
+
+def test_log_probabilities_are_told_in_json(fake, monkeypatch, capsys, encoder):
+    logits = np.log(np.arange(1, len(encoder) + 1, dtype=np.float32))
+    monkeypatch.setattr(FakeRows, 'logits', property(lambda rows: np.tile(logits, (rows.rows, 1))), raising=False)
+    interact(prompt='a', length='2', logprobs='1', json=True)
+    [found] = objects(capsys.readouterr().out)
+    assert fake.calls[0]['told']
+    assert [token['id'] for token in found['logprobs']] == found['tokens']
+    total = math.log(sum(range(1, len(encoder) + 1)))
+    for token in found['logprobs']:
+        assert set(token) == {'id', 'bytes', 'log_probability', 'rank', 'likeliest'}
+        assert bytes(token['bytes']) == encoder.decode_bytes([token['id']])
+        assert token['log_probability'] == pytest.approx(math.log(token['id'] + 1) - total, abs=1e-4)
+        assert token['rank'] == len(encoder) - token['id'] and token['likeliest'][0][0] == len(encoder) - 1
+    with pytest.raises(UsageError, match='--logprobs needs --json'):
+        interact(prompt='a', logprobs='1')
+
+
+def test_choices_come_from_a_file(fake, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(api, 'choice_scores', lambda engine, prompt, ids: np.log([0.1, 0.6, 0.3]))
+    (tmp_path / 'choices').write_bytes(b' yes\r\n no\n perhaps')
+    interact(prompt='a', choices=str(tmp_path / 'choices'), temperature='0', json=True)
+    [found] = objects(capsys.readouterr().out)
+    assert (found['text'], found['finish_reason']) == (' no', 'choice')
+    assert found['choices'] == pytest.approx({' yes': math.log(0.1), ' no': math.log(0.6), ' perhaps': math.log(0.3)})
+    (tmp_path / 'gap').write_text('yes\n\nno\n')
+    for path, message in (
+        (tmp_path / 'none', f'--choices {tmp_path / "none"} cannot be read'),
+        (os.devnull, f'--choices {os.devnull}: line 1 is empty'),
+        (tmp_path / 'gap', f'--choices {tmp_path / "gap"}: line 2 is empty, expected a text a line'),
+    ):
+        with pytest.raises(UsageError) as caught:
+            interact(prompt='a', choices=str(path))
+        assert str(caught.value).startswith(message)
+    with pytest.raises(UsageError, match='--choices and --length exclude each other; leave one of them out'):
+        interact(prompt='a', choices=str(tmp_path / 'choices'), length='3')
+
+
+def test_every_setting_reaches_the_engine(fake, encoder):
+    numbers = {
+        'temperature': 0.5, 'top_k': 4, 'top_p': 0.9, 'top_p_rule': 'inclusive', 'min_p': 0.1, 'typical_p': 0.8,
+        'repetition_penalty': 1.3, 'presence_penalty': 0.5, 'frequency_penalty': -0.5, 'no_repeat_ngram': 3,
+    }  # fmt: skip
+    bias = ['7=2.5', ' the=-1', f'{END_OF_TEXT}=-100']
+    flags = {name: str(value) for name, value in numbers.items()} | {'logit_bias': bias, 'ban': ['x', 'é']}
+    interact(prompt='a', length='1', **flags)
+    [call] = fake.calls
+    assert call | numbers == call
+    assert call['logit_bias'] == ((7, 2.5), (*encoder.encode(' the'), -1.0), (encoder.end_of_text, -100.0))
+    assert [rule.words for rule in call['rules']] == [[b'x', 'é'.encode()]]
+
+
 class FakeEngine:
     """Draws the tokens of one text for every row, over and over, and notes what it was asked for, and how many
     steps were made of it."""
@@ -182,8 +261,8 @@ class FakeEngine:
         self.tokens = tokens
         self.calls = []
 
-    def start(self, prompts, *, numbers, seed, sampling):
-        call = {'context': prompts, 'numbers': numbers, 'seed': seed, 'length': 0} | dataclasses.asdict(sampling)
+    def start(self, prompts, *, numbers, seed, sampling, told=False):
+        call = {'context': prompts, 'numbers': numbers, 'seed': seed, 'length': 0, 'told': told} | vars(sampling)
         self.calls.append(call)
         return FakeRows(self, call)
 

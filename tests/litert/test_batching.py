@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from example_models import TINY, as_params, random_tokens, random_values
 from litert.test_engine import both_engines
+from samples import EVERYTHING
 
 from gpt2.checkpoints.source import open_source
-from gpt2.engine import Adjustment, Sampling
 from gpt2.hparams import HParams
 from gpt2.litert.batching import Batch
 from gpt2.litert.engine import BLOCK, Generator
 from gpt2.litert.export import exported_file
 from gpt2.noise import noise_stream
+from gpt2.sampling import Sampling
 
 LONGER = HParams(n_vocab=61, n_ctx=800, n_embd=20, n_head=4, n_layer=2)
 LENGTH = 15
@@ -32,9 +33,9 @@ def generator(longer):
     return longer['float32']
 
 
-def add(batch, prompt, number=1, seed=3, adjustment=Adjustment(), **how):  # noqa: B008 - it is frozen
+def add(batch, prompt, number=1, seed=3, **how):
     ids = prompt.ids.tolist()
-    return batch.add_row(prompt, noise_stream(seed, ids, number), Sampling(**how), adjustment)
+    return batch.add_row(prompt, noise_stream(seed, ids, number), Sampling(**how))
 
 
 def logits_alone(generator, ids, **how):
@@ -62,6 +63,7 @@ def test_a_row_is_to_the_bit_what_it_is_alone_whoever_joins_and_leaves(longer, p
     cases = [
         (tokens[:650], {}), (tokens[:1], {'temperature': 0.5}), (tokens[:650], {'top_k': 3}), (tokens[9:150], {}),
         (tokens[:400], {'top_p': 0.8}), (tokens[:256], {'temperature': 0}), (tokens[:257], {}),
+        (tokens[:90], EVERYTHING),
     ]  # fmt: skip
     batch, expected, places, seen = Batch(generator, remembered), {}, {}, collections.defaultdict(list)
     pending = list(cases)
@@ -164,14 +166,6 @@ def test_prompts_and_rows_leave_in_the_midst(generator):
     while len(row.drawn) < LENGTH:
         batch.step()
     assert row.drawn == alone(generator, tokens[:10])
-
-
-def test_adjustments():
-    logits = np.float32([1, 2, 3, 4])
-    adjusted = Adjustment(presence=0.5, frequency=0.25, bias=((0, 10.0), (3, -1.0))).apply(logits, [1, 1, 3])
-    np.testing.assert_allclose(adjusted, [11, 2 - 0.5 - 0.5, 3, 4 - 1 - 0.5 - 0.25])
-    assert Adjustment().apply(logits, [1, 2]) is logits
-    np.testing.assert_array_equal(logits, [1, 2, 3, 4])
 
 
 def test_tiny_prompts_to_the_end_of_the_window(tmp_path, tiny_params):

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from samples import EVERYTHING
 
 PROMPT = 'Once upon a time'
 LONG = 'It was the best of times, it was the worst of times, and the clerk wrote it all down. ' * 20
@@ -19,7 +20,9 @@ def text(answer):
     'settings',
     [
         {}, {'temperature': 0}, {'temperature': 0.7, 'top_k': 40}, {'top_p': 0.9, 'temperature': 1.5}, {'top_k': 1},
-        {'stop': ['the', 'of the']}, {'stop': ','},
+        {'stop': ['the', 'of the']}, {'stop': ','}, {'ban': ['the', ' a']},
+        {'repetition_penalty': 1.5, 'temperature': 0},
+        {**EVERYTHING, 'logit_bias': {'5': 3.0, '7': -100}, 'ban': ',', 'stop': 'of'},
     ],
 )  # fmt: skip
 def test_the_text_is_that_of_the_library(server, offline, settings):
@@ -32,13 +35,40 @@ def test_the_text_is_that_of_the_library(server, offline, settings):
     assert answer['usage'] == {'prompt_tokens': 4, 'completion_tokens': drawn, 'total_tokens': 4 + drawn}
 
 
+def test_choices(server, offline):
+    texts = [' there was a king', ' a queen', '.', ',']
+    for how in ({}, {'temperature': 0}, {'top_k': 2}):
+        expected = offline.complete([PROMPT, 'London'], samples=6, seed=2, choices=texts, **how)
+        answer = server.completion([PROMPT, 'London'], n=6, seed=2, choices=texts, **how)
+        assert [choice['text'] for choice in answer['choices']] == [each.text for group in expected for each in group]
+        assert {choice['finish_reason'] for choice in answer['choices']} == {'stop'}
+    drawn = sum(len(each.ids) for group in expected for each in group)
+    assert answer['usage']['completion_tokens'] == drawn
+    *events, _ = server.events(PROMPT, seed=2, choices=texts)
+    assert json.loads(events[0])['choices'][0]['text'] == offline.complete(PROMPT, seed=2, choices=texts).text
+    assert server.error(prompt=PROMPT, choices=texts, ban='a')['message'].startswith('choices and ban exclude')
+    assert 'twice' in server.error(prompt=PROMPT, choices=['a', 'a'])['message']
+    assert 'the longest of choices' in server.error(prompt=LONG, choices=['a b c ' * 100])['message']
+
+
+def test_a_pattern(server, offline):
+    fields = {'seed': 2, 'regex': '( [a-z]{1,6}){1,3}!'}
+    expected = offline.complete(PROMPT, samples=3, length=20, **fields)
+    answer = server.completion(PROMPT, n=3, max_tokens=20, **fields)
+    assert [choice['text'] for choice in answer['choices']] == [each.text for each in expected]
+    assert {choice['finish_reason'] for choice in answer['choices']} == {'stop'}
+    assert 'unclosed group' in server.error(prompt=PROMPT, regex='(')['message']
+    assert server.error(prompt=PROMPT, regex='a', ban='b')['message'].startswith('regex and ban exclude each other')
+
+
 def test_what_is_left_out_or_null_is_as_openai_has_it(server, offline):
     answer = server.completion(PROMPT, seed=3)
     assert text(answer) == offline.complete(PROMPT, seed=3, length=16, stop_at_end=True).text
     assert (answer['object'], answer['model'], answer['choices'][0]['logprobs']) == ('text_completion', '7M', None)
     nulls = dict.fromkeys(
         ['max_tokens', 'temperature', 'top_p', 'top_k', 'n', 'best_of', 'stream', 'logprobs', 'echo', 'stop',
-         'presence_penalty', 'frequency_penalty', 'logit_bias', 'model', 'stream_options']
+         'presence_penalty', 'frequency_penalty', 'logit_bias', 'model', 'stream_options', 'top_p_rule', 'min_p',
+         'typical_p', 'repetition_penalty', 'no_repeat_ngram', 'ban', 'choices', 'regex']
     )  # fmt: skip
     assert text(server.completion(PROMPT, seed=3, **nulls)) == text(answer)
 

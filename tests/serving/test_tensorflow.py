@@ -41,7 +41,11 @@ def test_scores_and_embeddings(tensorflow, server):
         assert ours == pytest.approx(theirs, abs=1e-4)
 
 
-def test_what_it_cannot_do_is_refused_by_name(tensorflow):
-    error = tensorflow.error(prompt=PROMPT, logit_bias={'1': 1})
-    assert 'need --engine litert' in error['message']
-    assert tensorflow.completion(PROMPT, max_tokens=2)['choices']
+def test_what_is_not_drawn_inside_the_graph(tensorflow, server):
+    for fields in (
+        {'presence_penalty': 1, 'frequency_penalty': 0.5, 'logit_bias': {'5': 3}, 'max_tokens': 9},
+        {'choices': [' there was', ' a king', '.'], 'n': 3},
+        {'ban': ' the', 'repetition_penalty': 1.3, 'min_p': 0.02, 'n': 2, 'max_tokens': 9},
+    ):
+        choices = [each.completion(PROMPT, seed=4, **fields)['choices'] for each in (tensorflow, server)]
+        assert choices[0] == choices[1]

@@ -34,27 +34,34 @@ Ctrl-C ends the sample, and at the prompt the program.
 
 def interact_model(
     *extra: str, model_name: str | None = None, seed: Any = None, nsamples: Any = 1, batch_size: Any = 1,
-    length: Any = None, temperature: Any = 1, top_k: Any = 0, top_p: Any = 1, engine: Any = 'auto',
-    precision: Any = 'float32', models_dir: str = DEFAULT_MODELS_DIR, prompt: str | None = None,
+    length: Any = None, temperature: Any = 1, top_k: Any = 0, top_p: Any = 1, top_p_rule: Any = 'released',
+    min_p: Any = 0, typical_p: Any = 1, repetition_penalty: Any = 1, presence_penalty: Any = 0,
+    frequency_penalty: Any = 0, no_repeat_ngram: Any = 0, logit_bias: list | None = None, ban: list | None = None,
+    choices: str | None = None,
+    engine: Any = 'auto', precision: Any = 'float32', models_dir: str = DEFAULT_MODELS_DIR, prompt: str | None = None,
     prompt_file: str | None = None, errors: Any = 'strict', stop: list | None = None, stop_at_end: bool = False,
-    start: str | None = None, stream: bool | None = None, json: bool = False, **unknown: Any,
+    start: str | None = None, stream: bool | None = None, json: bool = False, logprobs: Any = None,
+    beams: Any = 1, length_penalty: Any = 1, regex: str | None = None, **unknown: Any,
 ) -> None:  # fmt: skip
     reject_unknown(extra, unknown)
     settings = check_settings(
         seed=seed, nsamples=nsamples, batch_size=batch_size, length=length, temperature=temperature, top_k=top_k,
-        top_p=top_p, stop=stop, stop_at_end=stop_at_end, start=start, stream=stream, json=json,
+        top_p=top_p, top_p_rule=top_p_rule, min_p=min_p, typical_p=typical_p, repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, no_repeat_ngram=no_repeat_ngram,
+        logit_bias=logit_bias, ban=ban, choices=choices, stop=stop, stop_at_end=stop_at_end, start=start,
+        stream=stream, json=json, logprobs=logprobs, beams=beams, length_penalty=length_penalty, regex=regex,
     )  # fmt: skip
     errors = choice('errors', errors, ('strict', 'replace'))
     if prompt is not None and prompt_file is not None:
         raise UsageError('--prompt and --prompt_file exclude each other; give one')
     text = read_prompt_file(prompt_file, errors) if prompt_file is not None else prompt
-    model = open_for_sampling(model_name, models_dir, engine, precision)
+    model = open_for_sampling(model_name, models_dir, engine, precision, settings)
 
     def checked(text: str, name: str) -> str:
         text = valid(text, errors, name)
         if not text and start is None:
             raise UsageError('Prompt should not be empty!')
-        model.prompt_ids(text, settings.drawing['length'], start)
+        model.plan([text], seed=0, **settings.drawing)
         return text
 
     def write_continuations(text: str) -> None:

@@ -42,7 +42,7 @@ HELP = {'--help', '-h'}
 VERSION = '--version'
 NEVER_TYPED = '\x00'  # fire splits commands at a separator, by default the lone `-` we read as a file
 NO_WORDS = 'extra'  # the name a function gives to words without a flag where it has no use for them
-TEXT_FLAGS = {'prompt', 'stop'}  # whose value is often several words
+TEXT_FLAGS = {'prompt', 'stop', 'ban'}  # whose value is often several words
 BOOLEANS = {'true': True, 'false': False, '1': True, '0': False, 'yes': True, 'no': False}
 # Errors of other names that libraries raise where memory is short, by what they say.
 OUT_OF_MEMORY = re.compile(

@@ -12,7 +12,6 @@ from gpt2.commands.flags import (
     MODELS_DIR_HELP,
     boolean,
     integer,
-    number,
     optional_boolean,
     optional_integer,
     print_utf8,
@@ -21,8 +20,9 @@ from gpt2.commands.flags import (
 )
 from gpt2.completion import Completion
 from gpt2.errors import UsageError
+from gpt2.sampling import CHECKS, check_bias, check_length_penalty
 from gpt2.system import progress
-from gpt2.system.text import json_line
+from gpt2.system.text import json_line, lines
 
 SHARED_FLAGS = f"""\
 {MODEL_NAME_HELP}
@@ -37,6 +37,33 @@ SHARED_FLAGS = f"""\
                       value. Default: 0
 --top_p X             draw from the nucleus that holds probability X only; above 0, at most 1, 1
                       means all. Default: 1
+--top_p_rule R        released leaves out the token that crosses top_p, as the release does; inclusive keeps
+                      it, as the paper on nucleus sampling does. Default: released
+--min_p X             draw from tokens that are at least X times as likely as the likeliest; from 0 to 1,
+                      0 means all. Default: 0
+--typical_p X         draw from the typical tokens that hold probability X, those whose surprise is
+                      nearest to what is expected; above 0, at most 1, 1 means all. Default: 1
+--repetition_penalty X
+                      make tokens of prompt and sample less likely: their logits are divided by X, or
+                      multiplied where they are below 0; from 0.01 to 100, 1 is off. 1.2 is a good
+                      value. Default: 1
+--presence_penalty X  taken from the logits of the tokens that the sample holds; from -2 to 2. Default: 0
+--frequency_penalty X
+                      the same, as often as the sample holds them; from -2 to 2. Default: 0
+--no_repeat_ngram N   no N tokens come twice in the same order, in prompt and sample together; at least 0,
+                      0 is off. Default: 0
+--logit_bias TOKEN=B  add B, from -100 to 100, to the logit of a token, which is an id or a text that is
+                      one token; may be given more than once
+--ban TEXT            no sample will hold TEXT; may be given more than once
+--choices FILE        draw one of the lines of a file as the whole continuation, by the probability that the
+                      model gives to each; with --temperature 0 the likeliest. - is standard input
+--regex PATTERN       samples that, whole, match a pattern (the syntax of Rust's regex, without look-around) and
+                      end; --length cuts them all the same. Needs requirements-regex.txt
+--beams N             do not draw: search with N beams for the likeliest continuations, of which the first
+                      samples are printed; at least 1, 1 draws. It ends when nothing that is open can become
+                      better. Default: 1
+--length_penalty X    beams are compared by log-probability divided by the number of tokens to the power X;
+                      from -10 to 10, 0 favours short ones. Default: 1
 {ENGINE_HELP}
 {MODELS_DIR_HELP}
 --stop TEXT           end a sample before TEXT; may be given more than once
@@ -46,7 +73,12 @@ SHARED_FLAGS = f"""\
 --stream              print text as it is drawn; --nostream to wait for whole samples. Needs
                       --batch_size 1. Default: on when a terminal reads and batch_size is 1
 --json                print one JSON object a sample and line: prompt, text, tokens, seed, sample,
-                      finish_reason (length, stop or end_of_text)"""
+                      finish_reason (length, stop, end_of_text, choice or nothing_left), with
+                      --choices choices, the log-probability of each, with --logprobs
+                      logprobs, and with --beams log_probability (nats)
+--logprobs K          in JSON, of each token of a sample how likely the model had it, whatever the settings:
+                      id, bytes, log_probability (nats), rank, and likeliest, the K likeliest as pairs of id
+                      and log-probability; at least 0. Needs --json"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,36 +94,84 @@ class Settings:
 
 
 def check_settings(
-    *, seed: Any, nsamples: Any, batch_size: Any, length: Any, temperature: Any, top_k: Any, top_p: Any, stop: Any,
-    stop_at_end: Any, start: str | None, stream: Any, json: Any,
+    *, seed: Any, nsamples: Any, batch_size: Any, length: Any, stop: Any, stop_at_end: Any, start: str | None,
+    stream: Any, json: Any, logit_bias: Any, ban: Any, choices: str | None, logprobs: Any,
+    beams: Any, length_penalty: Any, regex: str | None, **drawing: Any,
 ) -> Settings:  # fmt: skip
-    """Settings from flags, each text or a Python value. Raises UsageError."""
-    drawing: dict[str, Any] = {
+    """Settings from flags, each text or a Python value; drawing: those of sampling.CHECKS. Raises UsageError."""
+    taken: dict[str, Any] = {
+        **{name: check(f'--{name}', drawing[name]) for name, check in CHECKS.items()},
         'length': optional_integer('length', length, 1),
-        'temperature': number('temperature', temperature, lambda value: value >= 0, 'of at least 0'),
-        'top_k': integer('top_k', top_k, 0),
-        'top_p': number('top_p', top_p, lambda value: 0 < value <= 1, 'above 0 and at most 1'),
-        'stop': texts(stop),
+        'logit_bias': dict(map(bias_of_token, texts(logit_bias))),
+        'ban': nonempty_texts('ban', ban),
+        'choices': () if choices is None else read_choices(choices),
+        'stop': nonempty_texts('stop', stop),
         'stop_at_end': boolean('stop_at_end', stop_at_end),
         'start': start,
+        'regex': regex,
+        'logprobs': optional_integer('logprobs', logprobs, 0),
+        'beams': integer('beams', beams, 1),
+        'length_penalty': check_length_penalty('--length_penalty', length_penalty),
     }
-    if '' in drawing['stop']:
-        raise UsageError('--stop is empty, expected a text of at least one character')
     json, batch_size = boolean('json', json), integer('batch_size', batch_size, 1)
+    if taken['logprobs'] is not None and not json:
+        raise UsageError('--logprobs needs --json, in which they are told')
+    nsamples = integer('nsamples', nsamples, 0)
+    if taken['beams'] > 1 and not 0 < nsamples <= taken['beams']:
+        raise UsageError(f'--nsamples is {nsamples}, expected 1 to {taken["beams"]}, as many as there are --beams')
+    stream = check_stream(stream, batch_size, json, taken['beams'])
+    if taken['beams'] > 1 or taken['choices']:  # all samples of a prompt come from one computation
+        batch_size = max(batch_size, nsamples)
+    return Settings(optional_integer('seed', seed, 0), nsamples, batch_size, taken, stream, json)
+
+
+def check_stream(stream: Any, batch_size: int, json: bool, beams: int) -> bool:
+    """Whether text is printed as it is drawn; by default at a terminal, where that can be. Raises UsageError."""
     stream = optional_boolean('stream', stream)
     if stream and batch_size > 1:
         raise UsageError(f'--stream needs --batch_size 1, not {batch_size}: one sample at a time')
     if stream and json:
         raise UsageError('--stream and --json exclude each other: an object is printed when its sample is whole')
-    if stream is None:
-        stream = sys.stdout.isatty() and batch_size == 1 and not json
-    nsamples = integer('nsamples', nsamples, 0)
-    return Settings(optional_integer('seed', seed, 0), nsamples, batch_size, drawing, stream, json)
+    if stream and beams > 1:
+        raise UsageError('--stream and --beams exclude each other: which text is likeliest is known at the end alone')
+    return sys.stdout.isatty() and batch_size == 1 and not json and beams == 1 if stream is None else stream
 
 
-def open_for_sampling(model_name: str | None, models_dir: str, engine: Any, precision: Any) -> Model:
-    """The model that flags name, nothing heavy loaded."""
-    return open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
+def nonempty_texts(name: str, value: Any) -> tuple[str, ...]:
+    """The values of a repeatable flag, each a text of at least one character."""
+    found = texts(value)
+    if '' in found:
+        raise UsageError(f'--{name} is empty, expected a text of at least one character')
+    return found
+
+
+def read_choices(path: str) -> tuple[str, ...]:
+    """The lines of a file. Raises UsageError for one that is empty, and for none."""
+    try:
+        found = tuple(lines(path))
+    except UsageError as error:
+        raise UsageError(f'--choices {error}') from None
+    if '' in (found or ('',)):
+        number = found.index('') + 1 if found else 1
+        raise UsageError(f'--choices {path}: line {number} is empty, expected a text a line')
+    return found
+
+
+def bias_of_token(pair: str) -> tuple[str, float]:
+    """(token, what is added to its logit) of TOKEN=B. The token may hold an equals sign itself."""
+    token, _, value = pair.rpartition('=')
+    if not token:
+        raise UsageError(f'--logit_bias is {pair!r}, expected TOKEN=B, as in 50256=-100')
+    return token, check_bias(f'--logit_bias of {token!r}', value)
+
+
+def open_for_sampling(
+    model_name: str | None, models_dir: str, engine: Any, precision: Any, settings: Settings
+) -> Model:
+    """The model that flags name, nothing heavy loaded. Raises UsageError, also for settings that mean nothing to it."""
+    model = open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
+    model.plan([], seed=0, **settings.drawing)
+    return model
 
 
 def load(model: Model, settings: Settings) -> None:
@@ -132,15 +212,27 @@ def stream_sample(completion: Completion, steps: Iterable[Any]) -> None:
 
 def write_sample(completion: Completion, settings: Settings) -> None:
     if settings.json:
-        print(json_line({
-            'prompt': completion.prompt,
-            'text': completion.text,
-            'tokens': completion.ids,
-            'seed': completion.seed,
-            'sample': completion.number,
-            'finish_reason': completion.finish_reason,
-        }))  # fmt: skip
+        print(json_line(described(completion)))
     else:
         print(header(completion.number))
         print(completion.text)
     sys.stdout.flush()
+
+
+def described(completion: Completion) -> dict[str, Any]:
+    """What JSON says of a sample."""
+    found: dict[str, Any] = {
+        'prompt': completion.prompt,
+        'text': completion.text,
+        'tokens': completion.ids,
+        'seed': completion.seed,
+        'sample': completion.number,
+        'finish_reason': completion.finish_reason,
+    }
+    if completion.choices is not None:
+        found['choices'] = dict(completion.choices)
+    if completion.log_probability is not None:
+        found['log_probability'] = completion.log_probability
+    if completion.logprobs is not None:
+        found['logprobs'] = [vars(token) | {'bytes': list(token.bytes)} for token in completion.logprobs]
+    return found

@@ -7,8 +7,9 @@ from tqdm import tqdm
 
 from gpt2.completion import Completion, complete
 from gpt2.encoder import Encoder, utf8
-from gpt2.engine import Engine, Sampling
+from gpt2.engine import Engine
 from gpt2.errors import UsageError
+from gpt2.sampling import Sampling
 from gpt2.scoring.fastest import fastest_score
 from gpt2.scoring.text_stream import Measure, encode_stream
 from gpt2.scoring.windows import Row, batches, windows

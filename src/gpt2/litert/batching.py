@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gpt2.engine import Adjustment, Sampling
-from gpt2.litert.engine import BLOCK, Generator, draw, log_noise
+from gpt2.drawing import draw, log_noise
+from gpt2.history import History
+from gpt2.litert.engine import BLOCK, Generator
+from gpt2.sampling import Sampling
 
 
 class Prompt:
@@ -32,11 +34,17 @@ class Row:
     """A sample in a batch; drawn: the ids of its tokens so far."""
 
     def __init__(
-        self, prompt: Prompt, owner: int, stream: np.random.Generator, settings: tuple, adjustment: Adjustment
+        self, prompt: Prompt, owner: int, stream: np.random.Generator, sampling: Sampling, n_vocab: int
     ) -> None:
-        self.prompt, self.owner, self.stream, self.adjustment = prompt, owner, stream, adjustment
-        self.settings = settings  # (temperature, top_k, top_p) as engine.draw takes them
+        self.prompt, self.owner, self.stream = prompt, owner, stream
+        self.greedy, self.drawing = sampling.greedy, sampling.drawing(n_vocab)
+        self.history = History(sampling, prompt.ids.tolist())
         self.drawn: list[int] = []
+
+    def draw(self, logits: np.ndarray, noise: np.ndarray | None) -> None:
+        """Draw the next token from logits, float32 [n_vocab]."""
+        self.drawn.append(draw(self.history.adjusted(logits), noise, *self.drawing))
+        self.history.take(self.drawn[-1])
 
     @property
     def position(self) -> int:
@@ -62,14 +70,11 @@ class Batch:
         return prompt
 
     def add_row(
-        self, prompt: Prompt, stream: np.random.Generator, sampling: Sampling, adjustment: Adjustment,
-        told: bool = True,
-    ) -> Row:  # fmt: skip
+        self, prompt: Prompt, stream: np.random.Generator, sampling: Sampling, told: bool = True
+    ) -> Row:
         """Draw a sample of a prompt in the next steps, until it is removed. stream: its noise. told: whether the
         logits of its tokens are asked for, which are here in any case."""
-        temperature, top_k, top_p = sampling.bounded(self.hparams.n_vocab)
-        settings = (0 if sampling.greedy else temperature), top_k, top_p
-        self.rows.append(Row(prompt, self.generator.new_owner(), stream, settings, adjustment))
+        self.rows.append(Row(prompt, self.generator.new_owner(), stream, sampling, self.hparams.n_vocab))
         return self.rows[-1]
 
     def remove_prompt(self, prompt: Prompt) -> None:
@@ -156,11 +161,11 @@ class Batch:
     def draw(self, given: list[tuple[Row, np.ndarray]]) -> None:
         """Draw the next token of rows, each with its logits."""
         noises = self.generator.threads.map(
-            lambda row: None if row.settings[0] == 0 else log_noise(row.stream, self.hparams.n_vocab),
+            lambda row: None if row.greedy else log_noise(row.stream, self.hparams.n_vocab),
             [row for row, _ in given],
         )
         for (row, logits), noise in zip(given, noises):
-            row.drawn.append(draw(row.adjustment.apply(logits, row.drawn), noise, *row.settings))
+            row.draw(logits, noise)
 
 
 class Memory:

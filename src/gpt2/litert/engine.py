@@ -1,7 +1,7 @@
 """Sampling on LiteRT: the fast lane on a CPU. Knows nothing of text, and nothing of TensorFlow.
 
-The same rules as in sample.py, on NumPy arrays, one row at a time; the same seed gives the same
-sample where the logits agree.
+Tokens are drawn by drawing.py, by the same rules as in sample.py: the same seed gives the same sample where
+the logits agree.
 """
 
 import collections
@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import functools
 import itertools
-import math
 import mmap
 import os
 import sys
@@ -22,9 +21,10 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from gpt2.engine import Engine, Rows, Sampling, check_prompt, check_window, distinct_prompts
+from gpt2.engine import Engine, Rows, check_prompt, check_window, distinct_prompts
 from gpt2.hparams import HParams
 from gpt2.litert.export import stored_array
+from gpt2.sampling import Sampling
 from gpt2.system.signals import interrupts_held_back, standard_error_held_back
 
 # Prompt tokens processed at once: more of them share the reading of a matrix, fewer stay in the processor's caches.
@@ -35,68 +35,8 @@ BLOCK = 256
 # microseconds, growing it 7 milliseconds.
 CACHE_STEP = 64
 TOKENS_PER_STEP = 24  # of each row, at least: growing a cache of many rows takes as long as several steps
-SUM_BLOCK = 256  # numbers summed at once
 NOBODY = -1  # owner of a free slot of the cache
 NOTHING = np.empty([1, 1, 0, 1], np.float32)  # no keys and values, of any layer, head or feature
-
-
-def top_k_edge(logits: np.ndarray, k: int) -> np.floating:
-    """The smallest of logits, float32 [n], that top_k keeps, the k-th largest; k from 1 to n."""
-    return np.partition(logits, -k)[-k]
-
-
-def top_p_edge(logits: np.ndarray, p: float) -> np.floating:
-    """The smallest of logits, float32 [n], that the release's nucleus keeps (see sample.top_p_logits)."""
-    ascending = np.sort(logits)
-    weights = np.exp(ascending)
-    limit = p * weights.sum()
-    # Sums of blocks from the largest down, then those inside the block where they cross the limit:
-    # a running sum over the whole vocabulary would take as long as sorting it.
-    end = len(weights)
-    blocks = np.cumsum(weights[end % SUM_BLOCK :].reshape(-1, SUM_BLOCK).sum(axis=1)[::-1])
-    whole = int(np.count_nonzero(blocks <= limit))
-    end -= whole * SUM_BLOCK
-    before = blocks[whole - 1] if whole else 0
-    inside = before + np.cumsum(weights[max(end - SUM_BLOCK, 0) : end][::-1])
-    count = whole * SUM_BLOCK + int(np.count_nonzero(inside <= limit))
-    return ascending[-max(count, 1)]
-
-
-def surely_in_nucleus(logits: np.ndarray, p: float, logit: np.floating) -> bool:
-    """Whether what is at least as likely as one of logits holds no more than p: true of all in the nucleus but
-    ties at its edge and a first one that holds more by itself. Takes a fifth of the time of the edge."""
-    weights = np.exp(logits)
-    return weights[logits >= logit].sum() <= p * weights.sum()
-
-
-def log_noise(stream: np.random.Generator, n_vocab: int) -> np.ndarray:
-    """Logarithms of the next exponential variates of a stream, float32 [n_vocab]."""
-    return np.log(stream.standard_exponential(n_vocab).astype(np.float32))
-
-
-def draw(logits: np.ndarray, noise: np.ndarray | None, temperature: float, top_k: int, top_p: float) -> int:
-    """Draw one token: temperature, then top_k, then top_p, then the race.
-
-    logits: float32 [n_vocab]. noise: what log_noise returns; a temperature of 0 needs none. Returns an int.
-    """
-    if temperature == 0:
-        return int(logits.argmax())
-    # Softmax is blind to a shift; without it a temperature near 0 would overflow.
-    with np.errstate(over='ignore'):
-        logits = (logits - logits.max()) / np.float32(temperature)
-    edge: np.floating | float = -math.inf
-    kept = logits
-    if 0 < top_k < len(logits):
-        edge = top_k_edge(logits, top_k)
-        kept = logits[logits >= edge]
-    race = logits - noise
-    winner = race.argmax()
-    if top_p < 1 and not surely_in_nucleus(kept, top_p, logits[winner]):
-        edge = top_p_edge(kept, top_p)
-    if logits[winner] < edge:
-        race[logits < edge] = -math.inf
-        winner = race.argmax()
-    return int(winner)
 
 
 class Generator(Engine):
@@ -127,7 +67,7 @@ class Generator(Engine):
         self.waiting, self.waiting_owners = NOTHING, self.owners  # what the cache had no room for
 
     def open_rows(
-        self, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling
+        self, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling, told: bool = False
     ) -> 'LiteRTRows':
         return LiteRTRows(self, prompts, streams, sampling)
 
@@ -211,18 +151,18 @@ class Generator(Engine):
             self.ended.append(owner)
 
     def process_tokens(
-        self, tokens: np.ndarray, positions: np.ndarray, owners: np.ndarray, prompt_owners: np.ndarray
+        self, tokens: np.ndarray, positions: np.ndarray, owners: np.ndarray, *others: np.ndarray
     ) -> np.ndarray:
         """Logits [rows, n_vocab] of the next token of each row, int32 [rows].
 
-        positions: int [rows]. owners, prompt_owners: int [rows], whose slots a row sees, and adds to the first.
+        positions: int [rows]. owners: int [rows], whose slots a row sees and adds to; others: whose it only sees.
         """
         count = len(tokens)
         full = len(self.free_places()) < count or len(self.waiting_owners) > 0
         if full or (self.rows, self.chosen) != (count, count):
             left = int((self.hparams.n_ctx - positions).sum())
             self.resize(count, min(max(CACHE_STEP, TOKENS_PER_STEP * count), left), range(count))
-        return self.step(tokens, positions, [owners, prompt_owners], np.eye(count, dtype=bool), owners)
+        return self.step(tokens, positions, [owners, *others], np.eye(count, dtype=bool), owners)
 
     def resize(self, rows: int, free: int, chosen: Sequence[int] | np.ndarray) -> None:
         """Make the graph take so many rows and give the logits of those chosen, with a cache of as many slots as
@@ -281,6 +221,11 @@ class Generator(Engine):
             self.owners[free] = owners
         return self.interpreter.get_tensor(self.logits)
 
+    def give_slots(self, old: int, new: int) -> None:
+        """Make the slots of one owner another's."""
+        for owners in (self.owners, self.waiting_owners):
+            owners[owners == old] = new
+
     def put_in_cache(self, values: np.ndarray, owner: int) -> None:
         """Give an owner keys and values that a step found before, float32 [2 n_layer, n_head, n, features]: they wait
         for the next resize as what the cache has no room for does."""
@@ -305,39 +250,40 @@ class Generator(Engine):
 
 
 class LiteRTRows(Rows):
-    """Rows whose keys and values lie in the engine's cache, under owners of their own."""
+    """Rows whose keys and values lie in the engine's cache, under owners of their own.
+
+    lines: the owners whose slots each row sees beside those of its prompt, oldest first. It adds to the last; the
+    others it shares with the rows that went on from the same one.
+    """
 
     def __init__(
         self, generator: Generator, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling
     ) -> None:
-        self.generator, self.hparams = generator, generator.hparams
-        self.prompts, self.streams, self.greedy = prompts, streams, sampling.greedy
-        temperature, top_k, top_p = sampling.bounded(self.hparams.n_vocab)
-        self.settings = (0 if sampling.greedy else temperature), top_k, top_p
+        super().__init__(generator.hparams, prompts, streams, sampling)
+        self.generator = generator
         self.positions = np.array([len(prompt) for prompt in prompts])  # that each row has taken
-        self.owners = np.array([generator.new_owner() for _ in prompts])
+        self.lines = [[generator.new_owner()] for _ in prompts]
         self.prompt_owners: np.ndarray | None = None  # of each row, the owner of its prompt
-        self.tokens = np.empty([0], np.int32)  # drawn last
 
     def step(self) -> np.ndarray:
         self.generator.check_usable()
         # Beside the graph only for one row of int8: many rows, or four times the bytes, need both cores.
-        early = len(self.owners) == 1 and self.generator.scales is not None
-        noise = [self.generator.threads.submit(self.noise, stream) for stream in self.streams] if early else None
-        with self.generator.alone():
-            logits = self.process_prompts() if self.prompt_owners is None else self.process_tokens(self.prompt_owners)
+        early = len(self.lines) == 1 and self.generator.scales is not None
+        noise = self.generator.threads.submit(self.noise, self.streams[0]) if early else None
+        self.logits = self.next_logits()
         if noise:
-            drawn = [draw(logits[0], noise[0].result(), *self.settings)]
+            drawn = [self.draw_row(0, noise.result())]
         else:
-            drawn = list(self.generator.threads.map(self.draw_row, logits, self.streams))
-        self.tokens = np.array(drawn, np.int32)
+            drawn = list(self.generator.threads.map(self.draw_with_noise, range(len(self.streams))))
+        self.take(drawn)
         return self.tokens
 
-    def draw_row(self, logits: np.ndarray, stream: np.random.Generator) -> int:
-        return draw(logits, self.noise(stream), *self.settings)
+    def draw_with_noise(self, row: int) -> int:
+        return self.draw_row(row, self.noise(self.streams[row]))
 
-    def noise(self, stream: np.random.Generator) -> np.ndarray | None:
-        return None if self.greedy else log_noise(stream, self.hparams.n_vocab)
+    def next_logits(self) -> np.ndarray:
+        with self.generator.alone():
+            return self.process_prompts() if self.prompt_owners is None else self.process_tokens(self.prompt_owners)
 
     def process_prompts(self) -> np.ndarray:
         prompts, rows = distinct_prompts(self.prompts)
@@ -347,20 +293,38 @@ class LiteRTRows(Rows):
 
     def process_tokens(self, prompt_owners: np.ndarray) -> np.ndarray:
         check_window(self.hparams, int(self.positions.max()) + 1, 1)
-        logits = self.generator.process_tokens(self.tokens, self.positions, self.owners, prompt_owners)
+        self.join_lines(prompt_owners)
+        owners = np.array([line[-1] for line in self.lines])
+        older = [  # a column for each generation; where a row has fewer, its own once more
+            np.array([line[place] if place < len(line) else line[-1] for line in self.lines])
+            for place in range(max(map(len, self.lines)) - 1)
+        ]
+        logits = self.generator.process_tokens(self.tokens, self.positions, owners, prompt_owners, *older)
         self.positions = self.positions + 1
         return logits
 
+    def join_lines(self, prompt_owners: np.ndarray) -> None:
+        """Let what all rows of one prompt have in common be the prompt's: there is less to look through."""
+        if len(set(prompt_owners.tolist())) > 1:
+            return
+        while all(len(line) > 1 and line[0] == self.lines[0][0] for line in self.lines):
+            self.generator.give_slots(self.lines[0][0], prompt_owners[0])
+            self.lines = [line[1:] for line in self.lines]
+
     def keep(self, rows: Sequence[int]) -> None:
-        places = np.array(rows, int)
-        gone = np.delete(self.owners, places).tolist()
+        places, times = np.array(rows, int), collections.Counter(rows)
+        before = {owner for line in self.lines for owner in line}
+        self.lines = [
+            [*self.lines[row], self.generator.new_owner()] if times[row] > 1 else self.lines[row] for row in rows
+        ]
+        gone = list(before.difference(*self.lines))
         if self.prompt_owners is not None:
             gone += np.setdiff1d(self.prompt_owners, self.prompt_owners[places]).tolist()
-            self.prompt_owners, self.tokens = self.prompt_owners[places], self.tokens[places]
+            self.prompt_owners = self.prompt_owners[places]
         # Without the lock: an abandoned sample may be collected while this thread is in a step.
         self.generator.ended.extend(gone)
-        self.owners, self.positions = self.owners[places], self.positions[places]
-        self.prompts, self.streams = [self.prompts[row] for row in rows], [self.streams[row] for row in rows]
+        self.positions = self.positions[places]
+        super().keep(rows)
 
 
 def grouped(sizes: Sequence[int]) -> Iterator[list[int]]:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpt2.api import make_rules
+from gpt2.choices import choose
 from gpt2.completion import Completion
+from gpt2.drawing import NO_TOKEN
 from gpt2.encoder import Encoder
-from gpt2.engine import Adjustment, Sampling
 from gpt2.noise import noise_stream
+from gpt2.sampling import Sampling
 from gpt2.scoring.logits import score_logits
 from gpt2.serving.work import Completions, Done, Embedding, Piece, Scoring, Token, Vector
 
@@ -123,7 +126,8 @@ class CompletionsJob(Job):
 
     def __init__(self, work: Completions, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> None:
         super().__init__(batch, encoder, emit)
-        self.work, self.sampling, self.adjustment = work, Sampling(**work.sampling), Adjustment(**work.adjustment)
+        self.work = work
+        self.sampling = Sampling(**work.sampling, rules=make_rules(encoder, work.stop_at_end, **work.texts))
         self.prompts: dict[int, Prompt] = {}  # by number
         self.samples: dict[Row, Sample] = {}  # that are being drawn
         self.ended: dict[int, list[Sample]] = collections.defaultdict(list)  # of each prompt, where the best are sought
@@ -142,7 +146,7 @@ class CompletionsJob(Job):
         if self.work.length:
             stream = noise_stream(self.work.seed, list(ids), number)
             told = self.work.logprobs is not None or self.work.best_of > self.work.n
-            row = self.batch.add_row(self.prompts[place], stream, self.sampling, self.adjustment, told)
+            row = self.batch.add_row(self.prompts[place], stream, self.sampling, told)
             self.samples[row] = Sample(self, place, number, len(self.encoder.decode(ids)) if self.work.echo else 0)
 
     def prompt_listener(self, place: int, ids: Sequence[int], echo: bool) -> tuple[int | None, Callable | None]:
@@ -212,6 +216,42 @@ class CompletionsJob(Job):
             self.batch.remove_prompt(prompt)
 
 
+class ChoicesJob(PromptJob):
+    """Continuations that are one of several: each part is a prompt with one of them behind it."""
+
+    def __init__(self, work: Completions, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> None:
+        super().__init__(batch, encoder, emit)
+        self.work, self.sampling, self.drawn = work, Sampling(**work.sampling), 0
+        self.scores = np.zeros([len(work.prompts), len(work.choices)])
+        self.left = [len(work.choices)] * len(work.prompts)
+        self.unstarted.extend(np.ndindex(self.scores.shape))
+
+    def done(self) -> Done:
+        return Done(self.drawn)
+
+    def start(self, place: int, index: int) -> None:
+        ids, choice = self.work.prompts[place], self.work.choices[index]
+        targets = collections.deque(choice)
+
+        def score(logits: np.ndarray, hidden: np.ndarray) -> None:
+            found = score_logits(logits, np.array([targets.popleft() for _ in logits]))
+            self.scores[place, index] += found[0].sum(dtype=np.float64)
+            if not targets:
+                self.end_choice(place)
+
+        self.listen_to([*ids, *choice[:-1]], len(ids) - 1, score)
+
+    def end_choice(self, place: int) -> None:
+        """Draw, once all choices of a prompt are scored."""
+        self.left[place] -= 1
+        for number in range(1, self.work.n + 1 if not self.left[place] else 1):
+            found = choose(self.scores[place], self.work.seed, self.work.prompts[place], number, self.sampling)
+            ids = self.work.choices[found]
+            self.drawn += len(ids)
+            index = place * self.work.n + number - 1
+            self.emit(Piece(index, self.encoder.decode(ids), finish_reason='stop', drawn=len(ids)))
+
+
 class Sample:
     """A sample that grows. offset: of its first character in the choice's text."""
 
@@ -226,7 +266,7 @@ class Sample:
     def add(self, token: int, logits: np.ndarray) -> None:
         self.drawn += 1
         logprobs = self.job.work.logprobs
-        if logprobs is not None or self.best:
+        if token != NO_TOKEN and (logprobs is not None or self.best):
             start = self.offset + len(self.completion.text)
             [found] = scored(logits[np.newaxis], [(token, start)], logprobs or 0)
             self.log_probability += found.log_probability or 0
@@ -245,7 +285,7 @@ class Sample:
         self.tokens = self.tokens[len(certain) :]
         reason = completion.finish_reason
         if text or certain or reason:
-            reason = 'stop' if reason == 'end_of_text' else reason
+            reason = 'stop' if reason in ('end_of_text', 'nothing_left') else reason
             self.job.emit(Piece(index, text, tuple(certain), reason, self.drawn - self.emitted))
             self.emitted = self.drawn
 
@@ -271,5 +311,7 @@ def text_offsets(encoder: Encoder, ids: Sequence[int]) -> list[int]:
 
 def new_job(work: Any, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> Job:
     """The Job of a piece of work."""
+    if isinstance(work, Completions) and work.choices:
+        return ChoicesJob(work, batch, encoder, emit)
     kinds: dict[type, Any] = {Completions: CompletionsJob, Scoring: ScoringJob, Embedding: EmbeddingJob}
     return kinds[type(work)](work, batch, encoder, emit)

@@ -1,11 +1,14 @@
 """From what clients ask to what is to be computed. Everything that is wrong with a request is found here."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from gpt2.api import Model, new_seed
-from gpt2.errors import UsageError
+from gpt2.errors import Error, UsageError
+from gpt2.patterns import check_pattern
+from gpt2.sampling import ADJUSTMENTS, CHECKS
 from gpt2.serving.failures import wrong
-from gpt2.serving.schema import STOP_LENGTH, STOP_TEXTS, CompletionRequest, Prompt, ScoreRequest
+from gpt2.serving.schema import BANS, CHOICES, STOP_TEXTS, TEXT_LENGTH, CompletionRequest, Prompt, ScoreRequest
 from gpt2.serving.settings import Settings
 from gpt2.serving.work import Completions, Scoring
 
@@ -51,23 +54,51 @@ def completions(request: CompletionRequest, model: Model, settings: Settings) ->
         check_size(model, settings, 'prompt', len(ids))
     n = value(request.n, 1)
     best_of = value(request.best_of, n)
-    length = value(request.max_tokens, 16)
+    choices = choice_lists(request, model)
+    length = max(map(len, choices)) if choices else value(request.max_tokens, 16)
     check_choices(request, settings, len(prompts), n, best_of)
-    check_length(model, settings, max(map(len, prompts)), length)
+    check_length(model, settings, max(map(len, prompts)), length, 'choices' if choices else 'max_tokens')
     return Completions(
         prompts=tuple(map(tuple, prompts)), n=n, best_of=best_of, length=length,
         seed=new_seed() if request.seed is None else request.seed,
         sampling={
-            'temperature': value(request.temperature, 1.0), 'top_k': value(request.top_k, 0),
-            'top_p': value(request.top_p, 1.0),
+            **{name: given for name in CHECKS if (given := getattr(request, name)) is not None},
+            'logit_bias': logit_bias(model, request.logit_bias or {}),
         },
-        adjustment={
-            'presence': value(request.presence_penalty, 0.0), 'frequency': value(request.frequency_penalty, 0.0),
-            'bias': logit_bias(model, request.logit_bias or {}),
-        },
-        stop=stop_texts(request.stop), stop_at_end=request.stop_at_end, logprobs=request.logprobs,
-        echo=bool(request.echo),
+        texts={'ban': few_texts('ban', request.ban, BANS), 'regex': pattern(request)},
+        stop=few_texts('stop', request.stop, STOP_TEXTS), stop_at_end=request.stop_at_end or bool(request.regex),
+        logprobs=request.logprobs,
+        echo=bool(request.echo), choices=choices,
     )  # fmt: skip
+
+
+def choice_lists(request: CompletionRequest, model: Model) -> tuple[tuple[int, ...], ...]:
+    """The token ids of each text in `choices`. Raises Failure for fields that mean nothing beside it."""
+    texts = few_texts('choices', request.choices, CHOICES)
+    if len(set(texts)) < len(texts):
+        raise wrong('choices', 'choices has a text twice; give each once')
+    if texts:
+        refuse(request, 'choices', (*ADJUSTMENTS, 'ban', 'regex', 'stop', 'logprobs', 'best_of'))
+    return tuple(tuple(model.encoder.encode(text)) for text in texts)
+
+
+def pattern(request: CompletionRequest) -> str | None:
+    """The pattern of a request. Raises Failure."""
+    [text] = few_texts('regex', request.regex, 1) or (None,)
+    if text is not None:
+        refuse(request, 'regex', ('ban', 'no_repeat_ngram'))
+        try:
+            check_pattern(text)
+        except Error as error:
+            raise wrong('regex', str(error)) from None
+    return text
+
+
+def refuse(request: CompletionRequest, name: str, others: Iterable[str]) -> None:
+    """Raise Failure for fields that mean nothing beside the one of that name."""
+    for other in others:
+        if getattr(request, other) not in (None, CompletionRequest.model_fields[other].default):
+            raise wrong(other, f'{name} and {other} exclude each other; leave one of them out')
 
 
 def prompt_lists(request: CompletionRequest, model: Model) -> list[list[int]]:
@@ -99,22 +130,25 @@ def check_choices(request: CompletionRequest, settings: Settings, prompts: int, 
         raise wrong('stream_options', 'stream_options mean nothing without stream')
 
 
-def check_length(model: Model, settings: Settings, taken: int, length: int) -> None:
+def check_length(model: Model, settings: Settings, taken: int, length: int, name: str) -> None:
+    """Raise Failure where there is no room for so many tokens; name: of the field that asks for them."""
+    what = 'max_tokens' if name == 'max_tokens' else 'the longest of choices'
     if settings.max_tokens is not None and length > settings.max_tokens:
-        raise wrong('max_tokens', f'max_tokens is {length}, the limit here is {settings.max_tokens}')
+        raise wrong(name, f'{what} is {length}, the limit here is {settings.max_tokens}')
     most = model.hparams.n_ctx + 1
     if taken + length > most:
-        raise wrong('max_tokens', f'{taken} prompt tokens and max_tokens {length} are {taken + length}, the limit is '
-                                  f'{most}; max_tokens {most - taken} fits')  # fmt: skip
+        raise wrong(name, f'{taken} prompt tokens and {what} {length} are {taken + length}, the limit is '
+                          f'{most}; {what} {most - taken} fits')  # fmt: skip
 
 
-def stop_texts(stop: str | list[str] | None) -> tuple[str, ...]:
-    texts = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
-    if len(texts) > STOP_TEXTS:
-        raise wrong('stop', f'stop has {len(texts)} texts, the limit is {STOP_TEXTS}')
+def few_texts(name: str, given: str | list[str] | None, most: int) -> tuple[str, ...]:
+    """A field that is a text or some, as a tuple. Raises Failure."""
+    texts = () if given is None else (given,) if isinstance(given, str) else tuple(given)
+    if len(texts) > most:
+        raise wrong(name, f'{name} has {len(texts)} texts, the limit is {most}')
     for text in texts:
-        if not 0 < len(text) <= STOP_LENGTH:
-            raise wrong('stop', f'stop has a text of {len(text)} characters, expected 1 to {STOP_LENGTH}')
+        if not 0 < len(text) <= TEXT_LENGTH:
+            raise wrong(name, f'{name} has a text of {len(text)} characters, expected 1 to {TEXT_LENGTH}')
     return texts
 
 
@@ -123,7 +157,7 @@ def logit_bias(model: Model, bias: dict[str, float]) -> tuple[tuple[int, float],
         if not (token.isascii() and token.isdigit() and int(token[:20]) < len(model.encoder)):
             raise wrong('logit_bias', f'logit_bias has the token id {token[:20]!r}, '
                                       f'expected 0 to {len(model.encoder) - 1}')  # fmt: skip
-    return tuple((int(token), number) for token, number in bias.items())
+    return tuple({int(token): number for token, number in bias.items()}.items())
 
 
 def scoring(request: ScoreRequest, model: Model, settings: Settings) -> Scoring:

@@ -14,7 +14,7 @@ def unicode(text: str) -> str:
 Text = Annotated[str, AfterValidator(unicode)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Prompt = Text | list[Text] | list[TokenId] | list[list[TokenId]]
-STOP_TEXTS, STOP_LENGTH = 4, 1000
+STOP_TEXTS, BANS, CHOICES, TEXT_LENGTH = 4, 16, 100, 1000
 LIKELIEST = 5  # of each token that completions tell, as OpenAI's do
 SCORE_LIKELIEST = 100
 
@@ -38,7 +38,12 @@ class CompletionRequest(Request):
     max_tokens: int | None = Field(16, ge=0, description='Prompt and max_tokens are at most n_ctx + 1 tokens.')
     temperature: float | None = Field(1.0, ge=0, description='0 takes the likeliest token.')
     top_k: int | None = Field(0, ge=0, description='Draw from so many likeliest tokens; 0 means all.')
-    top_p: float | None = Field(1.0, gt=0, le=1, description="Draw from the nucleus, the release's own.")
+    top_p: float | None = Field(1.0, gt=0, le=1, description='Draw from the nucleus.')
+    top_p_rule: Literal['released', 'inclusive'] | None = Field(
+        'released', description='Whether the token that crosses top_p is left out, as the release does.'
+    )
+    min_p: float | None = Field(0.0, ge=0, le=1, description='Draw from tokens so likely, of the likeliest.')
+    typical_p: float | None = Field(1.0, gt=0, le=1, description='Draw from the typical tokens that hold so much.')
     n: int | None = Field(1, ge=1, description='Choices of each prompt: its samples 1 to n.')
     best_of: int | None = Field(None, ge=1, description='Draw so many, give the n of the highest mean log-probability.')
     stream: bool | None = Field(False, description='Server-sent events, each a part of the answer.')
@@ -54,6 +59,15 @@ class CompletionRequest(Request):
     stop_at_end: bool = Field(True, description='End at the end-of-text token; false goes on after it.')
     presence_penalty: float | None = Field(0.0, ge=-2, le=2, description='Off the logit of tokens drawn before.')
     frequency_penalty: float | None = Field(0.0, ge=-2, le=2, description='The same, for each time they were drawn.')
+    repetition_penalty: float | None = Field(
+        1.0, ge=0.01, le=100, description='Divides the logits of tokens that were there, or multiplies those below 0.'
+    )
+    no_repeat_ngram: int | None = Field(0, ge=0, description='So many tokens never come twice in the same order.')
+    ban: Text | list[Text] | None = Field(None, description='Up to 16 texts that no completion will hold.')
+    choices: list[Text] | None = Field(
+        None, description='Up to 100 texts of which each completion is one, by its probability, whatever max_tokens.'
+    )
+    regex: Text | None = Field(None, description='A pattern that each completion, whole, matches, unless it is cut.')
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, description='Added to logits, by token id.'
     )
@@ -200,8 +214,8 @@ def explained(errors: list[dict[str, Any]]) -> tuple[str | None, str]:
         return name, f'{name} is no field that is known here; /docs lists those that are'
     if field in ('prompt', 'input'):
         return field, f'{field} is none of a text, a list of texts, token ids, a list of lists of token ids'
-    if field == 'stop':
-        return field, 'stop is neither a text nor a list of texts'
+    if field in ('stop', 'ban', 'choices'):
+        return field, f'{field} is neither a text nor a list of texts'
     if first['type'] == 'missing':
         return field, f'{name} is missing'
     value = repr(first['input'])

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gpt2.engine import Adjustment, Rows, Sampling
-from gpt2.errors import UsageError
+from gpt2.engine import Rows
+from gpt2.sampling import Sampling
 
 
 class Prompt:
@@ -41,13 +41,10 @@ class Turns:
         return prompt
 
     def add_row(
-        self, prompt: Prompt, stream: np.random.Generator, sampling: Sampling, adjustment: Adjustment,
-        told: bool = True,
-    ) -> Row:  # fmt: skip
-        """Raises UsageError for an adjustment: this engine draws inside its graph."""
-        if adjustment != Adjustment():
-            raise UsageError('logit_bias, presence_penalty and frequency_penalty need --engine litert')
-        self.rows.append(Row(prompt, self.engine.open_rows([prompt.ids], [stream], sampling), told))
+        self, prompt: Prompt, stream: np.random.Generator, sampling: Sampling, told: bool = True
+    ) -> Row:
+        rows = self.engine.open_rows([prompt.ids], [stream], sampling, told)
+        self.rows.append(Row(prompt, rows, told))
         return self.rows[-1]
 
     def remove_prompt(self, prompt: Prompt) -> None:
@@ -73,8 +70,6 @@ class Turns:
             listen(logits, hidden[start : start + len(logits)])
 
     def advance(self, row: Row) -> np.ndarray | None:
-        """Draw a row's next token; returns the logits [n_vocab] before it where they are asked for: they are found
-        anew from the whole text."""
-        ids = [*row.prompt.ids, *row.drawn]
+        """Draw a row's next token; returns the logits [n_vocab] before it where they are asked for."""
         row.drawn.append(int(row.rows.step()[0]))
-        return self.engine.map_logits(lambda logits: logits[-1], ids, len(ids) - 1)[-1] if row.told else None
+        return row.rows.logits[0] if row.told else None

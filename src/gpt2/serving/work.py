@@ -13,8 +13,10 @@ class Completions:
     """Continue prompts.
 
     prompts: token ids of each. n: choices of each prompt that are wanted, the likeliest of best_of. length: tokens
-    a sample at most; 0 draws nothing. sampling: fields of engine.Sampling; adjustment: of batching.Adjustment.
-    logprobs: how many likeliest tokens are told of each; None tells nothing. echo: of the prompt's tokens too.
+    a sample at most; 0 draws nothing. sampling: fields of sampling.Sampling but for the rules; texts: of which these
+    are made, as api.make_rules takes them. logprobs: how many likeliest tokens are told of each; None tells nothing.
+    echo: of the prompt's tokens too. choices: token ids of continuations of which each choice is one; then length is
+    that of the longest.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -23,11 +25,12 @@ class Completions:
     seed: int
     length: int
     sampling: dict[str, Any]
-    adjustment: dict[str, Any]
+    texts: dict[str, Any]
     stop: tuple[str, ...]
     stop_at_end: bool
     logprobs: int | None
     echo: bool
+    choices: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

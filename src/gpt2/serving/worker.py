@@ -121,7 +121,10 @@ class Scheduler:
             if isinstance(event, Done):
                 self.jobs.pop(number, None)
 
-        self.jobs[number] = new_job(work, self.batch, self.model.encoder, emit)
+        try:
+            self.jobs[number] = new_job(work, self.batch, self.model.encoder, emit)
+        except Error as error:  # a pattern that is beyond the limits of its library
+            emit(Done(fault=str(error)))
 
     def start_parts(self) -> None:
         """Fill the batch: next comes who has the fewest parts in it, of equals who came first."""

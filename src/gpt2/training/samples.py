@@ -2,9 +2,9 @@
 
 from gpt2.completion import Completion, complete
 from gpt2.encoder import Encoder
-from gpt2.engine import Sampling
 from gpt2.errors import UsageError
 from gpt2.hparams import HParams
+from gpt2.sampling import Sampling
 
 LENGTH, TOP_K, SEED = 100, 40, 0
 
