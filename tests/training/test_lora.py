@@ -12,19 +12,17 @@ from example_models import (
     full_logits,
     random_tokens,
     random_values,
-    save,
     training_batches,
     training_settings,
 )
+from training_runs import SMALL, run, write_small
 
 from gpt2 import model
 from gpt2.checkpoints import bundle, release
 from gpt2.checkpoints.source import open_source
 from gpt2.checkpoints.tensor_files import safetensors
-from gpt2.commands import train
-from gpt2.encoder import write_encoder
 from gpt2.errors import Error, UsageError
-from gpt2.hparams import HParams, parameter_count
+from gpt2.hparams import parameter_count
 from gpt2.training import loop, lora, plan
 from gpt2.training.optimizer import make_optimizer, trained
 from gpt2.training.update import make_train_step
@@ -104,33 +102,6 @@ def test_the_plan_counts_what_is_trained():
 
 # Runs
 
-HPARAMS = HParams(n_vocab=8192, n_ctx=16, n_embd=4, n_head=1, n_layer=1)
-
-
-@pytest.fixture
-def base(tmp_path, monkeypatch, encoder):
-    """A folder with a model to adapt, and the text beside it."""
-    monkeypatch.setattr(release, 'write_meta_graph', lambda path, _: open(path, 'w').close())  # it takes long
-    (tmp_path / 'text.txt').write_text('The cat sat on the mat. A dog ran after the cat up a tall tree. ' * 60)
-    write_model(tmp_path / 'models' / 'base', encoder)
-    return tmp_path
-
-
-def write_model(folder, encoder, seed=0):
-    folder.mkdir(parents=True, exist_ok=True)
-    write_encoder(str(folder), encoder)
-    for path in folder.glob('*ckpt*'):
-        path.unlink()
-    (folder / 'checkpoint').unlink(missing_ok=True)
-    save(folder, HPARAMS, as_params(random_values(HPARAMS, seed)))
-
-
-def run(folder, name, **flags):
-    where = {'model_name': name, 'models_dir': str(folder / 'models')}
-    train.train_model(str(folder / 'text.txt'), **where, batch_size=2, window=16, **flags)
-    return folder / 'models' / name
-
-
 def adapt(folder, name, **flags):
     return run(folder, name, **{'init_from': 'base', 'lora_rank': 2, 'steps': 8, 'learning_rate': 0.01} | flags)
 
@@ -162,8 +133,8 @@ def test_a_run_saves_the_model_with_its_adapters_added_and_nothing_of_the_weight
     folder = adapt(base, 'x')
     entries, _ = bundle.read_index(f'{folder}/model.ckpt.optimizer')
     count = sum(np.prod(entry.shape) for entry in entries.values())
-    assert count == 3 * lora.size(HPARAMS, 2) + 1
-    values = lora.saved_values(f'{folder}/model.ckpt', HPARAMS, 2)
+    assert count == 3 * lora.size(SMALL, 2) + 1
+    values = lora.saved_values(f'{folder}/model.ckpt', SMALL, 2)
     name = 'model/h0/mlp/c_fc'
     added = 16 * values[f'{name}/lora/a'] @ values[f'{name}/lora/b']
     before, after = open_source(str(base / 'models' / 'base')), open_source(str(folder))
@@ -177,7 +148,7 @@ def test_a_run_saves_the_model_with_its_adapters_added_and_nothing_of_the_weight
 
 def test_adapters_go_on_with_their_own_model_alone(base, encoder):
     folder = adapt(base, 'x')
-    write_model(base / 'models' / 'base', encoder, seed=1)
+    write_small(base / 'models' / 'base', encoder, seed=1)
     with pytest.raises(UsageError, match='was trained with init_from_sha256'):
         run(base, 'x', steps=9)
     (base / 'models' / 'base').rename(base / 'elsewhere')

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from example_models import RELEASE
 
-from gpt2.encoder import get_encoder
+from gpt2.encoder import Encoder, get_encoder
 from gpt2.training.report import draw_curves, text_bytes, unigram_loss
 
 
@@ -20,6 +20,12 @@ def test_text_bytes_count_targets_and_not_the_end_of_text():
     encoder = get_encoder('124M', str(RELEASE))
     ids = encoder.encode('Grüße')
     assert text_bytes(encoder, np.array([*ids, 50256])) == len('Grüße'.encode())
+
+
+def test_no_token_that_ends_a_text_counts_as_bytes():
+    found = get_encoder('124M', str(RELEASE))
+    encoder = Encoder(found.encoder, list(found.bpe_ranks), end_ids=found.encode('!'))
+    assert text_bytes(encoder, np.array([*found.encode('ab!'), encoder.end_of_text])) == 2
 
 
 def test_the_curves_are_a_picture(tmp_path):

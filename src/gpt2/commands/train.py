@@ -55,7 +55,7 @@ training.png draws them at the end, where the matplotlib package is there.
 --n_ctx N             from scratch: window of the model, at least 2. Default: 512
 --n_embd N            from scratch: features, a multiple of n_head. Default: 256
 --n_head N            from scratch: attention heads, at least 1. Default: 8
---n_layer N           from scratch: layers, at least 1. Default: 6
+--n_layer N           from scratch: layers, at least 1. Default: 6. With --teacher: how many of its layers
 --steps N             updates in all, at least 1. Default: 3 epochs, but 30 updates or more, from a model; 20 epochs,
                       but 7000 updates at most, from scratch
 --epochs X            times that the text is gone through, above 0, in place of --steps
@@ -65,7 +65,7 @@ training.png draws them at the end, where the matplotlib package is there.
 --optimizer NAME      adamw, adafactor, lion or sgd (with a momentum of 0.9). Default: adamw
 --learning_rate X     peak, above 0. Default, from scratch and from a model: adamw 0.0015 and 0.00005; adafactor
                       0.01 and 0.0005, times the size of what it moves; lion 0.0003 and 0.00001; sgd 0.3 and 0.03; four
-                      times that of a model with --lora_rank
+                      times that of a model with --lora_rank, ten times for a student
 --warmup N            updates until the peak, at least 0; then a cosine to a tenth of it at the last. Default: 200, or
                       a tenth of the updates if that is less
 --weight_decay X      of matrices, the embeddings among them, at least 0; what goes at an update is this times the
@@ -86,6 +86,13 @@ training.png draws them at the end, where the matplotlib package is there.
                       has them added; by themselves they are adapter_model.safetensors and adapter_config.json beside
                       it, as the peft package has them. Default: all weights are trained
 --lora_alpha X        what the adapters add counts X / --lora_rank times, above 0. Default: 32
+--teacher NAME        distil this model, in any format (Sanh et al. 2019): learn what it expects. The model that is
+                      trained begins as --n_layer of its layers, by default every second one, as DistilGPT2 did, or
+                      is --init_from, which must have the same vocabulary. Default: the text alone is learnt
+--temperature X       by which both models' logits are divided in the loss of --alpha_ce, above 0. Default: 2
+--alpha_ce X          weight of the KL divergence from the teacher, at least 0. Default: 5
+--alpha_clm X         weight of the next-token loss, at least 0. Default: 2
+--alpha_cos X         weight of 1 less the cosine between the final features of both, at least 0. Default: 1
 --seed N              of initial weights, order and held-out choice, from 0 to {LARGEST_SEED}. Default: 0
 --every N             updates between evaluations, each with a save, at least 1. Default: a tenth of the updates,
                       250 at most
@@ -95,6 +102,8 @@ training.png draws them at the end, where the matplotlib package is there.
 --keep HOW            checkpoints that stay: last; best, that with the lowest held-out loss, which is the model at
                       the end; or a number, the last so many. Default: last
 --patience N          end after so many evaluations without a better held-out loss, at least 1. Default: never
+--tensorboard DIR     write losses, rate, gradient norm, speed and samples into DIR/<model_name>, where
+                      `tensorboard --logdir DIR` finds them. Default: nothing is written
 --models_dir DIR      folder of the model folders. Default: {DEFAULT_MODELS_DIR}
 """
 
@@ -106,9 +115,11 @@ def train_model(
     steps: Any = None, epochs: Any = None, batch_size: Any = None, accumulate: Any = None, window: Any = None,
     optimizer: Any = None, learning_rate: Any = None, warmup: Any = None, weight_decay: Any = None,
     dropout: Any = None, precision: Any = None, recompute: bool | None = None, jit_compile: bool | None = None,
-    freeze: Any = None, lora_rank: Any = None, lora_alpha: Any = None, held_out: Any = None,
+    freeze: Any = None, lora_rank: Any = None, lora_alpha: Any = None, teacher: Any = None, temperature: Any = None,
+    alpha_ce: Any = None, alpha_clm: Any = None, alpha_cos: Any = None, held_out: Any = None,
     held_out_data: list | None = None, seed: Any = None, every: Any = None, log_every: Any = None,
     sample_every: Any = None, sample_prompt: Any = None, keep: Any = LAST, patience: Any = None,
+    tensorboard: Any = None,
     models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
 ) -> None:  # fmt: skip
     flags = dict(locals())
@@ -118,7 +129,10 @@ def train_model(
     if not patterns or model_name is None:
         raise UsageError('give text files and --model_name; --help shows how')
     folder = os.path.join(models_folders(models_dir)[0], canonical_name(str(model_name)))
-    stopped = train_in(folder, patterns, check_flags(flags), check_habits(flags), models_dir)
+    habits = check_habits(flags)
+    if tensorboard is not None:
+        habits['tensorboard'] = os.path.join(str(tensorboard), os.path.basename(folder))
+    stopped = train_in(folder, patterns, check_flags(flags), habits, models_dir)
     if stopped is not None:
         signal.raise_signal(stopped)  # which ends the program as if it had not saved first
 
@@ -135,6 +149,7 @@ def check_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
         'learning_rate': lambda name, value: number(name, value, lambda value: value > 0, 'above 0'),
         'weight_decay': lambda name, value: number(name, value, lambda value: value >= 0, 'of at least 0'),
         'dropout': lambda name, value: number(name, value, lambda value: 0 <= value < 1, 'of at least 0 and below 1'),
+        'temperature': lambda name, value: number(name, value, lambda value: value > 0, 'above 0'),
         'lora_alpha': lambda name, value: number(name, value, lambda value: value > 0, 'above 0'),
         'held_out': lambda name, value: number(name, value, lambda value: 0 <= value < 1, 'of at least 0 and below 1'),
         'pack': boolean, 'train_on_prompt': boolean, 'freeze': check_freeze, 'recompute': boolean,
@@ -145,7 +160,9 @@ def check_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     for name in (*SHAPE, 'steps', 'batch_size', 'accumulate', 'window', 'lora_rank'):
         minimum = 2 if name in ('n_ctx', 'window') else 1
         checks[name] = functools.partial(integer, minimum=minimum)
-    checks |= {name: lambda name, value: str(value) for name in ('init_from', 'vocabulary', 'text_field')}
+    for name in ('alpha_ce', 'alpha_clm', 'alpha_cos'):
+        checks[name] = lambda name, value: number(name, value, lambda value: value >= 0, 'of at least 0')
+    checks |= {name: lambda name, value: str(value) for name in ('init_from', 'vocabulary', 'text_field', 'teacher')}
     checks |= {name: lambda name, value: list(map(str, texts(value))) for name in ('suffix', 'held_out_data')}
     return {name: check(name, flags[name]) for name, check in checks.items() if flags[name] is not None}
 

@@ -29,6 +29,7 @@ from gpt2.hparams import HParams, HParamsError, save_hparams
 from gpt2.system.files import new_folder, whole_file
 from gpt2.system.locks import LOCK_SUFFIX, locked
 from gpt2.training import lora, tokens
+from gpt2.training.distillation import student
 from gpt2.training.optimizer import make_optimizer, restore, saved_values, trained
 from gpt2.training.settings import SHAPE, Settings
 
@@ -149,12 +150,20 @@ def remove_scratch(folder: str) -> None:
             os.remove(path)
 
 
+def opened(name: str | None, flag: str, models_dir: str) -> Source | None:
+    """The model of any format that is given to a flag, if any."""
+    return None if name is None else open_source(find_model(name, models_dir, flag).path)
+
+
 def starting_model(
-    init_from: str | None, vocabulary: str, shape: dict[str, int], models_dir: str
+    init_from: str | None, vocabulary: str, shape: dict[str, int], models_dir: str, teacher: Source | None = None
 ) -> tuple[Source | None, HParams, Encoder]:
-    """What a new run starts from: the model init_from, of any format, or none, and a shape and a vocabulary."""
-    if init_from is not None:
-        source = open_source(find_model(init_from, models_dir, '--init_from').path)
+    """What a new run starts from: the model init_from, of any format, or layers of the teacher, or none, and a shape
+    and a vocabulary."""
+    source = opened(init_from, '--init_from', models_dir)
+    if source is None and teacher is not None:
+        source = student(teacher, shape['n_layer'])
+    if source is not None:
         listed_ids(source.vocabulary)  # which the run's folder must hold
         return source, source.hparams, source.vocabulary
     encoder = read_encoder(find_vocabulary(vocabulary, models_dir))

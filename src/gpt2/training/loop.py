@@ -17,12 +17,12 @@ from gpt2.encoder import Encoder
 from gpt2.hparams import HParams
 from gpt2.system import progress
 from gpt2.training import folder as folders
-from gpt2.training import lora
+from gpt2.training import lora, tensorboard
 from gpt2.training.batches import Batch, Batches
 from gpt2.training.optimizer import learning_rate
 from gpt2.training.samples import sample
 from gpt2.training.settings import Settings
-from gpt2.training.update import Evaluate, Update, make_evaluate, make_train_step
+from gpt2.training.update import Evaluate, TotalLoss, Update, make_evaluate, make_train_step
 
 if TYPE_CHECKING:
     import keras
@@ -38,7 +38,8 @@ class Habits:
 
     every: updates between evaluations, each with a save. log_every: between log lines. sample_every: between samples
     that continue sample_prompt, or None. keep: the checkpoints that stay: `best`, `last`, or the last so many.
-    patience: evaluations without a better held-out loss after which the run ends, or None.
+    patience: evaluations without a better held-out loss after which the run ends, or None. tensorboard: the folder of
+    the run's event files, or None.
     """
 
     every: int
@@ -47,6 +48,7 @@ class Habits:
     sample_prompt: str | None = None
     keep: str | int = LAST
     patience: int | None = None
+    tensorboard: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +68,11 @@ class Run:
 @dataclasses.dataclass
 class Progress:
     """How far a run is. entries: of training.jsonl. since: the updates that the next of them is about, of which so
-    many are timed: the first of a run is not, which is when TensorFlow compiles it."""
+    many are timed: the first of a run is not, which is when TensorFlow compiles it. show: writes for TensorBoard."""
 
     step: int
     entries: list[dict[str, Any]]
+    show: tensorboard.Write
     since: list[Update] = dataclasses.field(default_factory=list)
     timed: int = 0
     seconds: float = 0.0
@@ -89,16 +92,19 @@ class Progress:
         return patience is not None and len(later) >= patience
 
 
-def train(run: Run, params: dict, optimizer: 'keras.optimizers.Optimizer') -> tuple[Progress, int | None]:
+def train(
+    run: Run, params: dict, optimizer: 'keras.optimizers.Optimizer', loss: TotalLoss
+) -> tuple[Progress, int | None]:
     """Train until the last update, or the end of patience, or a signal.
 
     Returns how far the run came, and the number of the signal that ended it, after which it has saved.
     """
     settings = run.settings
-    train_step = make_train_step(run.hparams, params, optimizer, settings)
+    train_step = make_train_step(run.hparams, params, optimizer, settings, loss)
     evaluate = make_evaluate(run.hparams, params, settings.batch_size, settings.pack)
     first = int(optimizer.iterations.numpy())
-    state = Progress(first, [entry for entry in folders.read_log(run.folder) if entry['step'] <= first])
+    entries = [entry for entry in folders.read_log(run.folder) if entry['step'] <= first]
+    state = Progress(first, entries, tensorboard.writer(run.habits.tensorboard, first))
     folders.write_log(run.folder, state.entries)
     bar = progress.bar(total=settings.steps, initial=first, desc='training', unit='step', leave=True)
     with stop_signals() as came, bar:
@@ -116,7 +122,9 @@ def train(run: Run, params: dict, optimizer: 'keras.optimizers.Optimizer') -> tu
             elif due(state.step, run.habits.log_every, False):
                 log(run, state, None)
             if due(state.step, run.habits.sample_every, last) and not came:
-                progress.note(f'{sample(run.hparams, params, run.encoder, run.habits.sample_prompt)}\n')
+                text = sample(run.hparams, params, run.encoder, run.habits.sample_prompt)
+                progress.note(f'{text}\n')
+                state.show(state.step, {'sample': text})
             if last or came:
                 break
     return state, came[0] if came else None
@@ -155,6 +163,7 @@ def log(run: Run, state: Progress, held_out_loss: float | None) -> None:
         entry['held_out_loss'] = held_out_loss
     folders.append_log(run.folder, entry)
     state.entries.append(entry)
+    state.show(state.step, {name: value for name, value in entry.items() if name != 'step'})
     left = (settings.steps - state.step) * state.seconds / state.timed if state.timed else None
     progress.note(line(entry, settings.steps, left))
     state.since, state.timed, state.seconds = [], 0, 0.0

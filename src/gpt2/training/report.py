@@ -22,7 +22,7 @@ def unigram_loss(counts: np.ndarray, targets: np.ndarray) -> float:
 def text_bytes(encoder: Encoder, targets: np.ndarray) -> int:
     """Bytes of text that token ids stand for; end-of-text tokens stand for none."""
     lengths = np.array([len(encoder.decode_bytes([token])) for token in range(len(encoder))])
-    lengths[encoder.end_of_text] = 0
+    lengths[list(encoder.end_ids)] = 0
     return int(lengths[targets].sum())
 
 

@@ -5,8 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpt2.checkpoints.folders import find_model
-from gpt2.checkpoints.source import Source, open_source
+from gpt2.checkpoints.source import Source, load_params
 from gpt2.encoder import Encoder, read_encoder
 from gpt2.hparams import HParams, load_hparams
 from gpt2.system import progress
@@ -28,12 +27,13 @@ from gpt2.training.batches import (
     weighted,
 )
 from gpt2.training.data import Reading, find_files
+from gpt2.training.distillation import check_teacher, make_loss
 from gpt2.training.loop import Habits, Progress, Run, train, write_adapter
 from gpt2.training.report import draw_curves, held_out_report
 from gpt2.training.samples import prompt_ids
 from gpt2.training.settings import DEFAULTS, Settings, changed, check_freeze, check_window, merged, run_settings
 from gpt2.training.tokens import Tokens, processes, token_file
-from gpt2.training.update import faster_compiled, make_evaluate
+from gpt2.training.update import faster_compiled, make_evaluate, total_loss
 
 WORTH_A_TRIAL = 300  # seconds that a run must take for a trial of XLA
 DONE = 'done'  # in a record: the updates after which the run had ended
@@ -69,20 +69,25 @@ def train_in(
     flags = merged(folder, given, record)
     corpora = find_corpora(patterns, flags.get('suffix') or ())
     held_paths = find_files(flags.get('held_out_data') or ())
-    source, hparams, encoder = origin(folder, flags, record, models_dir)
-    check_window(flags.get('window'), hparams.n_ctx)
+    teacher = folders.opened(flags['teacher'], '--teacher', models_dir)
+    source, hparams, encoder = origin(folder, flags, record, models_dir, teacher)
+    flags['n_layer'], n_ctx = hparams.n_layer, hparams.n_ctx
+    if teacher:
+        check_teacher(teacher, hparams, encoder, flags)
+        n_ctx = min(n_ctx, teacher.hparams.n_ctx)
+    check_window(flags.get('window'), n_ctx)
     check_freeze(flags['freeze'], hparams.n_layer)
     prompt_ids(encoder, habits.get('sample_prompt'), hparams.n_ctx)
     with folders.held(folder):
         texts = encoded(folder, corpora, held_paths, flags, encoder)
-        windows = cut(texts.kept, flags, hparams.n_ctx)
-        settings = run_settings(flags, hparams.n_ctx, sum(each.count for each in windows))
+        windows = cut(texts.kept, flags, n_ctx)
+        settings = run_settings(flags, n_ctx, sum(each.count for each in windows))
         batches = Batches(windows, [corpus.weight for corpus in corpora], settings)
         run = Run(
             folder, hparams, encoder, settings, Habits(**fitting(settings) | dict(habits)), batches,
-            held_windows(texts.held_out, settings), new_record(folder, flags, settings, texts, source, record),
+            held_windows(texts.held_out, settings), new_record(folder, flags, settings, texts, source, teacher, record),
         )  # fmt: skip
-        return carry_out(run, source, texts, record)
+        return carry_out(run, source, teacher, texts, record)
 
 
 def find_corpora(patterns: Sequence[str], suffixes: Sequence[str]) -> list[Corpus]:
@@ -95,12 +100,12 @@ def find_corpora(patterns: Sequence[str], suffixes: Sequence[str]) -> list[Corpu
 
 
 def origin(
-    folder: str, flags: Mapping[str, Any], record: Mapping[str, Any] | None, models_dir: str
+    folder: str, flags: Mapping[str, Any], record: Mapping[str, Any] | None, models_dir: str, teacher: Source | None
 ) -> tuple[Source | None, HParams, Encoder]:
     """(the model whose weights a new run starts from, or any that trains adapters, shape, vocabulary)."""
     if record is None:
-        return folders.starting_model(flags['init_from'], flags['vocabulary'], dict(flags), models_dir)
-    base = open_source(find_model(flags['init_from'], models_dir, '--init_from').path) if flags['lora_rank'] else None
+        return folders.starting_model(flags['init_from'], flags['vocabulary'], dict(flags), models_dir, teacher)
+    base = folders.opened(flags['init_from'], '--init_from', models_dir) if flags['lora_rank'] else None
     return base, load_hparams(os.path.join(folder, 'hparams.json')), read_encoder(folder)
 
 
@@ -141,7 +146,7 @@ def fitting(settings: Settings) -> dict[str, int]:
 
 def new_record(
     folder: str, flags: Mapping[str, Any], settings: Settings, texts: Texts, source: Source | None,
-    record: Mapping[str, Any] | None,
+    teacher: Source | None, record: Mapping[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """What the run depends on. Raises UsageError if one that goes on had another text or its adapters another model."""
     names = [*DEFAULTS, 'suffix', 'held_out_data']
@@ -151,13 +156,17 @@ def new_record(
     }
     if settings.lora_rank and source:
         contents['init_from_sha256'] = source.digest()
+    if teacher:
+        contents['teacher_sha256'] = teacher.digest()
     for name, value in contents.items():
         if record is not None and record.get(name) != value:
             raise changed(folder, name, record.get(name), value)
     return {name: flags[name] for name in names if name in flags} | dataclasses.asdict(settings) | contents
 
 
-def carry_out(run: Run, source: Source | None, texts: Texts, before: Mapping[str, Any] | None) -> int | None:
+def carry_out(
+    run: Run, source: Source | None, teacher: Source | None, texts: Texts, before: Mapping[str, Any] | None
+) -> int | None:
     """Train, and say what is planned and what has come of it. before: the record of a run that goes on."""
     with progress.doing('loading TensorFlow'):
         from gpt2.system.tensorflow import tf  # noqa: F401
@@ -172,10 +181,12 @@ def carry_out(run: Run, source: Source | None, texts: Texts, before: Mapping[str
         return None
     run = with_way_chosen(run, params, optimizer)
     beginning = prefix or (source.path if source else 'fresh weights')
+    of_teacher = f', taught by {teacher.path}' if teacher else ''
     an_epoch = sum(each.count for each in run.batches.windows) / run.settings.rows
-    for line in plan.lines(run, texts.kept, f'from {beginning}', an_epoch, first):
+    for line in plan.lines(run, texts.kept, f'from {beginning}{of_teacher}', an_epoch, first):
         progress.note(line)
-    state, stopped = train(run, params, optimizer)
+    loss = make_loss(teacher.hparams, load_params(teacher), run.settings) if teacher else total_loss
+    state, stopped = train(run, params, optimizer, loss)
     if stopped is None:
         folders.write_record(run.folder, run.record | {DONE: state.step})
         conclude(run, params, texts, state.step, state)

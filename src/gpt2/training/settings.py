@@ -10,16 +10,20 @@ from gpt2.errors import UsageError
 
 SHAPE = {'n_ctx': 512, 'n_embd': 256, 'n_head': 8, 'n_layer': 6}
 FROM_SCRATCH = {'vocabulary': BUNDLED_MODEL, **SHAPE}
+# Of distillation; the weights of its losses are those that DistilBERT's authors show with their code.
+LOSSES = {'temperature': 2.0, 'alpha_ce': 5.0, 'alpha_clm': 2.0, 'alpha_cos': 1.0}
 DEFAULTS = {
     'init_from': None, **FROM_SCRATCH, 'batch_size': 4, 'accumulate': 1, 'optimizer': 'adamw', 'freeze': None,
     'dropout': 0.0, 'precision': 'float32', 'recompute': False, 'jit_compile': None, 'held_out': 0.05, 'seed': 0,
     'pack': False, 'text_field': None, 'train_on_prompt': False, 'lora_rank': 0, 'lora_alpha': 32.0,
+    'teacher': None, **LOSSES,
 }  # fmt: skip
 MAY_CHANGE = {'steps', 'epochs'}  # of a run that goes on
 # Of each optimizer: the peak of its rate from scratch and from a model, and the weight decay.
 RATES = {'adamw': (1.5e-3, 5e-5), 'adafactor': (1e-2, 5e-4), 'lion': (3e-4, 1e-5), 'sgd': (0.3, 0.03)}
 WEIGHT_DECAY = {'adamw': 0.1, 'adafactor': 0.0, 'lion': 1.0, 'sgd': 0.0}
 OF_ADAPTERS = 4  # times the rate from a model: of AdamW 0.0002 as, with an alpha of 32, in Hu et al. 2021, table 11
+OF_STUDENTS = 10  # likewise: of AdamW 0.0005, as in the code of Sanh et al. 2019
 EMBEDDINGS = 'embeddings'
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 LONGEST_FROM_SCRATCH, EPOCHS_FROM_SCRATCH = 7000, 20
@@ -35,7 +39,8 @@ class Settings:
     accumulate: times batch_size windows an update. freeze: what is not trained, as frozen() takes it. dropout: the
     probability that a feature is dropped. precision: of the products of matrices. recompute: whether layers are
     computed again in the backward pass. jit_compile: whether XLA compiles updates; None before that is chosen.
-    lora_rank: of the adapters that are trained in place of the weights, or 0. lora_alpha: see lora.py.
+    lora_rank: of the adapters that are trained in place of the weights, or 0. lora_alpha: see lora.py. temperature,
+    alpha_ce, alpha_clm, alpha_cos: see distillation.py.
     """
 
     steps: int
@@ -56,6 +61,10 @@ class Settings:
     jit_compile: bool | None = None
     lora_rank: int = 0
     lora_alpha: float = 32.0
+    temperature: float = 2.0
+    alpha_ce: float = 5.0
+    alpha_clm: float = 2.0
+    alpha_cos: float = 1.0
 
     @property
     def rows(self) -> int:
@@ -73,7 +82,8 @@ def merged(folder: str, given: Mapping[str, Any], record: Mapping[str, Any] | No
             raise UsageError(f'--{names[0]} and --{names[1]} say two things; give one of them')
     if record is None:
         check_origin(given)
-        return DEFAULTS | dict(given)
+        layers = {'n_layer': None} if 'teacher' in given else {}  # which then depends on the teacher
+        return DEFAULTS | layers | dict(given)
     before = DEFAULTS | dict(record)
     for name, value in given.items():
         if name not in MAY_CHANGE and name in before and before[name] != value:
@@ -83,12 +93,14 @@ def merged(folder: str, given: Mapping[str, Any], record: Mapping[str, Any] | No
 
 def check_origin(given: Mapping[str, Any]) -> None:
     """Raise UsageError for a shape or a vocabulary beside a model that has its own, or adapters without a model."""
-    meant = [f'--{name}' for name in FROM_SCRATCH if name in given]
-    if 'init_from' in given and meant:
+    giver = next((name for name in ('init_from', 'teacher') if name in given), None)
+    meant = [f'--{name}' for name in FROM_SCRATCH if name in given and (giver, name) != ('teacher', 'n_layer')]
+    if giver and meant:
         raise UsageError(
-            f'--init_from {given["init_from"]} has a shape and a vocabulary of its own; leave out {", ".join(meant)}'
+            f'--{giver} {given[giver]} has a shape and a vocabulary of its own; leave out {", ".join(meant)}'
         )
-    for name, other in (('lora_rank', 'init_from'), ('lora_alpha', 'lora_rank')):
+    of_losses = [(name, 'teacher') for name in LOSSES]
+    for name, other in (('lora_rank', 'init_from'), ('lora_alpha', 'lora_rank'), *of_losses):
         if name in given and other not in given:
             raise UsageError(f'--{name} needs --{other}; --help says what for')
 
@@ -101,7 +113,7 @@ def changed(folder: str, name: str, before: Any, now: Any) -> UsageError:
 
 def run_settings(flags: Mapping[str, Any], n_ctx: int, windows: int) -> Settings:
     """The settings of a run on a text that has so many windows an epoch."""
-    scratch = flags['init_from'] is None
+    scratch = flags['init_from'] is None and flags['teacher'] is None
     steps = updates(flags, windows / (flags['batch_size'] * flags['accumulate']), scratch)
     values: dict[str, Any] = {
         'learning_rate': peak_rate(flags, scratch), 'warmup': min(200, steps // 10), 'window': n_ctx,
@@ -118,7 +130,9 @@ def peak_rate(flags: Mapping[str, Any], scratch: bool) -> float:
     from_scratch, from_model = RATES[flags['optimizer']]
     if scratch:
         return from_scratch
-    return OF_ADAPTERS * from_model if flags['lora_rank'] else from_model
+    if flags['lora_rank']:
+        return OF_ADAPTERS * from_model
+    return OF_STUDENTS * from_model if flags['init_from'] is None else from_model
 
 
 def updates(flags: Mapping[str, Any], an_epoch: float, scratch: bool) -> int:

@@ -29,6 +29,7 @@ class Update(NamedTuple):
 
 TrainStep = Callable[[Batch, float], Update]
 Evaluate = Callable[[Batch], float]
+TotalLoss = Callable[..., Any]  # as total_loss
 Gradients = Callable[[Sequence[Any], Any], tuple[Any, list[Any]]]
 
 
@@ -59,16 +60,17 @@ def tensors(batch: Batch) -> list[np.ndarray]:
 
 
 def make_train_step(
-    hparams: HParams, params: dict, optimizer: 'keras.optimizers.Optimizer', settings: 'Settings'
-) -> TrainStep:
-    """A function: one update from a batch at a rate. A batch without a target has loss 0.
+    hparams: HParams, params: dict, optimizer: 'keras.optimizers.Optimizer', settings: 'Settings',
+    total: TotalLoss = total_loss,
+) -> TrainStep:  # fmt: skip
+    """A function: one update from a batch at a rate. A batch without a target has loss 0. total: what is to fall, as total_loss.
 
     Where gradients overflow in float16, nothing is moved but the scale of the loss, and their norm is 0.
     """
     from gpt2.system.tensorflow import tf
 
     variables = trained(params, settings.freeze)
-    gradients = make_gradients(hparams, params, variables, settings, optimizer)
+    gradients = make_gradients(hparams, params, variables, settings, optimizer, total)
     loss_and_gradients = accumulated(gradients, settings.accumulate)
 
     @tf.function(
@@ -92,8 +94,8 @@ def make_train_step(
 
 def make_gradients(
     hparams: HParams, params: dict, variables: Sequence[Any], settings: 'Settings',
-    optimizer: 'keras.optimizers.Optimizer',
-) -> Gradients:
+    optimizer: 'keras.optimizers.Optimizer', total: TotalLoss = total_loss,
+) -> Gradients:  # fmt: skip
     """A function of a batch's tensors and a seed: (summed loss, its gradient at each variable, scaled as the optimizer
     wants it)."""
     from gpt2.model import Dropout
@@ -104,7 +106,7 @@ def make_gradients(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             how: dict[str, Any] = {'dropout': dropout, 'recompute': settings.recompute, 'dtype': settings.precision}
-            loss = total_loss(hparams, params, *batch, **how)
+            loss = total(hparams, params, *batch, **how)
             scaled = loss * loss_scale(optimizer)
         # Those of wte and wpe come in slices, which the optimizer would take one by one.
         return loss, [tf.convert_to_tensor(gradient) for gradient in tape.gradient(scaled, variables)]

@@ -1,0 +1,104 @@
+"""Distillation (Sanh et al. 2019, section 3): a smaller model, the student, learns what a larger one, the teacher,
+expects, not only which token comes. Its layers are some of the teacher's, as DistilGPT2's were.
+
+Imports TensorFlow as it computes.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpt2.checkpoints.source import Source
+from gpt2.encoder import Encoder
+from gpt2.errors import UsageError
+from gpt2.hparams import HParams
+from gpt2.training.settings import Settings
+from gpt2.training.update import TotalLoss
+
+LAYER = re.compile(r'(?<=^model/h)\d+(?=/)')
+
+
+def layers(count: int, of: int) -> list[int]:
+    """Which of so many layers a student of count layers begins with, as evenly as can be, the first and the last among
+    them: of 12 for 6 those of DistilGPT2, 0, 2, 4, 7, 9, 11."""
+    return np.linspace(0, of - 1, count).round().astype(int).tolist()
+
+
+def student(teacher: Source, n_layer: int | None) -> Source:
+    """The model that a student begins as: the teacher with n_layer of its layers, by default every second one. Raises
+    UsageError."""
+    of = teacher.hparams.n_layer
+    count = (of + 1) // 2 if n_layer is None else n_layer
+    if count > of:
+        raise UsageError(f'--n_layer is {count}, and --teacher {teacher.path} has {of} layers; give at most as many')
+    chosen = layers(count, of)
+
+    def read(name: str) -> np.ndarray:
+        return teacher.read(LAYER.sub(lambda layer: str(chosen[int(layer[0])]), name))
+
+    return dataclasses.replace(teacher, hparams=dataclasses.replace(teacher.hparams, n_layer=count), read=read)
+
+
+def check_teacher(teacher: Source, hparams: HParams, encoder: Encoder, flags: Mapping[str, Any]) -> None:
+    """Raise UsageError for a teacher that a student of hparams and encoder cannot learn from."""
+    if not any(flags[name] for name in ('alpha_ce', 'alpha_clm', 'alpha_cos')):
+        raise UsageError('--alpha_ce, --alpha_clm and --alpha_cos of 0 leave nothing to learn; give one above 0')
+    if vocabulary(teacher.vocabulary) != vocabulary(encoder):
+        raise UsageError(
+            f'--teacher {teacher.path} has another vocabulary than the model that is trained; give a teacher with the '
+            'same tokens'
+        )
+    if flags['alpha_cos'] and teacher.hparams.n_embd != hparams.n_embd:
+        raise UsageError(
+            f'--teacher {teacher.path} has {teacher.hparams.n_embd} features, the model that is trained '
+            f'{hparams.n_embd}; give --alpha_cos 0'
+        )
+
+
+def vocabulary(encoder: Encoder) -> tuple[Any, ...]:
+    return encoder.encoder, encoder.added, encoder.end_of_text
+
+
+def make_loss(teacher_hparams: HParams, teacher: dict, settings: Settings) -> TotalLoss:
+    """A function like update.total_loss: losses summed over a batch's targets with its weights, a scalar,
+    alpha_ce times the KL divergence of the student's probabilities from the teacher's, both softened by the
+    temperature, times its square; alpha_clm times the next-token loss; alpha_cos times 1 less the cosine between the
+    final features of both. teacher: its parameters, which are not trained."""
+    from gpt2 import model
+    from gpt2.system.tensorflow import tf
+
+    def loss(
+        hparams: HParams, params: dict, tokens: Any, weights: Any, starts: Any = None, *, dtype: str = 'float32',
+        **how: Any,
+    ) -> Any:  # fmt: skip
+        theirs = model.forward(teacher_hparams, teacher, tokens[:, :-1], starts=starts, dtype=tf.as_dtype(dtype))
+        ours = model.forward(hparams, params, tokens[:, :-1], starts=starts, dtype=tf.as_dtype(dtype), **how)
+        logits, expected = (
+            model.logits(whose, tf.cast(features, dtype)) for whose, features in ((params, ours), (teacher, theirs))
+        )
+        found = settings.alpha_ce * divergence(logits, expected, settings.temperature)
+        found += settings.alpha_clm * tf.nn.sparse_softmax_cross_entropy_with_logits(tokens[:, 1:], logits)
+        if settings.alpha_cos:
+            found += settings.alpha_cos * (1 - cosine(ours, theirs))
+        return tf.reduce_sum(weights * found)
+
+    return loss
+
+
+def divergence(logits: Any, teacher: Any, temperature: float) -> Any:
+    """KL divergence [batch, n] in nats of logits [batch, n, n_vocab] from the teacher's, each over temperature, times
+    its square, so that the gradient is as large at any."""
+    from gpt2.system.tensorflow import tf
+
+    ours, theirs = tf.nn.log_softmax(logits / temperature), tf.nn.log_softmax(teacher / temperature)
+    return temperature**2 * tf.reduce_sum(tf.exp(theirs) * (theirs - ours), axis=-1)
+
+
+def cosine(x: Any, y: Any) -> Any:
+    """[batch, n] between features [batch, n, n_embd]."""
+    from gpt2.system.tensorflow import tf
+
+    return tf.reduce_sum(tf.math.l2_normalize(x, axis=-1) * tf.math.l2_normalize(y, axis=-1), axis=-1)
