@@ -63,7 +63,8 @@ def make_train_step(
     hparams: HParams, params: dict, optimizer: 'keras.optimizers.Optimizer', settings: 'Settings',
     total: TotalLoss = total_loss,
 ) -> TrainStep:  # fmt: skip
-    """A function: one update from a batch at a rate. A batch without a target has loss 0. total: what is to fall, as total_loss.
+    """A function: one update from a batch at a rate. A batch without a target has loss 0. total: the loss that is to
+    fall, as total_loss.
 
     Where gradients overflow in float16, nothing is moved but the scale of the loss, and their norm is 0.
     """
