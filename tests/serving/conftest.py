@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -16,6 +17,7 @@ from example_models import BUNDLED, REPOSITORY
 from running import PATIENCE, environment
 
 SCRIPT = REPOSITORY / 'src' / 'serve.py'
+PROMPT = 'Once upon a time'
 
 
 class Running:
@@ -74,6 +76,20 @@ class Running:
             ['ps', '-o', 'pid=,args=', '--ppid', str(self.process.pid)], capture_output=True, text=True, check=True
         ).stdout  # fmt: skip
         return [int(line.split()[0]) for line in out.splitlines() if 'gpt2.serving.worker' in line]
+
+
+def wait_until(condition, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def request_head(length):
+    return (
+        f'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
+        f'Content-Length: {length}\r\n\r\n'
+    ).encode()
 
 
 def decoded(answer):

@@ -7,22 +7,13 @@ import os
 import signal
 import socket
 import threading
-import time
 
 import numpy as np
 import pytest
 
-from serving.conftest import started
+from serving.conftest import PROMPT, request_head, started, wait_until
 
-PROMPT = 'Once upon a time'
 ENDLESS = {'max_tokens': 500, 'stop_at_end': False}
-
-
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_the_line_that_is_printed_works(server):
@@ -278,13 +269,6 @@ def test_a_client_that_goes_away_frees_its_place(server, stream):
         wait_until(lambda: server.metric('gpt2_batch_size') == 4)
     wait_until(lambda: server.metric('gpt2_batch_size') == 0, 5)
     assert server.metric('gpt2_queue_length') == 0
-
-
-def request_head(length):
-    return (
-        f'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
-        f'Content-Length: {length}\r\n\r\n'
-    ).encode()
 
 
 def test_slow_and_broken_clients_are_in_nobodys_way(server):

@@ -7,7 +7,16 @@ import socket
 from typing import Any
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
-from gpt2.commands.flags import boolean, integer, number, optional_integer, reject_unknown, show_notices, texts
+from gpt2.commands.flags import (
+    abandon_output,
+    boolean,
+    integer,
+    number,
+    optional_integer,
+    reject_unknown,
+    show_notices,
+    texts,
+)  # fmt: skip
 from gpt2.engines import check_engine
 from gpt2.errors import Error, UsageError
 from gpt2.serving.models import ServedModels
@@ -149,5 +158,8 @@ def print_address(opened: socket.socket, models: ServedModels) -> None:
     address = f'http://[{host}]:{port}' if ':' in host else f'http://{host}:{port}'
     key = ' -H "Authorization: Bearer $KEY"' if models.settings.api_keys else ''
     prompt = '{"prompt": "Once upon a time", "max_tokens": 40}'
-    print(f'{", ".join(models.models)} at {address}/')
-    print(f"curl {address}/v1/completions -H 'Content-Type: application/json'{key} -d '{prompt}'", flush=True)
+    curl = f"curl {address}/v1/completions -H 'Content-Type: application/json'{key} -d '{prompt}'"
+    try:
+        print(f'{", ".join(models.models)} at {address}/\n{curl}', flush=True)
+    except OSError:  # nobody reads it, or its disk is full: what asks may know the address
+        abandon_output()

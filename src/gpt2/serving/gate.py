@@ -118,23 +118,31 @@ class Gate:
 
     async def read_body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body. Raises Failure for one that is too long or takes too long."""
+        reading = asyncio.ensure_future(self.whole_body(scope, receive))
+        try:
+            # Not by asyncio.wait_for, which before Python 3.12 may take a cancellation for a result.
+            await asyncio.wait([reading], timeout=min(BODY_SECONDS, self.settings.time_limit))
+            if not reading.done():
+                raise Failure(408, 'the body did not come in time; send the request again', code='timeout')
+            return reading.result()
+        finally:
+            reading.cancel()
+
+    async def whole_body(self, scope: Scope, receive: Receive) -> bytes:
         most = self.settings.max_body
         too_long = Failure(413, f'the body has more than {most} bytes, the limit of --max_body; send less')
         if (length := header(scope, b'content-length')).isdigit() and int(length) > most:
             raise too_long
-        body, deadline = bytearray(), time.monotonic() + min(BODY_SECONDS, self.settings.time_limit)
-        while True:
-            try:
-                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
-            except asyncio.TimeoutError:
-                raise Failure(408, 'the body did not come in time; send the request again', code='timeout') from None
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
             if message['type'] == 'http.disconnect':
                 raise Failure(499, 'the client went away')
             body += message.get('body', b'')
             if len(body) > most:
                 raise too_long
-            if not message.get('more_body'):
-                return bytes(body)
+            more = message.get('more_body', False)
+        return bytes(body)
 
     def cors_headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """What lets a page of an origin that --cors names read the answer."""

@@ -1,11 +1,12 @@
 """Lines on standard error, written by a thread: the server never waits for a full pipe or a full disk."""
 
 import contextlib
+import os
 import queue
-import sys
 import threading
 import time
 
+STANDARD_ERROR = 2
 WAITING = 1000  # lines; where more wait they are lost
 
 
@@ -27,5 +28,7 @@ class Log:
     def work(self) -> None:
         while True:
             line = self.lines.get()
-            with contextlib.suppress(OSError, ValueError):
-                print(''.join(c if c.isprintable() else '?' for c in line), file=sys.stderr, flush=True)
+            printable = ''.join(c if c.isprintable() else '?' for c in line)
+            with contextlib.suppress(OSError):
+                # Without Python's buffer, which would keep what finds no space and fail once more at the end.
+                os.write(STANDARD_ERROR, f'{printable}\n'.encode())
