@@ -92,6 +92,11 @@ def request_head(length):
     ).encode()
 
 
+def refused(port):
+    with socket.socket() as connection:
+        return connection.connect_ex(('127.0.0.1', port)) != 0
+
+
 def decoded(answer):
     content = answer.read().decode()
     return json.loads(content) if answer.headers['Content-Type'] == 'application/json' else content

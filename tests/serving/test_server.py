@@ -5,13 +5,12 @@ import functools
 import json
 import os
 import signal
-import socket
 import threading
 
 import numpy as np
 import pytest
 
-from serving.conftest import PROMPT, request_head, started, wait_until
+from serving.conftest import PROMPT, refused, request_head, started, wait_until
 
 ENDLESS = {'max_tokens': 500, 'stop_at_end': False}
 
@@ -343,11 +342,6 @@ def test_the_end_lets_requests_come_to_theirs(models):
         assert server.process.wait(30) == 0
         assert server.process.stderr.read() == ''
         wait_until(lambda: not any(os.path.exists(f'/proc/{worker}') for worker in workers))
-
-
-def refused(port):
-    with socket.socket() as connection:
-        return connection.connect_ex(('127.0.0.1', port)) != 0
 
 
 def test_the_end_waits_no_longer_than_the_grace(models):
