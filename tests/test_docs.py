@@ -53,6 +53,7 @@ NOT_RUN = {
     r'python src/serve\.py': 'it serves until it is told to end, as in tests/serving',
     r'curl ': 'it asks a server that Docker runs',
     r'docker(/verify)? ': 'it needs Docker; docker/verify runs these in an image',
+    r'kubernetes-validate ': 'it needs a package of that name',
     r'mkdir -p models$': 'it is there, for Docker',
     r'(\w+=\S+ )?python download_model\.py ': 'it needs a network; tests/commands/test_download_model.py has a server',
     r'(\w+=\S+ )?python -m pytest': 'it runs tests',

@@ -28,7 +28,8 @@ HEALTH = b'GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n'
 async def echo(scope, receive, send):
     """An application that says ready, or at /endless sends until the client is gone."""
     await receive()
-    await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+    headers = [] if scope['path'] == '/endless' else [(b'content-length', b'5')]
+    await send({'type': 'http.response.start', 'status': 200, 'headers': headers})
     gone = asyncio.ensure_future(receive())
     while scope['path'] == '/endless' and not gone.done():
         await send({'type': 'http.response.body', 'body': b'x' * 65536, 'more_body': True})
@@ -202,14 +203,14 @@ def test_more_requests_at_once_than_are_taken(server, at_once):
 def test_a_process_that_is_killed_fails_what_it_was_asked(server, at_once):
     """Of requests that wait for the whole answer, and of those that wait for a place."""
     [worker] = server.workers()
-    requests = [{'prompt': PROMPT, 'max_tokens': 500, 'n': 4, 'stop_at_end': False}] * 3
+    fields = {'prompt': PROMPT, 'max_tokens': 500, 'stop_at_end': False}
 
     def kill():
-        wait_until(lambda: server.metric('gpt2_queue_length') == 2)
+        wait_until(lambda: (server.metric('gpt2_batch_size'), server.metric('gpt2_queue_length')) == (4, 2))
         os.kill(worker, signal.SIGKILL)
 
-    *answers, _ = at_once(*(lambda fields=fields: server.ask('/v1/completions', fields) for fields in requests), kill)
-    assert [(status, content['error']['code']) for status, content, _ in answers] == [(500, 'worker_died')] * 3
+    *answers, _ = at_once(*[lambda: server.ask('/v1/completions', fields)] * 6, kill)
+    assert [(status, content['error']['code']) for status, content, _ in answers] == [(500, 'worker_died')] * 6
     wait_until(lambda: server.ask('/health')[0] == 200)
     assert server.completion(PROMPT, max_tokens=2)['choices']
     assert worker not in server.workers()
