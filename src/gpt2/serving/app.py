@@ -30,6 +30,10 @@ from gpt2.serving.work import Done, Embedding, Piece, Vector
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page')
 ERRORS: dict[int | str, dict[str, Any]] = {status: {'model': schema.ErrorAnswer} for status in ('4XX', '5XX')}
+OTHER_ANSWERS: dict[str, dict[int | str, dict[str, Any]]] = {
+    '/v1/completions': {200: {'content': {'text/event-stream': {'schema': {'type': 'string'}}}}},
+    '/health': {503: {'model': schema.Health}},
+}
 Result = TypeVar('Result')
 mimetypes.add_type('text/javascript', '.js')  # which some systems call otherwise; then a browser takes no module
 
@@ -44,7 +48,8 @@ def new_app(settings: Settings, models: ServedModels, metrics: Metrics, log: Log
     app.add_exception_handler(Exception, went_wrong)
     for method, path, endpoint, model in ENDPOINTS:
         how: dict[str, Any] = {} if model else {'response_class': PlainTextResponse}
-        app.add_api_route(path, endpoint, methods=[method], response_model=model, responses=ERRORS, **how)
+        how['responses'] = ERRORS | OTHER_ANSWERS.get(path, {})
+        app.add_api_route(path, endpoint, methods=[method], response_model=model, **how)
     app.add_api_route('/docs', lambda: HTMLResponse(documentation(app.openapi())), include_in_schema=False)
     app.add_api_route('/', lambda: FileResponse(os.path.join(PAGE, 'index.html')), include_in_schema=False)
     app.mount('/page', StaticFiles(directory=PAGE))
