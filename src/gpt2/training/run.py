@@ -201,8 +201,7 @@ def with_way_chosen(run: Run, params: dict, optimizer: Any) -> Run:
     settings = run.settings
     if settings.jit_compile is None:
         long = settings.steps * plan.step_seconds(run.hparams, settings) > WORTH_A_TRIAL
-        batch = run.batches.batch(0)
-        jit = long and faster_compiled(run.hparams, params, settings, batch, optimizer)
+        jit = long and faster_compiled(run.hparams, params, settings, run.batches.batch(0), optimizer)
         settings = dataclasses.replace(settings, jit_compile=jit)
     return dataclasses.replace(run, settings=settings, record=run.record | {'jit_compile': settings.jit_compile})
 
