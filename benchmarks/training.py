@@ -2,6 +2,7 @@
 
     python benchmarks/training.py encode --megabytes 1000
     python benchmarks/training.py train --shape 7M --updates 20
+    python benchmarks/training.py train --shape 355M --updates 2 --batch_size 1 --recompute
 
 Prints as JSON. encode: megabytes a second, and the most resident memory of this process and of any of those that
 encode; the text is of words drawn from tests/held_out.txt. train: tokens a second, the median of the updates but the
@@ -26,6 +27,7 @@ from gpt2.encoder import read_encoder  # noqa: E402
 from gpt2.hparams import RELEASED_HPARAMS, load_hparams  # noqa: E402
 from gpt2.training.batches import Batch  # noqa: E402
 from gpt2.training.data import Reading  # noqa: E402
+from gpt2.training.settings import PRECISIONS, Settings  # noqa: E402
 from gpt2.training.tokens import processes, token_file  # noqa: E402
 
 DOCUMENT = 2000  # words
@@ -59,15 +61,14 @@ def peak(whose):
     return round(resource.getrusage(whose).ru_maxrss * 1024 / 1e6)
 
 
-def train(shape, updates, batch_size, window):
+def train(shape, updates, batch_size, window, **how):
     from gpt2 import model
     from gpt2.training.optimizer import make_optimizer, trained
-    from gpt2.training.settings import Settings
     from gpt2.training.update import make_train_step
 
     hparams = RELEASED_HPARAMS.get(shape) or load_hparams(REPOSITORY / 'models' / shape / 'hparams.json')
     params = model.initial_params(hparams, seed=0)
-    settings = Settings(updates, batch_size, window, 1e-4, 0, 0.1, 0.0, 0)
+    settings = Settings(updates, batch_size, window, 1e-4, 0, 0.1, 0.0, 0, **how)
     step = make_train_step(hparams, params, make_optimizer(trained(params, None), settings), settings)
     tokens = np.random.default_rng(0).integers(hparams.n_vocab, size=(batch_size, window + 1)).astype(np.int32)
     batch, seconds = Batch(tokens, np.ones([batch_size, window], np.float32)), []
@@ -76,7 +77,7 @@ def train(shape, updates, batch_size, window):
         step(batch, 1e-4)
         seconds.append(time.perf_counter() - start)
     return {
-        'shape': shape, 'batch_size': batch_size, 'window': window, 'peak_megabytes': peak(resource.RUSAGE_SELF),
+        'shape': shape, 'batch_size': batch_size, 'window': window, **how, 'peak_megabytes': peak(resource.RUSAGE_SELF),
         'tokens_per_second': round(batch_size * window / statistics.median(seconds[1:])),
     }  # fmt: skip
 
@@ -89,6 +90,9 @@ def main():
     training.add_argument('--shape', default='7M')
     for name, default in (('updates', 20), ('batch_size', 4), ('window', 512)):
         training.add_argument(f'--{name}', type=int, default=default)
+    training.add_argument('--precision', choices=PRECISIONS, default=PRECISIONS[0])
+    for name in ('recompute', 'jit_compile'):
+        training.add_argument(f'--{name}', action='store_true')
     arguments = vars(parser.parse_args())
     print(json.dumps({'encode': encode, 'train': train}[arguments.pop('command')](**arguments)))
 
