@@ -44,7 +44,7 @@ SMALLER = {
     'train': {'steps': 1, 'warmup': 0, 'batch_size': 1, 'window': 8},
     'evaluate': {'limit': 1},
 }
-FROM_SCRATCH = {'n_ctx': 8, 'n_embd': 8, 'n_head': 1, 'n_layer': 1}  # for train without --init_from
+FROM_SCRATCH = {'n_ctx': 8, 'n_embd': 8, 'n_head': 1, 'n_layer': 1}  # for train without a model to begin with
 # Beginnings of commands that are not run, and why.
 NOT_RUN = {
     r'make ': 'it makes an environment, for which packages must be fetched; .ci/run does so',
@@ -129,11 +129,15 @@ def console_name(command):
     return scripts.get(found[1]) if found else None
 
 
+def from_scratch(command):
+    return not re.search('--(init_from|teacher) ', command)
+
+
 def smaller(command):
     """The command with flags of SMALLER in place of those it has."""
     name = console_name(command)
     quick = {} if ' --choices ' in command else SMALLER.get(name, {})  # a choice has its own length
-    flags = quick | (FROM_SCRATCH if name == 'train' and '--init_from' not in command else {})
+    flags = quick | (FROM_SCRATCH if name == 'train' and from_scratch(command) else {})
     for flag in flags:
         command = re.sub(rf' --{flag} \S+', '', command)
     program, redirection, rest = command.partition(' < ')
