@@ -18,7 +18,8 @@ export class TokenView {
       role: 'group',
       'aria-label': 'Tokens; the arrow keys move, Enter shows the likeliest',
       on: {
-        pointerover: (event) => this.pointed(event),
+        // Not pointerover: a text that comes to lie under a pointer is not pointed at.
+        pointermove: (event) => this.pointed(event),
         click: (event) => this.clicked(event),
         focusin: (event) => this.open(this.indexOf(event.target)),
         keydown: (event) => this.pressed(event),
