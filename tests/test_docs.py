@@ -59,6 +59,9 @@ NOT_RUN = {
     r'(\w+=\S+ )?python -m pytest': 'it runs tests',
     r'python tests/run_notebook\.py': 'it changes the notebook; tests/test_notebook.py runs it',
     r'python src/evaluate\.py --model_name 124M --data_dir data --download': 'it fetches the files of every task',
+    r'python src/train\.py .*--workers': 'its batch is too small to be shared; tests/training/test_distribution.py',
+    r'python src/train\.py "openwebtext': 'it takes days on eight cards',
+    r'(sbatch|kubectl) ': 'it needs a cluster; tests/test_clusters.py runs what it would start',
     r'(\.venv/bin/)?python benchmarks/': 'it takes minutes to hours, and some need other programs',
 }
 COMMAND = re.compile(r'^ *(\$ )?(\w+=\S+ )?((\.venv/bin/)?python|pip|make|gpt2|docker|docker/verify|curl|git) .')

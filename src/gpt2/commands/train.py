@@ -3,18 +3,23 @@
 import functools
 import os
 import signal
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpt2.checkpoints.folders import BUNDLED_MODEL, DEFAULT_MODELS_DIR, canonical_name, models_folders
 from gpt2.commands.flags import boolean, choice, integer, number, optional_integer, reject_unknown, texts
 from gpt2.errors import UsageError
 from gpt2.system import progress
+from gpt2.training.distribution import CONFIG, check_shareable, end_anyway
+from gpt2.training.launcher import launch
 from gpt2.training.loop import BEST, LAST
-from gpt2.training.run import train_in
+from gpt2.training.run import prepared, train_in
 from gpt2.training.settings import EMBEDDINGS, PRECISIONS, RATES, SHAPE, frozen
 
 LARGEST_SEED = 2**31 - 1
+SCRIPT = 'train.py'  # which the repository calls this command
+LISTS = ('suffix', 'held_out_data')  # flags that may be repeated
 HELP = f"""\
 Train a GPT-2 on text, from scratch or from any checkpoint.
 
@@ -104,6 +109,8 @@ training.png draws them at the end, where the matplotlib package is there.
 --patience N          end after so many evaluations without a better held-out loss, at least 1. Default: never
 --tensorboard DIR     write losses, rate, gradient norm, speed and samples into DIR/<model_name>, where
                       `tensorboard --logdir DIR` finds them. Default: nothing is written
+--workers N           train in so many processes of this computer, which share every batch evenly, at least 1. Several
+                      computers are named in TF_CONFIG; several cards are used by themselves. Default: 1
 --models_dir DIR      folder of the model folders. Default: {DEFAULT_MODELS_DIR}
 """
 
@@ -120,7 +127,7 @@ def train_model(
     held_out_data: list | None = None, seed: Any = None, every: Any = None, log_every: Any = None,
     sample_every: Any = None, sample_prompt: Any = None, keep: Any = LAST, patience: Any = None,
     tensorboard: Any = None,
-    models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
+    workers: Any = 1, models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
 ) -> None:  # fmt: skip
     flags = dict(locals())
     reject_unknown((), unknown)
@@ -132,12 +139,32 @@ def train_model(
     habits = check_habits(flags)
     if tensorboard is not None:
         habits['tensorboard'] = os.path.join(str(tensorboard), os.path.basename(folder))
-    stopped = train_in(folder, patterns, check_flags(flags), habits, models_dir)
+    what = folder, patterns, check_flags(flags), habits, models_dir
+    if (count := integer('workers', workers, 1)) > 1:
+        check_shareable(prepared(*what).flags, count)
+        if status := launch(command_line(patterns, flags), count):
+            sys.exit(status)
+        return
+    try:
+        stopped = train_in(*what)
+    except BaseException:
+        if CONFIG in os.environ:
+            end_anyway()
+        raise
     if stopped is not None:
         signal.raise_signal(stopped)  # which ends the program as if it had not saved first
 
 
 train_model.__doc__ = HELP
+
+
+def command_line(patterns: Sequence[str], flags: Mapping[str, Any]) -> list[str]:
+    """This command, for one of several workers."""
+    script = [sys.argv[0]] if os.path.basename(sys.argv[0]) == SCRIPT else ['-m', 'gpt2', 'train']
+    left_out = ('words', 'data', 'unknown', 'workers')
+    given = {name: value for name, value in flags.items() if value is not None and name not in left_out}
+    repeated = {name: texts(value) if name in LISTS else [value] for name, value in given.items()} | {'data': patterns}
+    return [sys.executable, *script, *(f'--{name}={value}' for name, values in repeated.items() for value in values)]
 
 
 def check_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +190,7 @@ def check_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     for name in ('alpha_ce', 'alpha_clm', 'alpha_cos'):
         checks[name] = lambda name, value: number(name, value, lambda value: value >= 0, 'of at least 0')
     checks |= {name: lambda name, value: str(value) for name in ('init_from', 'vocabulary', 'text_field', 'teacher')}
-    checks |= {name: lambda name, value: list(map(str, texts(value))) for name in ('suffix', 'held_out_data')}
+    checks |= {name: lambda name, value: list(map(str, texts(value))) for name in LISTS}
     return {name: check(name, flags[name]) for name, check in checks.items() if flags[name] is not None}
 
 

@@ -15,6 +15,17 @@ def show() -> None:
     shown = True
 
 
+@contextlib.contextmanager
+def shown_if(condition: bool) -> Iterator[None]:
+    """Context in which nothing is seen unless the condition holds."""
+    global shown
+    before, shown = shown, shown and condition
+    try:
+        yield
+    finally:
+        shown = before
+
+
 def bar(*arguments: Any, **settings: Any) -> Any:
     """A tqdm, which is seen at a terminal only. It goes when it is done, unless settings say otherwise."""
     from tqdm import tqdm

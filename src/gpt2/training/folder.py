@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gpt2.checkpoints.files import (
     INDEX_SUFFIX,
     OPTIMIZER_SUFFIX,
@@ -30,6 +32,7 @@ from gpt2.system.files import new_folder, whole_file
 from gpt2.system.locks import LOCK_SUFFIX, locked
 from gpt2.training import lora, tokens
 from gpt2.training.distillation import student
+from gpt2.training.distribution import ALONE, Team, summed_once
 from gpt2.training.optimizer import make_optimizer, restore, saved_values, trained
 from gpt2.training.settings import SHAPE, Settings
 
@@ -174,24 +177,33 @@ def starting_model(
 
 
 def starting_point(
-    prefix: str | None, source: Source | None, hparams: HParams, settings: Settings
+    prefix: str | None, source: Source | None, hparams: HParams, settings: Settings, team: Team = ALONE
 ) -> tuple[dict, 'keras.optimizers.Optimizer']:
     """(params, optimizer): those saved at prefix, if there is one, or fresh ones with the weights of source, if any.
     Where adapters are trained, source is what they adapt, also of those saved at prefix."""
     from gpt2 import model
     from gpt2.checkpoints import release
 
-    if source:
-        params = load_params(source)
-    else:
-        params = release.load_params(prefix, hparams) if prefix else model.initial_params(hparams, settings.seed)
-    if rank := settings.lora_rank:
-        values = lora.saved_values(prefix, hparams, rank) if prefix else lora.fresh_values(hparams, rank, settings.seed)
-        params = lora.adapted(params, values, settings.lora_alpha)
-    optimizer = make_optimizer(trained(params, settings.freeze), settings)
+    with team.scope():
+        if source:
+            params = load_params(source)
+        else:
+            params = release.load_params(prefix, hparams) if prefix else model.initial_params(hparams, settings.seed)
+        if settings.lora_rank:
+            params = lora.adapted(params, adapter_values(prefix, hparams, settings), settings.lora_alpha)
+        optimizer = make_optimizer(trained(params, settings.freeze), settings)
+    if team.strategy:
+        summed_once(optimizer)
     if prefix:
         restore(optimizer, prefix + OPTIMIZER_SUFFIX)
     return params, optimizer
+
+
+def adapter_values(prefix: str | None, hparams: HParams, settings: Settings) -> dict[str, np.ndarray]:
+    """Of the adapters saved at prefix, if there is one, or of fresh ones."""
+    if prefix:
+        return lora.saved_values(prefix, hparams, settings.lora_rank)
+    return lora.fresh_values(hparams, settings.lora_rank, settings.seed)
 
 
 def write_record(folder: str, record: dict[str, Any]) -> None:

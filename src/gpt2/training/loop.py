@@ -16,9 +16,11 @@ from gpt2.checkpoints.files import RELEASED_PREFIX
 from gpt2.encoder import Encoder
 from gpt2.hparams import HParams
 from gpt2.system import progress
+from gpt2.system.signals import signals_of
 from gpt2.training import folder as folders
 from gpt2.training import lora, tensorboard
 from gpt2.training.batches import Batch, Batches
+from gpt2.training.distribution import ALONE, Team
 from gpt2.training.optimizer import learning_rate
 from gpt2.training.samples import sample
 from gpt2.training.settings import Settings
@@ -53,7 +55,7 @@ class Habits:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What is trained, where, and on what. held_out: all its windows, or None."""
+    """What is trained, where, on what, and by whom. held_out: all its windows, or None."""
 
     folder: str
     hparams: HParams
@@ -63,6 +65,7 @@ class Run:
     batches: Batches
     held_out: Batch | None
     record: dict[str, Any]
+    team: Team = ALONE
 
 
 @dataclasses.dataclass
@@ -100,14 +103,16 @@ def train(
     Returns how far the run came, and the number of the signal that ended it, after which it has saved.
     """
     settings = run.settings
-    train_step = make_train_step(run.hparams, params, optimizer, settings, loss)
-    evaluate = make_evaluate(run.hparams, params, settings.batch_size, settings.pack)
+    train_step = make_train_step(run.hparams, params, optimizer, settings, loss, run.team)
+    evaluate = make_evaluate(run.hparams, params, settings.batch_size, settings.pack, run.team)
     first = int(optimizer.iterations.numpy())
     entries = [entry for entry in folders.read_log(run.folder) if entry['step'] <= first]
-    state = Progress(first, entries, tensorboard.writer(run.habits.tensorboard, first))
-    folders.write_log(run.folder, state.entries)
+    state = Progress(first, entries, tensorboard.writer(run.habits.tensorboard if run.team.chief else None, first))
+    if run.team.chief:
+        folders.write_log(run.folder, state.entries)
     bar = progress.bar(total=settings.steps, initial=first, desc='training', unit='step', leave=True)
-    with stop_signals() as came, bar:
+    own, came = run.team.first(params), list[int]()
+    with stop_signals() as received, bar:
         while state.step < settings.steps:
             start = time.perf_counter()
             state.since.append(train_step(run.batches.batch(state.step), learning_rate(settings, state.step)))
@@ -115,14 +120,16 @@ def train(
                 state.timed, state.seconds = state.timed + 1, state.seconds + time.perf_counter() - start
             state.step += 1
             bar.update()
+            came = run.team.agreed(received, signals_of(STOPS))
             last = state.step == settings.steps
             if due(state.step, run.habits.every, last or came):
                 last = look(run, state, evaluate, None if came else run.held_out, last)
-                checkpoint(run, state, params, optimizer, last)
+                if run.team.chief:
+                    checkpoint(run, state, own, optimizer, last)
             elif due(state.step, run.habits.log_every, False):
                 log(run, state, None)
-            if due(state.step, run.habits.sample_every, last) and not came:
-                text = sample(run.hparams, params, run.encoder, run.habits.sample_prompt)
+            if due(state.step, run.habits.sample_every, last) and not came and run.team.chief:
+                text = sample(run.hparams, own, run.encoder, run.habits.sample_prompt)
                 progress.note(f'{text}\n')
                 state.show(state.step, {'sample': text})
             if last or came:
@@ -161,7 +168,8 @@ def log(run: Run, state: Progress, held_out_loss: float | None) -> None:
         entry['tokens_per_second'] = round(speed, 1)
     if held_out_loss is not None:
         entry['held_out_loss'] = held_out_loss
-    folders.append_log(run.folder, entry)
+    if run.team.chief:
+        folders.append_log(run.folder, entry)
     state.entries.append(entry)
     state.show(state.step, {name: value for name, value in entry.items() if name != 'step'})
     left = (settings.steps - state.step) * state.seconds / state.timed if state.timed else None
@@ -243,8 +251,7 @@ def stop_signals() -> Iterator[list[int]]:
         for each, previous in before.items():
             signal.signal(each, previous)
 
-    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
-    before = {number: signal.signal(number, remember) for number in numbers}
+    before = {number: signal.signal(number, remember) for number in signals_of(STOPS)}
     try:
         yield came
     finally:

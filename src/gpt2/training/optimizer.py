@@ -74,6 +74,10 @@ class Renamed:
     def __init__(self, variable: Any) -> None:
         self.variable, self.name = variable, re.sub('[/:]', '_', variable.name)
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # by which tf.distribute knows that its replicas have copies of this
+        return type(self.variable)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.variable, name)
 

@@ -1,5 +1,6 @@
 """What a run will do, said before it begins."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -25,15 +26,17 @@ def lines(run: Run, texts: Sequence[Text], origin: str, an_epoch: float, first: 
     documents, count = sum(len(text.documents) for text in texts), sum(map(len, texts))
     held = 'no held-out text' if held_out is None else f'{int(held_out.weights.sum()):,} tokens held out'
     left = settings.steps - first
+    share = dataclasses.replace(settings, batch_size=settings.batch_size // run.team.replicas)
     whole = f'{settings.steps:,} updates' + (f', {first:,} of them done' if first else '')
-    seconds = left * step_seconds(hparams, settings)
+    seconds = left * step_seconds(hparams, share)
+    each = f' on each of {run.team.replicas} devices' if run.team.replicas > 1 else ''
     return [
         f'{run.folder}: {parameter_count(hparams) / 1e6:,.1f}M parameters, {origin}{of_adapters(hparams, settings)}',
         f'text: {counted(documents, "document")}, {count:,} tokens; {held}',
         f'{whole}, each of {settings.rows} windows of {settings.window} tokens: '
         f'{settings.steps / an_epoch:.3g} epochs; {settings.optimizer}, learning rate {settings.learning_rate:g}, '
         f'warm-up {settings.warmup}{", compiled by XLA" if settings.jit_compile else ""}',
-        f'about {duration(seconds)} and {memory(hparams, settings) / 1e9:.1f} GB of memory; '
+        f'about {duration(seconds)} and {memory(hparams, share) / 1e9:.1f} GB of memory{each}; '
         f'{saved_bytes(hparams, settings) / 1e6:,.0f} MB a checkpoint, the optimizer with it',
     ]
 

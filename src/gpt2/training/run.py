@@ -1,9 +1,10 @@
 """A run from its flags to its end: what it trains on, what it starts from, what it says."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpt2.checkpoints.source import Source, load_params
 from gpt2.encoder import Encoder, read_encoder
@@ -28,11 +29,12 @@ from gpt2.training.batches import (
 )
 from gpt2.training.data import Reading, find_files
 from gpt2.training.distillation import check_teacher, make_loss
+from gpt2.training.distribution import Team, assembled, check_shareable, losses_named
 from gpt2.training.loop import Habits, Progress, Run, train, write_adapter
 from gpt2.training.report import draw_curves, held_out_report
 from gpt2.training.samples import prompt_ids
 from gpt2.training.settings import DEFAULTS, Settings, changed, check_freeze, check_window, merged, run_settings
-from gpt2.training.tokens import Tokens, processes, token_file
+from gpt2.training.tokens import Tokens, existing_token_file, processes, token_file
 from gpt2.training.update import faster_compiled, make_evaluate, total_loss
 
 WORTH_A_TRIAL = 300  # seconds that a run must take for a trial of XLA
@@ -56,6 +58,21 @@ class Texts:
     held_out: list[Text]
 
 
+class Start(NamedTuple):
+    """record: of the run that goes on, or None. flags: all that matter. held_paths: of the texts that are held out.
+    source, hparams and encoder: as origin() has them. teacher: a model, or None. n_ctx: the longest window."""
+
+    record: dict[str, Any] | None
+    flags: dict[str, Any]
+    corpora: list[Corpus]
+    held_paths: list[str]
+    source: Source | None
+    teacher: Source | None
+    hparams: HParams
+    encoder: Encoder
+    n_ctx: int
+
+
 def train_in(
     folder: str, patterns: Sequence[str], given: Mapping[str, Any], habits: Mapping[str, Any], models_dir: str
 ) -> int | None:
@@ -65,6 +82,22 @@ def train_in(
     settings.DEFAULTS and Settings and epochs, suffix, held_out_data, those that were given. habits: fields of Habits,
     likewise. Raises Error; then a new folder is not made.
     """
+    start = prepared(folder, patterns, given, habits, models_dir)
+    team = assembled()
+    check_shareable(start.flags, team.replicas)
+    with losses_named(team), progress.shown_if(team.chief):
+        with folders.held(folder) if team.chief else contextlib.nullcontext():
+            with team.chief_first():
+                run, texts = planned(folder, start, habits, team)
+            stopped = carry_out(run, start.source, start.teacher, texts, start.record)
+        team.part()
+    return stopped
+
+
+def prepared(
+    folder: str, patterns: Sequence[str], given: Mapping[str, Any], habits: Mapping[str, Any], models_dir: str
+) -> Start:
+    """What is known of a run before its text is read; as train_in. Raises Error for all that is wrong by then."""
     record = folders.run_in(folder)
     flags = merged(folder, given, record)
     corpora = find_corpora(patterns, flags.get('suffix') or ())
@@ -78,16 +111,22 @@ def train_in(
     check_window(flags.get('window'), n_ctx)
     check_freeze(flags['freeze'], hparams.n_layer)
     prompt_ids(encoder, habits.get('sample_prompt'), hparams.n_ctx)
-    with folders.held(folder):
-        texts = encoded(folder, corpora, held_paths, flags, encoder)
-        windows = cut(texts.kept, flags, n_ctx)
-        settings = run_settings(flags, n_ctx, sum(each.count for each in windows))
-        batches = Batches(windows, [corpus.weight for corpus in corpora], settings)
-        run = Run(
-            folder, hparams, encoder, settings, Habits(**fitting(settings) | dict(habits)), batches,
-            held_windows(texts.held_out, settings), new_record(folder, flags, settings, texts, source, teacher, record),
-        )  # fmt: skip
-        return carry_out(run, source, teacher, texts, record)
+    return Start(record, flags, corpora, held_paths, source, teacher, hparams, encoder, n_ctx)
+
+
+def planned(folder: str, start: Start, habits: Mapping[str, Any], team: Team) -> tuple[Run, Texts]:
+    """The run, and the texts that it trains on."""
+    flags, n_ctx = start.flags, start.n_ctx
+    texts = encoded(folder, start.corpora, start.held_paths, flags, start.encoder, team)
+    windows = cut(texts.kept, flags, n_ctx)
+    settings = run_settings(flags, n_ctx, sum(each.count for each in windows))
+    batches = Batches(windows, [corpus.weight for corpus in start.corpora], settings)
+    run = Run(
+        folder, start.hparams, start.encoder, settings, Habits(**fitting(settings) | dict(habits)), batches,
+        held_windows(texts.held_out, settings),
+        new_record(folder, flags, settings, texts, start.source, start.teacher, start.record), team,
+    )  # fmt: skip
+    return run, texts
 
 
 def find_corpora(patterns: Sequence[str], suffixes: Sequence[str]) -> list[Corpus]:
@@ -110,13 +149,16 @@ def origin(
 
 
 def encoded(
-    folder: str, corpora: Sequence[Corpus], held_paths: Sequence[str], flags: Mapping[str, Any], encoder: Encoder
-) -> Texts:
-    """The texts of a run, from token files in its folder."""
+    folder: str, corpora: Sequence[Corpus], held_paths: Sequence[str], flags: Mapping[str, Any], encoder: Encoder,
+    team: Team,
+) -> Texts:  # fmt: skip
+    """The texts of a run, from token files in its folder, which the chief makes."""
     reading = Reading(flags['text_field'], flags['train_on_prompt'])
 
     def tokens_of(paths: Sequence[str]) -> Tokens:
-        return token_file(paths, reading, encoder, folder, processes())
+        if team.chief:
+            return token_file(paths, reading, encoder, folder, processes())
+        return existing_token_file(paths, reading, encoder, folder)
 
     tokens = [tokens_of(corpus.paths) for corpus in corpora]
     pairs = [split(each, 0 if held_paths else flags['held_out'], flags['seed']) for each in tokens]
@@ -172,10 +214,11 @@ def carry_out(
         from gpt2.system.tensorflow import tf  # noqa: F401
 
     prefix = folders.current_prefix(run.folder) if before is not None else None
-    params, optimizer = folders.starting_point(prefix, source, run.hparams, run.settings)
+    params, optimizer = folders.starting_point(prefix, source, run.hparams, run.settings, run.team)
     first, steps = int(optimizer.iterations.numpy()), run.settings.steps
     if prefix and before is not None and max(first, before.get(DONE, 0)) >= steps:
-        write_adapter(run, prefix)
+        if run.team.chief:
+            write_adapter(run, prefix)
         progress.note(f'{run.folder} is trained: {steps:,} updates; with more --steps it goes on')
         conclude(run, params, texts, first, None)
         return None
@@ -185,10 +228,12 @@ def carry_out(
     an_epoch = sum(each.count for each in run.batches.windows) / run.settings.rows
     for line in plan.lines(run, texts.kept, f'from {beginning}{of_teacher}', an_epoch, first):
         progress.note(line)
-    loss = make_loss(teacher.hparams, load_params(teacher), run.settings) if teacher else total_loss
+    with run.team.scope():
+        loss = make_loss(teacher.hparams, load_params(teacher), run.settings) if teacher else total_loss
     state, stopped = train(run, params, optimizer, loss)
     if stopped is None:
-        folders.write_record(run.folder, run.record | {DONE: state.step})
+        if run.team.chief:
+            folders.write_record(run.folder, run.record | {DONE: state.step})
         conclude(run, params, texts, state.step, state)
     else:
         progress.note(f'stopped after {state.step:,} updates; saved {state.saved}. The same command goes on from there')
@@ -200,7 +245,7 @@ def with_way_chosen(run: Run, params: dict, optimizer: Any) -> Run:
     choice would give other losses, in their last bits."""
     settings = run.settings
     if settings.jit_compile is None:
-        long = settings.steps * plan.step_seconds(run.hparams, settings) > WORTH_A_TRIAL
+        long = run.team.replicas == 1 and settings.steps * plan.step_seconds(run.hparams, settings) > WORTH_A_TRIAL
         jit = long and faster_compiled(run.hparams, params, settings, run.batches.batch(0), optimizer)
         settings = dataclasses.replace(settings, jit_compile=jit)
     return dataclasses.replace(run, settings=settings, record=run.record | {'jit_compile': settings.jit_compile})
@@ -209,9 +254,9 @@ def with_way_chosen(run: Run, params: dict, optimizer: Any) -> Run:
 def conclude(run: Run, params: dict, texts: Texts, step: int, state: Progress | None) -> None:
     """Say how good the model is, where it lies and how to use it, and draw the curves."""
     if run.held_out is not None:
-        evaluate = make_evaluate(run.hparams, params, run.settings.batch_size, run.settings.pack)
+        evaluate = make_evaluate(run.hparams, params, run.settings.batch_size, run.settings.pack, run.team)
         progress.note(held_out_report(run.hparams, run.encoder, evaluate(run.held_out), texts.kept, run.held_out))
-    entries = folders.read_log(run.folder)
+    entries = folders.read_log(run.folder) if run.team.chief else []
     if entries and not draw_curves(os.path.join(run.folder, folders.CURVES), entries):
         progress.note('the curves are not drawn: pip install matplotlib')
     if state is not None:

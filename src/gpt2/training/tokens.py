@@ -57,6 +57,17 @@ def token_file(paths: Sequence[str], reading: Reading, encoder: Encoder, folder:
     return found
 
 
+def existing_token_file(paths: Sequence[str], reading: Reading, encoder: Encoder, folder: str) -> Tokens:
+    """As token_file, of one that another process has made. Raises Error."""
+    path = os.path.join(folder, FOLDER + digest(paths, reading, encoder))
+    if (found := read(path)) is None:
+        raise Error(
+            f'{path} is not there, which the first worker has made; all workers need the same files in the same '
+            'places, so name a --models_dir and texts on a disk that they share'
+        )
+    return found
+
+
 def digest(paths: Sequence[str], reading: Reading, encoder: Encoder) -> str:
     """What the ids depend on: the files by place, size and time of change, how they are read, the vocabulary."""
     files = [[os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in paths]

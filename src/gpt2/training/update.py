@@ -9,6 +9,7 @@ import numpy as np
 from gpt2.hparams import HParams
 from gpt2.system import progress
 from gpt2.training.batches import Batch
+from gpt2.training.distribution import ALONE, Team, divisible
 from gpt2.training.optimizer import loss_scale, trained
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ def tensors(batch: Batch) -> list[np.ndarray]:
 
 def make_train_step(
     hparams: HParams, params: dict, optimizer: 'keras.optimizers.Optimizer', settings: 'Settings',
-    total: TotalLoss = total_loss,
+    total: TotalLoss = total_loss, team: Team = ALONE,
 ) -> TrainStep:  # fmt: skip
     """A function: one update from a batch at a rate. A batch without a target has loss 0. total: the loss that is to
-    fall, as total_loss.
+    fall, as total_loss. team: who shares it.
 
     Where gradients overflow in float16, nothing is moved but the scale of the loss, and their norm is 0.
     """
@@ -74,15 +75,11 @@ def make_train_step(
     gradients = make_gradients(hparams, params, variables, settings, optimizer, total)
     loss_and_gradients = accumulated(gradients, settings.accumulate)
 
-    @tf.function(
-        input_signature=[signature(settings.pack), tf.TensorSpec([], tf.float32)],
-        jit_compile=bool(settings.jit_compile),
-    )
     def update(batch: Any, rate: Any) -> Any:
         tokens, weights, *starts = batch
         weights /= tf.maximum(tf.reduce_sum(weights), 1)
         seed = tf.stack([settings.seed, tf.cast(optimizer.iterations.value, tf.int32)])
-        loss, gradients = loss_and_gradients([tokens, weights, *starts], seed)
+        loss, gradients = team.sum(loss_and_gradients(team.share([tokens, weights, *starts]), team.seed(seed)))
         norm = tf.linalg.global_norm(gradients) / loss_scale(optimizer)
         step = optimizer.iterations + 1
         optimizer.learning_rate.assign(rate)
@@ -90,7 +87,9 @@ def make_train_step(
         optimizer.iterations.assign(step)  # also where float16 overflowed, so that nothing was moved
         return loss, tf.where(tf.math.is_finite(norm), norm, 0.0)
 
-    return lambda batch, rate: Update(*map(float, update(tensors(batch), np.float32(rate))))
+    form = [signature(settings.pack), tf.TensorSpec([], tf.float32)]
+    compiled = tf.function(team.each(update), input_signature=form, jit_compile=bool(settings.jit_compile))
+    return lambda batch, rate: Update(*map(float, compiled(tensors(batch), np.float32(rate))))
 
 
 def make_gradients(
@@ -154,16 +153,21 @@ def accumulated(gradients: Gradients, count: int) -> Gradients:
     return gradients if count == 1 else summed
 
 
-def make_evaluate(hparams: HParams, params: dict, batch_size: int, packed: bool = False) -> Evaluate:
-    """A function: mean loss in nats a target over a batch of any number of windows; so many are computed at once."""
+def make_evaluate(
+    hparams: HParams, params: dict, batch_size: int, packed: bool = False, team: Team = ALONE
+) -> Evaluate:
+    """A function: mean loss in nats a target over a batch of any number of windows; so many are computed at once, and
+    shared by a team."""
     from gpt2.system.tensorflow import tf
 
-    @tf.function(input_signature=[signature(packed)])
-    def loss(batch: Any) -> Any:
-        return total_loss(hparams, params, *batch)
+    def share_of_loss(batch: Any) -> Any:
+        return team.sum(total_loss(hparams, params, *team.share(batch)))
+
+    loss = tf.function(team.each(share_of_loss), input_signature=[signature(packed)])
 
     def evaluate(batch: Batch) -> float:
         parts = [batch.rows(slice(first, first + batch_size)) for first in range(0, len(batch.tokens), batch_size)]
+        parts = [divisible(part, team.replicas) for part in parts]
         total = sum(float(loss(tensors(part))) for part in progress.bar(parts, 'evaluating', unit='batch', delay=2))
         return total / float(batch.weights.sum())
 
