@@ -60,6 +60,11 @@ def test_a_folder_whose_name_is_a_pattern_is_that_folder(tmp_path):
     assert find_files([str(tmp_path / 'run[2]')]) == [str(tmp_path / 'run[2]' / 'a.txt')]
 
 
+def pieces_of(path, **reading):
+    with open(path, 'rb') as raw:
+        return list(pieces(str(path), Reading(**reading), raw))
+
+
 def read(path, **reading):
     return list(documents(str(path), Reading(**reading)))
 
@@ -86,7 +91,7 @@ def test_long_documents_come_in_pieces_that_end_before_white_space(tmp_path, mon
     words = [f'word{number}' for number in range(100)]
     content = ' '.join(words) + '<|endoftext|>' + '  \n'.join(words)
     (tmp_path / 'a.txt').write_text(content)
-    found = list(pieces(str(tmp_path / 'a.txt'), Reading()))
+    found = pieces_of(tmp_path / 'a.txt')
     assert ''.join(piece.text + '<|endoftext|>' * piece.ends for piece in found) == content + '<|endoftext|>'
     assert len(found) > 15
     for piece, following in itertools.pairwise(found):
@@ -98,7 +103,7 @@ def test_text_without_white_space_is_cut_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(data, 'LONGEST', 200)
     monkeypatch.setattr(data.text, 'READ_BYTES', 10)
     (tmp_path / 'a.txt').write_text('x' * 1000)
-    found = list(pieces(str(tmp_path / 'a.txt'), Reading()))
+    found = pieces_of(tmp_path / 'a.txt')
     assert max(len(piece.text) for piece in found) <= 250 and ''.join(piece.text for piece in found) == 'x' * 1000
 
 
@@ -118,7 +123,7 @@ RECORDS = [
 def test_records_of_json_lines(tmp_path, record, parts):
     path = tmp_path / 'a.jsonl'
     path.write_text('\n' + json.dumps(record) + '\n\n' + json.dumps({'text': 'next'}) + '\n')
-    found = [(*piece[:2], piece.ends) for piece in pieces(str(path), Reading())]
+    found = [(*piece[:2], piece.ends) for piece in pieces_of(path)]
     expected = [(*part, place == len(parts)) for place, part in enumerate(parts, start=1)]
     assert found == [*expected, ('next', True, True)]
 
@@ -126,7 +131,7 @@ def test_records_of_json_lines(tmp_path, record, parts):
 def test_prompts_are_trained_on_when_asked_for(tmp_path):
     path = tmp_path / 'a.jsonl'
     path.write_text(json.dumps({'prompt': 'Q', 'completion': 'A'}))
-    assert all(piece.trained for piece in pieces(str(path), Reading(train_on_prompt=True)))
+    assert all(piece.trained for piece in pieces_of(path, train_on_prompt=True))
 
 
 def test_a_field_by_name(tmp_path):

@@ -1,5 +1,8 @@
+import contextlib
+import gzip
 import json
 import os
+import types
 
 import numpy as np
 import pytest
@@ -120,6 +123,24 @@ def test_a_large_vocabulary_takes_four_bytes_a_token(tmp_path, encoder, monkeypa
     monkeypatch.setattr(type(encoder), '__len__', lambda self: 2**16 + 1)
     (tmp_path / 'a.txt').write_text('a')
     assert encoded(tmp_path, encoder).ids.dtype == np.uint32
+
+
+@pytest.mark.parametrize('end', ['', '.gz', '.zst'])
+def test_the_bar_follows_the_place_in_the_file(tmp_path, monkeypatch, end):
+    """Of JSON lines with fields that are not text, and of what is compressed: to its end, and not before."""
+    random = np.random.default_rng(0)
+    rows = [{'text': 'a', 'other': random.bytes(50).hex()} for _ in range(5000)]
+    content = ''.join(json.dumps(row) + '\n' for row in rows).encode()
+    if end:
+        content = gzip.compress(content) if end == '.gz' else pytest.importorskip('zstandard').compress(content)
+    path, bar, places = tmp_path / f'a.jsonl{end}', types.SimpleNamespace(n=0), []
+    path.write_bytes(content)
+    monkeypatch.setattr(token_files, 'PIECE', 20)
+    monkeypatch.setattr(token_files.progress, 'bar', lambda **_: contextlib.nullcontext(bar))
+    bar.update = lambda more: setattr(bar, 'n', bar.n + more) or places.append(bar.n)
+    assert sum(map(len, token_files.read_ahead([str(path)], Reading(), len(content)))) == len(rows)
+    assert places == sorted(places) and places[-1] == len(content)
+    assert 0.1 < places[len(places) // 4] / len(content) < 0.6  # Zstandard reads 128 kB at once
 
 
 def test_files_without_text_are_an_empty_token_file(tmp_path, encoder):

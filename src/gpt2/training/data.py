@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from gpt2.checkpoints.folders import expand
 from gpt2.encoder import END_OF_TEXT
@@ -84,27 +84,29 @@ def unpacked(path: str) -> tuple[str, str]:
     return next(((path.removesuffix(end), end) for end in PACKED if path.endswith(end)), (path, ''))
 
 
-def pieces(path: str, reading: Reading) -> Iterator[Piece]:
+def pieces(path: str, reading: Reading, raw: BinaryIO) -> Iterator[Piece]:
     """Yield the documents of a file, each as one or more pieces of some PIECE characters at most, unless white space is
-    rarer. None is empty, but perhaps the one that ends a document. Raises DatasetError, UsageError."""
+    rarer. None is empty, but perhaps the one that ends a document. raw: the file, open for reading bytes, whose place
+    says how far it has been read. Raises DatasetError, UsageError."""
     name, _ = unpacked(path)
     if name.endswith('.parquet'):
-        return records(parquet_rows(path), reading)
+        return records(parquet_rows(path, raw), reading)
     if name.endswith('.jsonl'):
-        return records(json_rows(path), reading)
+        return records(json_rows(path, raw), reading)
     if name.endswith('.csv'):
-        return records(csv_rows(path), reading)
-    return plain(text_of(path))
+        return records(csv_rows(path, raw), reading)
+    return plain(text_of(path, raw))
 
 
 def documents(path: str, reading: Reading) -> Iterator[str]:
     """Yield the whole text of each document of a file."""
     parts: list[str] = []
-    for piece in pieces(path, reading):
-        parts.append(piece.text)
-        if piece.ends:
-            yield ''.join(parts)
-            parts = []
+    with text.open_bytes(path) as raw:
+        for piece in pieces(path, reading, raw):
+            parts.append(piece.text)
+            if piece.ends:
+                yield ''.join(parts)
+                parts = []
 
 
 def plain(texts: Iterable[str]) -> Iterator[Piece]:
@@ -203,8 +205,8 @@ def messages(turns: Any, reading: Reading, where: str) -> list[tuple[str, bool]]
     return parts
 
 
-def json_rows(path: str) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.split_lines(text_of(path)), start=1):
+def json_rows(path: str, raw: BinaryIO) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.split_lines(text_of(path, raw)), start=1):
         if line.strip():
             where = f'{path}, line {number}'
             try:
@@ -213,9 +215,9 @@ def json_rows(path: str) -> Iterator[tuple[str, Any]]:
                 raise DatasetError(f'{where} is no JSON ({error}); mend or remove the line') from None
 
 
-def csv_rows(path: str) -> Iterator[tuple[str, Any]]:
+def csv_rows(path: str, raw: BinaryIO) -> Iterator[tuple[str, Any]]:
     csv.field_size_limit(2**31 - 1)
-    rows = csv.DictReader(f'{line}\n' for line in text.split_lines(text_of(path)))
+    rows = csv.DictReader(f'{line}\n' for line in text.split_lines(text_of(path, raw)))
     try:
         for row in rows:
             yield f'{path}, line {rows.line_num}', row
@@ -223,9 +225,9 @@ def csv_rows(path: str) -> Iterator[tuple[str, Any]]:
         raise DatasetError(f'{path}, line {rows.line_num} is no CSV ({error}); mend the file') from None
 
 
-def parquet_rows(path: str) -> Iterator[tuple[str, Any]]:
+def parquet_rows(path: str, raw: BinaryIO) -> Iterator[tuple[str, Any]]:
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open_file(path))
+        file = stack.enter_context(unpacking(path, raw))
         if unpacked(path)[1]:  # its table of contents is at its end
             whole = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(file, whole)
@@ -258,28 +260,26 @@ def needed(package: str, path: str) -> Any:
         raise DatasetError(f'{path} needs the {name} package; pip install {name}') from None
 
 
-def text_of(path: str) -> Iterator[str]:
+def text_of(path: str, raw: BinaryIO) -> Iterator[str]:
     """Yield the text of a file, compressed or not, in pieces, as system/text.py has it. Raises UsageError."""
-    if not unpacked(path)[1]:
-        return text.pieces(path)
-    return text.normal(text.characters(unpacked_chunks(path), path, 'strict', text.CONVERT))
+    return text.normal(text.characters(chunks(path, raw), path, 'strict', text.CONVERT))
 
 
-def unpacked_chunks(path: str) -> Iterator[bytes]:
-    with open_file(path) as file, named_errors(path):
+def chunks(path: str, raw: BinaryIO) -> Iterator[bytes]:
+    with unpacking(path, raw) as file, named_errors(path):
         while chunk := file.read(text.READ_BYTES):
             yield chunk
 
 
-def open_file(path: str) -> Any:
-    """A file open for reading bytes, those that it has been compressed from. Raises DatasetError, UsageError."""
+def unpacking(path: str, raw: BinaryIO) -> Any:
+    """Context with a file of the bytes that raw has been compressed from, which stays open. Raises DatasetError."""
     _, end = unpacked(path)
     if end == '.gz':
-        return gzip.GzipFile(fileobj=text.open_bytes(path))
+        return gzip.GzipFile(fileobj=raw)
     if end == '.zst':
         decompressor = needed('zstandard', path).ZstdDecompressor()
-        return decompressor.stream_reader(text.open_bytes(path), read_across_frames=True)
-    return text.open_bytes(path)
+        return decompressor.stream_reader(raw, read_across_frames=True, closefd=False)
+    return contextlib.nullcontext(raw)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import numpy as np
 
 from gpt2.encoder import Encoder
 from gpt2.errors import Error
-from gpt2.system import progress
+from gpt2.system import progress, text
 from gpt2.system.files import make_folder, whole_file
 from gpt2.training.data import PIECE, Piece, Reading, pieces
 
@@ -150,16 +150,18 @@ class Encoded:
 def read_ahead(paths: Sequence[str], reading: Reading, size: int) -> Iterator[list[Piece]]:
     """Yield the pieces of files in batches of some PIECE characters, below a bar. size: bytes of all files."""
     batch: list[Piece] = []
-    length = 0
+    length, begun = 0, 0  # characters of the batch; bytes of the files before this one
     with progress.bar(total=size, desc='encoding', unit='B', unit_scale=True, delay=1) as bar:
         for path in paths:
-            for piece in pieces(path, reading):
-                batch.append(piece)
-                length += len(piece.text) + 1
-                if length >= PIECE:
-                    yield batch
-                    bar.update(min(sum(len(each.text.encode('utf-8', 'replace')) for each in batch), size - bar.n))
-                    batch, length = [], 0
+            with text.open_bytes(path) as raw:
+                for piece in pieces(path, reading, raw):
+                    batch.append(piece)
+                    length += len(piece.text) + 1
+                    if length >= PIECE:
+                        yield batch
+                        bar.update(max(0, begun + raw.tell() - bar.n))  # Parquet is not read in the order of its bytes
+                        batch, length = [], 0
+                begun += os.fstat(raw.fileno()).st_size
     if batch:
         yield batch
 
