@@ -189,6 +189,11 @@ class Encoder:
         return [self.decode_bytes([index]) for index in range(len(self))]
 
     @functools.cached_property
+    def longest(self) -> int:
+        """Bytes of the longest token: a text of n bytes has at least n / longest tokens."""
+        return max(map(len, self.decoder.values()))
+
+    @functools.cached_property
     def alphabetical(self) -> list[int]:
         """All ids, in the order of the bytes that they stand for."""
         return sorted(range(len(self)), key=self.token_bytes.__getitem__)

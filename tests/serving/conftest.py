@@ -27,14 +27,14 @@ class Running:
         self.process, self.address, self.lines = process, address, lines
         self.port = int(address.rpartition(':')[2])
 
-    def ask(self, path, content=None, headers=None, body=None, method=None):
+    def ask(self, path, content=None, headers=None, body=None, method=None, decode=True):
         """(status, the answer, its headers) of a request: POST if it has content."""
         given = json.dumps(content).encode() if body is None and content is not None else body
         headers = ({'Content-Type': 'application/json'} if given is not None else {}) | (headers or {})
         request = urllib.request.Request(self.address + path, given, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-                return answer.status, decoded(answer), answer.headers
+                return answer.status, decoded(answer) if decode else answer.read(), answer.headers
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, decoded(error), error.headers

@@ -91,6 +91,9 @@ def test_health_and_metrics(server):
     assert server.metric('gpt2_completion_tokens_total') == before['completion_tokens'] + 5
     assert server.metric('gpt2_requests_total') > before['requests']
     assert server.metric('gpt2_time_to_first_token_seconds_count') == first + 1
+    server.ask('/v1/score', {'text': 'a'})
+    server.ask('/v1/embeddings', {'input': ['a', 'a']})
+    assert server.metric('gpt2_prompt_tokens_total') == before['prompt_tokens'] + 4 + 2 + 2
 
 
 def test_the_page_of_the_api_names_every_field(server):
@@ -110,7 +113,12 @@ def test_the_page_of_the_api_names_every_field(server):
 @pytest.mark.parametrize(
     ('fields', 'param', 'words'),
     [
-        ({'suffix': 'x'}, 'suffix', 'no field that is known'),
+        ({'suffix': 'x'}, 'suffix', 'suffix cannot be honoured'),
+        ({'foo bar': 1}, 'foo bar', "'foo bar' is no field that is known"),
+        ({'<b>x</b>\n': 1}, '<b>x</b>\n', "'<b>x</b>\\n' is no field that is known"),
+        ({'\ud800': 1}, '\\ud800', "'\\ud800' is no field that is known"),
+        ({'': 1}, '', "'' is no field that is known"),
+        ({'user': 7}, 'user', 'user is 7'),
         ({'stream_options': {'x': 1}, 'stream': True}, 'stream_options.x', 'stream_options.x is no field'),
         ({'max_tokens': '16'}, 'max_tokens', "max_tokens is '16'"),
         ({'max_tokens': -1}, 'max_tokens', 'max_tokens is -1'),
@@ -129,7 +137,10 @@ def test_the_page_of_the_api_names_every_field(server):
         ({'stop': ''}, 'stop', '0 characters'),
         ({'stop': 3}, 'stop', 'neither'),
         ({'logit_bias': {'9999': 1}}, 'logit_bias', "'9999', expected 0 to 8191"),
-        ({'logit_bias': {'x': 1}}, 'logit_bias', "'x'"),
+        ({'logit_bias': {'x': 1}}, 'logit_bias', 'token id x, expected'),
+        ({'logit_bias': {'0' * 20 + '99999': 1}}, 'logit_bias', 'expected 0 to 8191'),
+        ({'logit_bias': {'0' * 5000 + '1': 1}}, 'logit_bias', 'expected 0 to 8191'),
+        ({'logit_bias': {'262': 1, '000262': 1}}, 'logit_bias', "'000262', expected 0 to 8191"),
         ({'logit_bias': {'1': 101}}, 'logit_bias', '101'),
         ({'presence_penalty': 3}, 'presence_penalty', '3'),
         ({'min_p': 2}, 'min_p', '2'),
@@ -148,6 +159,8 @@ def test_the_page_of_the_api_names_every_field(server):
         ({'prompt': {'a': 1}}, 'prompt', 'none of'),
         ({'prompt': 'word' + ' word' * 599}, 'prompt', 'tokens, the limit is 512'),
         ({'prompt': '\ud800'}, 'prompt', 'none of'),
+        ({'prompt': 'a' * 900_000}, 'prompt', '900000 bytes, more than 512 tokens'),
+        ({'prompt': ['a'] * 150_000}, 'prompt', '150000 prompts with 1 samples each'),
         ({'stop': '\ud800'}, 'stop', 'neither'),
         ({'model': 7}, 'model', 'model is 7'),
     ],
@@ -159,17 +172,54 @@ def test_a_field_that_cannot_be_honoured_is_refused_by_name(server, fields, para
 
 
 @pytest.mark.parametrize(
-    'body',
-    [b'', b'{', b'\xff\xfe', b'"\xff"', b'[]', b'{"prompt": "\xff"}', b'[' * 50_000, b'{"seed": ' + b'9' * 5000 + b'}',
-     b'{"temperature": NaN}', b'null'],
-)  # fmt: skip
-def test_bodies_that_are_none(server, body):
+    ('body', 'words'),
+    [
+        (b'', 'no JSON'),
+        (b'{', 'no JSON: '),
+        (b'\xff\xfe', 'not UTF-8, at byte 0'),
+        (b'"\xff"', 'not UTF-8, at byte 1'),
+        (b'[]', 'no JSON object'),
+        (b'{"prompt": "\xff"}', 'not UTF-8, at byte 12'),
+        ('{"prompt": "a"}'.encode('utf-16'), 'not UTF-8'),
+        (b'[' * 50_000, 'nested too deeply'),
+        (b'{"seed": ' + b'9' * 5000 + b'}', 'a whole number of 5000 digits, the limit is 20'),
+        (b'{"temperature": NaN}', 'NaN, which is no number'),
+        (b'null', 'no JSON object'),
+        (b'{"prompt": "a", "seed": 1, "seed": 2}', 'the field seed twice'),
+        (b'{"prompt": "a", "logit_bias": {"1": 1, "1": 2}}', "the field '1' twice"),
+    ],
+)
+def test_bodies_that_are_none(server, body, words):
     status, answer, _ = server.ask('/v1/completions', body=body)
-    assert (status, answer['error']['type']) == (400, 'invalid_request_error')
+    error = answer['error']
+    assert (status, error['type'], error['code']) == (400, 'invalid_request_error', 'invalid_request')
+    assert words in error['message']
+
+
+def test_null_is_as_if_it_were_left_out(server):
+    names = ('user', 'suffix', 'stop_at_end', 'stream_options')
+    expected = server.completion(PROMPT, seed=1, max_tokens=5)['choices']
+    assert server.completion(PROMPT, seed=1, max_tokens=5, **dict.fromkeys(names))['choices'] == expected
+    assert server.completion(PROMPT, seed=1, max_tokens=5, user='somebody')['choices'] == expected
+    fields = dict.fromkeys(('encoding_format', 'pooling', 'normalise', 'user'))
+    assert server.ask('/v1/embeddings', {'input': 'a', **fields})[1] == server.ask('/v1/embeddings', {'input': 'a'})[1]
+    fields = dict.fromkeys(('likeliest', 'end_of_text'))
+    assert server.ask('/v1/score', {'text': 'a', **fields})[1] == server.ask('/v1/score', {'text': 'a'})[1]
+
+
+def test_texts_beyond_the_limits_are_refused_before_they_are_encoded(server):
+    error = server.error('/v1/tokenize', text='a' * 200_001)
+    assert (error['param'], error['message']) == ('text', 'text has 200001 characters, the limit is 200000; send parts')
+    assert '900000 bytes, more than 512 tokens' in server.error('/v1/score', text='a' * 900_000)['message']
+    error = server.error('/v1/embeddings', input=['a'] * 150_000)
+    assert (error['param'], error['message']) == ('input', 'input has 150000 texts, the limit is 2048 a request')
 
 
 def test_other_paths_and_methods(server):
     assert server.ask('/nothing')[0] == 404
+    for path in ('/', '/health', '/v1/models', '/docs'):
+        status, answer, headers = server.ask(path, method='HEAD', decode=False)
+        assert (status, answer, int(headers['Content-Length']) > 0) == (200, b'', True)
     status, answer, headers = server.ask('/v1/completions')
     assert (status, headers['Allow'], set(answer)) == (405, 'POST', {'error'})
 

@@ -31,7 +31,8 @@ class Prompt:
 
 
 class Row:
-    """A sample in a batch; drawn: the ids of its tokens so far."""
+    """A sample in a batch; drawn: the ids of its tokens so far. fault: why no token came in the last step, of which
+    other rows know nothing; then it must be removed."""
 
     def __init__(
         self, prompt: Prompt, owner: int, stream: np.random.Generator, sampling: Sampling, n_vocab: int
@@ -40,6 +41,7 @@ class Row:
         self.greedy, self.drawing = sampling.greedy, sampling.drawing(n_vocab)
         self.history = History(sampling, prompt.ids.tolist())
         self.drawn: list[int] = []
+        self.fault: Exception | None = None
 
     def draw(self, logits: np.ndarray, noise: np.ndarray | None) -> None:
         """Draw the next token from logits, float32 [n_vocab]."""
@@ -165,7 +167,10 @@ class Batch:
             [row for row, _ in given],
         )
         for (row, logits), noise in zip(given, noises):
-            row.draw(logits, noise)
+            try:
+                row.draw(logits, noise)
+            except Exception as error:  # that of its settings
+                row.fault = error
 
 
 class Memory:

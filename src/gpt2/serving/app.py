@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import html
 import json
 import mimetypes
@@ -14,19 +15,22 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from gpt2 import __version__
 from gpt2.serving import answers, requests, schema
+from gpt2.serving.bodies import check_body
+from gpt2.serving.encoding import Encoding
 from gpt2.serving.failures import Failure
 from gpt2.serving.gate import Gate
 from gpt2.serving.log import Log
 from gpt2.serving.metrics import Metrics
 from gpt2.serving.models import ServedModel, ServedModels
 from gpt2.serving.settings import Settings
-from gpt2.serving.work import Done, Embedding, Piece, Vector
+from gpt2.serving.work import Done, Piece, Vector
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page')
 ERRORS: dict[int | str, dict[str, Any]] = {status: {'model': schema.ErrorAnswer} for status in ('4XX', '5XX')}
@@ -41,6 +45,8 @@ mimetypes.add_type('text/javascript', '.js')  # which some systems call otherwis
 def new_app(settings: Settings, models: ServedModels, metrics: Metrics, log: Log) -> Gate:
     """The ASGI application of a server."""
     app = FastAPI(title='GPT-2', version=__version__, docs_url=None, redoc_url=None)
+    app.router.route_class = Route
+    app.state.encoding = Encoding(settings.time_limit)
     app.state.settings, app.state.models, app.state.metrics, app.state.log = settings, models, metrics, log
     app.add_exception_handler(Failure, failed)
     app.add_exception_handler(RequestValidationError, not_understood)
@@ -50,8 +56,11 @@ def new_app(settings: Settings, models: ServedModels, metrics: Metrics, log: Log
         how: dict[str, Any] = {} if model else {'response_class': PlainTextResponse}
         how['responses'] = ERRORS | OTHER_ANSWERS.get(path, {})
         app.add_api_route(path, endpoint, methods=[method], response_model=model, **how)
-    app.add_api_route('/docs', lambda: HTMLResponse(documentation(app.openapi())), include_in_schema=False)
-    app.add_api_route('/', lambda: FileResponse(os.path.join(PAGE, 'index.html')), include_in_schema=False)
+        if method == 'GET':  # whatever can be had can be asked after
+            app.add_api_route(path, endpoint, methods=['HEAD'], response_model=None, include_in_schema=False)
+    both: dict[str, Any] = {'methods': ['GET', 'HEAD'], 'include_in_schema': False}
+    app.add_api_route('/docs', lambda: HTMLResponse(documentation(app.openapi())), **both)
+    app.add_api_route('/', lambda: FileResponse(os.path.join(PAGE, 'index.html')), **both)
     app.mount('/page', StaticFiles(directory=PAGE))
 
     known = {path for _, path, _, _ in ENDPOINTS}
@@ -61,6 +70,20 @@ def new_app(settings: Settings, models: ServedModels, metrics: Metrics, log: Log
         log.write(f'{method} {path} {status} {seconds:.3f} s')
 
     return Gate(app, settings, told)
+
+
+class Route(APIRoute):
+    """An endpoint. A body that is no good is refused before anything is made of it."""
+
+    def get_route_handler(self) -> Callable:
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            if request.method == 'POST':
+                check_body(await request.body())
+            return await handle(request)
+
+        return checked
 
 
 async def failed(request: Request, failure: Exception) -> Response:
@@ -88,15 +111,15 @@ async def went_wrong(request: Request, error: Exception) -> Response:
 
 async def post_completions(request: Request, body: schema.CompletionRequest) -> Response:
     """Continue a prompt."""
+    deadline = new_deadline(request)
     served, model = await chosen(request, body.model)
-    work = await asyncio.to_thread(requests.completions, body, model, request.app.state.settings)
+    work = await encoded(request, served, deadline, requests.completions, body, model, request.app.state.settings)
     if request.app.state.settings.log_prompts:
         request.app.state.log.write(f'prompt {json.dumps(body.prompt)}')
     shown = [model.decode(ids) if work.echo else '' for ids in work.prompts for _ in range(work.n)]
     choices = answers.Choices(served.name, model.encoder, work.seed, shown, work.logprobs)
-    sizes = sum(map(len, work.prompts))
-    request.app.state.metrics.prompt_tokens.inc(sizes)
-    events = watched(request, served, work)
+    sizes = work.prompt_tokens
+    events = watched(request, served, work, deadline)
     if not body.stream:
         async with contextlib.aclosing(events):
             done = await unless_gone(request, gathered(events, choices.add))
@@ -133,19 +156,37 @@ def sent(content: dict[str, Any]) -> str:
     return f'data: {json.dumps(content)}\n\n'
 
 
-async def watched(request: Request, served: ServedModel, work: Any) -> AsyncGenerator[Any, None]:
+async def watched(
+    request: Request, served: ServedModel, work: Any, deadline: float
+) -> AsyncGenerator[Any, None]:
     """The events of a piece of work, whose tokens and times are counted."""
     state = request.app.state
-    watch = state.metrics.watch()
-    deadline = time.monotonic() + state.settings.time_limit
+    watch, unheard = state.metrics.watch(), True
     try:
         async with contextlib.aclosing(served.ask(work, deadline)) as events:
             async for event in events:
+                if unheard:  # it was let in
+                    state.metrics.prompt_tokens.inc(work.prompt_tokens)
+                    unheard = False
                 if isinstance(event, Piece):
                     watch.drew(event.drawn)
                 yield event
     finally:
         watch.ended()
+
+
+def new_deadline(request: Request) -> float:
+    """Until when a request that came now is answered, by time.monotonic()."""
+    return time.monotonic() + request.app.state.settings.time_limit
+
+
+async def encoded(
+    request: Request, served: ServedModel, deadline: float, function: Callable[..., Result], *given: Any
+) -> Result:
+    """What function makes of texts, beside the event loop. Raises Failure."""
+    with served.counted():
+        work = request.app.state.encoding.run(functools.partial(function, *given), deadline)
+        return await unless_gone(request, work)
 
 
 async def gathered(events: AsyncGenerator[Any, None], take: Callable[[Any], None]) -> Done:
@@ -184,13 +225,15 @@ async def chosen(request: Request, name: str | None) -> tuple[ServedModel, Any]:
 
 async def post_score(request: Request, body: schema.ScoreRequest) -> Response:
     """How likely each token of a text is."""
+    deadline = new_deadline(request)
     served, model = await chosen(request, body.model)
-    work = await asyncio.to_thread(requests.scoring, body, model, request.app.state.settings)
+    work = await encoded(request, served, deadline, requests.scoring, body, model, request.app.state.settings)
     tokens: list = []
     if len(work.ids) > 1:
-        async with contextlib.aclosing(watched(request, served, work)) as events:
+        async with contextlib.aclosing(watched(request, served, work, deadline)) as events:
             await unless_gone(request, gathered(events, lambda piece: tokens.extend(piece.tokens)))
-    shift = len(model.decode([work.ids[0]])) if body.end_of_text else 0  # offsets are those of the text alone
+    # Offsets are those of the text alone.
+    shift = len(model.decode([work.ids[0]])) if requests.value(body.end_of_text, True) else 0
     tokens = [dataclasses.replace(token, offset=token.offset - shift) for token in tokens]
     total = sum(token.log_probability for token in tokens)
     scores = answers.scores(model.encoder, tokens)
@@ -199,29 +242,26 @@ async def post_score(request: Request, body: schema.ScoreRequest) -> Response:
 
 async def post_embeddings(request: Request, body: schema.EmbeddingRequest) -> Response:
     """What the model makes of texts: n_embd numbers each, 768 for 124M, 1024, 1280 and 1600 for the larger ones."""
+    deadline = new_deadline(request)
     served, model = await chosen(request, body.model)
-    settings = request.app.state.settings
-    texts = await asyncio.to_thread(requests.token_lists, model, 'input', body.input)
-    for ids in texts:
-        requests.check_size(model, settings, 'input', len(ids))
+    work = await encoded(request, served, deadline, requests.embedding, body, model, request.app.state.settings)
     vectors: dict[int, Vector] = {}
-    work = Embedding(tuple(map(tuple, texts)), body.pooling == 'last')
-    async with contextlib.aclosing(watched(request, served, work)) as events:
+    normalise, form = requests.value(body.normalise, True), requests.value(body.encoding_format, 'float')
+    async with contextlib.aclosing(watched(request, served, work, deadline)) as events:
         await unless_gone(request, gathered(events, lambda vector: vectors.update({vector.index: vector})))
     data = [
         {'object': 'embedding', 'index': index,
-         'embedding': answers.embedding(vectors[index].values, body.normalise, body.encoding_format)}
-        for index in range(len(texts))
+         'embedding': answers.embedding(vectors[index].values, normalise, form)}
+        for index in range(len(work.texts))
     ]  # fmt: skip
-    used = {'prompt_tokens': sum(map(len, texts)), 'total_tokens': sum(map(len, texts))}
+    used = {'prompt_tokens': work.prompt_tokens, 'total_tokens': work.prompt_tokens}
     return JSONResponse({'object': 'list', 'model': served.name, 'data': data, 'usage': used})
 
 
 async def post_tokenize(request: Request, body: schema.TokenizeRequest) -> Response:
     """The token ids of a text."""
     served, model = await chosen(request, body.model)
-    ids = await asyncio.to_thread(model.encode, body.text)
-    tokens = [answers.token_text(model.encoder, token) for token in ids]
+    ids, tokens = await encoded(request, served, new_deadline(request), requests.tokens, body, model)
     sizes = {'n_ctx': model.hparams.n_ctx, 'max_prompt': requests.max_prompt(model, request.app.state.settings)}
     return JSONResponse({'model': served.name, 'ids': ids, 'tokens': tokens, **sizes})
 

@@ -28,3 +28,8 @@ class Failure(Exception):
 def wrong(param: str, message: str) -> Failure:
     """The Failure of a field whose value cannot be honoured."""
     return Failure(400, message, param, 'invalid_value')
+
+
+def timeout(limit: float) -> Failure:
+    message = f'the answer took longer than {limit:g} seconds; ask for fewer tokens, or try when less is asked'
+    return Failure(408, message, code='timeout')

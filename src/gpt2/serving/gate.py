@@ -13,7 +13,6 @@ from gpt2.serving.failures import Failure
 from gpt2.serving.settings import Settings
 
 BODY_SECONDS = 30  # until a body must be there
-OPEN_PATHS = ('/health', '/docs', '/openapi.json')  # that need no key, as the page does not
 REMEMBERED = 10_000  # of those whose requests are counted
 HEADERS = [
     (b'x-content-type-options', b'nosniff'),

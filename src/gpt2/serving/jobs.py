@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,15 @@ class Job:
         self.batch, self.encoder, self.emit = batch, encoder, emit
         self.unstarted: collections.deque = collections.deque()
         self.running = 0
+        self.fault: Exception | None = None
+
+    def attempt(self, action: Callable, *given: Any) -> None:
+        """Do something of this request; what goes wrong is its own, and ends no other."""
+        try:
+            if not self.fault:
+                action(*given)
+        except Exception as error:
+            self.fault = error
 
     def start_next(self) -> None:
         """Begin with the next part."""
@@ -63,7 +73,7 @@ class PromptJob(Job):
         self.prompts: list[Prompt] = []
 
     def listen_to(self, ids: Sequence[int], first: int, heard: Callable) -> None:
-        prompt = self.batch.add_prompt(ids, first, lambda *found: self.hear(prompt, first, heard, found))
+        prompt = self.batch.add_prompt(ids, first, lambda *found: self.attempt(self.hear, prompt, first, heard, found))
         self.prompts.append(prompt)
 
     def hear(self, prompt: Prompt, first: int, heard: Callable, found: tuple) -> None:
@@ -146,8 +156,8 @@ class CompletionsJob(Job):
         if self.work.length:
             stream = noise_stream(self.work.seed, list(ids), number)
             told = self.work.logprobs is not None or self.work.best_of > self.work.n
-            row = self.batch.add_row(self.prompts[place], stream, self.sampling, told)
-            self.samples[row] = Sample(self, place, number, len(self.encoder.decode(ids)) if self.work.echo else 0)
+            sample = Sample(self, place, number, len(self.encoder.decode(ids)) if self.work.echo else 0)
+            self.samples[self.batch.add_row(self.prompts[place], stream, self.sampling, told)] = sample
 
     def prompt_listener(self, place: int, ids: Sequence[int], echo: bool) -> tuple[int | None, Callable | None]:
         """From which position on a prompt is heard, and by what."""
@@ -166,7 +176,7 @@ class CompletionsJob(Job):
             if not self.work.length and not targets:
                 self.end_prompt(place)
 
-        return (0 if echo else None), hear
+        return (0 if echo else None), functools.partial(self.attempt, hear)
 
     def emit_all(self, place: int, piece: Piece) -> None:
         """Emit a piece that all choices of a prompt have in common."""
@@ -186,6 +196,8 @@ class CompletionsJob(Job):
 
     def take(self, row: Row, logits: np.ndarray) -> None:
         """Take the token that a row has drawn, and the logits that the model gave before it."""
+        if row.fault:
+            raise row.fault
         sample = self.samples[row]
         self.drawn += 1
         sample.add(row.drawn[-1], logits)

@@ -19,7 +19,7 @@ from gpt2.api import Model, open_model
 from gpt2.checkpoints.folders import ModelFiles, find_model
 from gpt2.errors import Error
 from gpt2.hparams import weights_bytes
-from gpt2.serving.failures import Failure
+from gpt2.serving.failures import Failure, timeout
 from gpt2.serving.settings import Settings
 from gpt2.serving.work import LENGTH, Done, Load, packed
 
@@ -40,6 +40,7 @@ class ServedModel:
         self.restarts = 0
         self.fault: str | None = None  # why it could not be loaded
         self.requests: dict[int, asyncio.Queue] = {}
+        self.encoding = 0  # requests whose texts become tokens yet
         self.numbers = itertools.count()
         self.starting, self.opening = asyncio.Lock(), asyncio.Lock()
         self.process: Process | None = None
@@ -112,12 +113,23 @@ class ServedModel:
 
     def check_room(self) -> None:
         """Raise Failure where too many wait already."""
-        if len(self.requests) >= self.settings.batch_size + self.settings.queue:
+        count, most = len(self.requests) + self.encoding, self.settings.batch_size + self.settings.queue
+        if count >= most:
             raise Failure(
-                429, f'{len(self.requests)} requests are being answered or wait for {self.name}, the limit is '
-                f'{self.settings.batch_size + self.settings.queue}; try again in a moment', code='queue_full',
+                429, f'{count} requests are being answered or wait for {self.name}, the limit is {most}; try again in '
+                'a moment', code='queue_full',
                 retry_after=1,
             )  # fmt: skip
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Context of a request whose texts become tokens: it has its place in the queue. Raises Failure."""
+        self.check_room()
+        self.encoding += 1
+        try:
+            yield
+        finally:
+            self.encoding -= 1
 
     async def ask(self, work: Any, deadline: float) -> AsyncGenerator[Any, None]:
         """Yield the events of a piece of work, the last of which is a Done. To be closed; the work ends with it.
@@ -139,7 +151,7 @@ class ServedModel:
                 if isinstance(event, Failure):
                     raise event
                 if isinstance(event, Done) and event.fault:
-                    raise Failure(400, event.fault, code='not_supported')
+                    raise Failure(*((500, event.fault) if event.failed else (400, event.fault, None, 'not_supported')))
                 yield event
             del self.requests[number]
         finally:
@@ -221,11 +233,6 @@ def memory(model: ServedModel) -> int:
         return 0
     share = 4 if model.settings.precision == 'int8' else 1
     return LOADED_TWICE * weights_bytes(model.model.hparams) // share
-
-
-def timeout(limit: float) -> Failure:
-    message = f'the answer took longer than {limit:g} seconds; ask for fewer tokens, or try when less is asked'
-    return Failure(408, message, code='timeout')
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """From what clients ask to what is to be computed. Everything that is wrong with a request is found here."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,20 +8,44 @@ from gpt2.api import Model, new_seed
 from gpt2.errors import Error, UsageError
 from gpt2.patterns import check_pattern
 from gpt2.sampling import ADJUSTMENTS, CHECKS
+from gpt2.serving.answers import token_text
 from gpt2.serving.failures import wrong
-from gpt2.serving.schema import BANS, CHOICES, STOP_TEXTS, TEXT_LENGTH, CompletionRequest, Prompt, ScoreRequest
+from gpt2.serving.schema import (
+    BANS,
+    CHOICES,
+    INPUTS,
+    STOP_TEXTS,
+    TEXT_LENGTH,
+    TOKENIZE_LENGTH,
+    CompletionRequest,
+    EmbeddingRequest,
+    Prompt,
+    ScoreRequest,
+    TokenizeRequest,
+    shortened,
+)
 from gpt2.serving.settings import Settings
-from gpt2.serving.work import Completions, Scoring
+from gpt2.serving.work import Completions, Embedding, Scoring
+
+TOKEN_ID = re.compile('0|[1-9][0-9]{0,8}')
 
 
-def token_lists(model: Model, name: str, given: Prompt) -> list[list[int]]:
-    """The token ids of each of the texts that a prompt or an input is. Raises Failure."""
+def parts(name: str, given: Prompt) -> list[Any]:
+    """The texts, or lists of token ids, that a prompt or an input is. Raises Failure."""
     if isinstance(given, str):
-        given = [given]
+        return [given]
     if not given:
         raise wrong(name, f'{name} is an empty list, expected a text or more')
-    if isinstance(given[0], int):
-        given = [given]
+    return [given] if isinstance(given[0], int) else list(given)
+
+
+def token_lists(model: Model, settings: Settings, name: str, given: list[Any], more: int = 0) -> list[list[int]]:
+    """The token ids of each of parts. more: tokens that a text may have beyond the limit. Raises Failure, and before
+    a text is encoded that cannot have so few tokens as are taken: for a long one that takes long."""
+    most = max_prompt(model, settings) + more
+    for text in given:
+        if isinstance(text, str) and (size := len(text.encode())) > most * model.encoder.longest:
+            raise wrong(name, f'{name} has {size} bytes, more than {most} tokens have, which are the limit; shorten it')
     found = [model.encoder.encode(each) if isinstance(each, str) else list(each) for each in given]
     for ids in found:
         check_ids(model, name, ids)
@@ -49,26 +74,28 @@ def max_prompt(model: Model, settings: Settings) -> int:
 
 def completions(request: CompletionRequest, model: Model, settings: Settings) -> Completions:
     """The work that a request for completions is. Raises Failure."""
-    prompts = prompt_lists(request, model)
-    for ids in prompts:
-        check_size(model, settings, 'prompt', len(ids))
     n = value(request.n, 1)
     best_of = value(request.best_of, n)
+    given = None if request.prompt is None else parts('prompt', request.prompt)
+    check_choices(request, settings, 1 if given is None else len(given), n, best_of)
+    bias = logit_bias(model, request.logit_bias or {})
+    prompts = prompt_lists(request, model, settings, given)
+    for ids in prompts:
+        check_size(model, settings, 'prompt', len(ids))
     choices = choice_lists(request, model)
     length = max(map(len, choices)) if choices else value(request.max_tokens, 16)
-    check_choices(request, settings, len(prompts), n, best_of)
     check_length(model, settings, max(map(len, prompts)), length, 'choices' if choices else 'max_tokens')
     return Completions(
         prompts=tuple(map(tuple, prompts)), n=n, best_of=best_of, length=length,
         seed=new_seed() if request.seed is None else request.seed,
         sampling={
             **{name: given for name in CHECKS if (given := getattr(request, name)) is not None},
-            'logit_bias': logit_bias(model, request.logit_bias or {}),
+            'logit_bias': bias,
         },
         texts={'ban': few_texts('ban', request.ban, BANS), 'regex': pattern(request)},
-        stop=few_texts('stop', request.stop, STOP_TEXTS), stop_at_end=request.stop_at_end or bool(request.regex),
-        logprobs=request.logprobs,
-        echo=bool(request.echo), choices=choices,
+        stop=few_texts('stop', request.stop, STOP_TEXTS),
+        stop_at_end=value(request.stop_at_end, True) or bool(request.regex),
+        logprobs=request.logprobs, echo=bool(request.echo), choices=choices,
     )  # fmt: skip
 
 
@@ -101,15 +128,17 @@ def refuse(request: CompletionRequest, name: str, others: Iterable[str]) -> None
             raise wrong(other, f'{name} and {other} exclude each other; leave one of them out')
 
 
-def prompt_lists(request: CompletionRequest, model: Model) -> list[list[int]]:
-    """The token ids of each prompt, after those of `start`. Raises Failure."""
+def prompt_lists(
+    request: CompletionRequest, model: Model, settings: Settings, given: list[Any] | None
+) -> list[list[int]]:
+    """The token ids of each prompt, given as parts, after those of `start`. Raises Failure."""
     try:
         first = [] if request.start is None else [model.added_id(request.start)]
     except UsageError as error:
         raise wrong('start', str(error)) from None
-    if request.prompt is None:
+    if given is None:
         return [first or [model.encoder.end_of_text]]
-    return [first + ids for ids in token_lists(model, 'prompt', request.prompt)]
+    return [first + ids for ids in token_lists(model, settings, 'prompt', given)]
 
 
 def value(given: Any, default: Any) -> Any:
@@ -153,17 +182,41 @@ def few_texts(name: str, given: str | list[str] | None, most: int) -> tuple[str,
 
 
 def logit_bias(model: Model, bias: dict[str, float]) -> tuple[tuple[int, float], ...]:
-    for token in bias:
-        if not (token.isascii() and token.isdigit() and int(token[:20]) < len(model.encoder)):
-            raise wrong('logit_bias', f'logit_bias has the token id {token[:20]!r}, '
-                                      f'expected 0 to {len(model.encoder) - 1}')  # fmt: skip
-    return tuple({int(token): number for token, number in bias.items()}.items())
+    return tuple((token_id(model, token), number) for token, number in bias.items())
+
+
+def token_id(model: Model, given: str) -> int:
+    """The token id that a key is, in the one way it is written: no two keys are the same token. Raises Failure."""
+    if not TOKEN_ID.fullmatch(given) or (found := int(given)) >= len(model.encoder):
+        raise wrong('logit_bias', f'logit_bias has the token id {shortened(given)}, '
+                                  f'expected 0 to {len(model.encoder) - 1}')  # fmt: skip
+    return found
 
 
 def scoring(request: ScoreRequest, model: Model, settings: Settings) -> Scoring:
     """The work that a request for scores is. Raises Failure."""
-    start = [model.encoder.end_of_text] if request.end_of_text else []
-    [given] = token_lists(model, 'text', request.text) if request.text else [[]]
+    start = [model.encoder.end_of_text] if value(request.end_of_text, True) else []
+    more = 1 - len(start)  # the last token is none that is seen
+    [given] = token_lists(model, settings, 'text', parts('text', request.text), more) if request.text else [[]]
     ids = start + given
     check_size(model, settings, 'text', len(ids) - 1)
-    return Scoring(tuple(ids), min(request.likeliest, model.hparams.n_vocab))
+    return Scoring(tuple(ids), min(value(request.likeliest, 0), model.hparams.n_vocab))
+
+
+def embedding(request: EmbeddingRequest, model: Model, settings: Settings) -> Embedding:
+    """The work that a request for embeddings is. Raises Failure."""
+    given = parts('input', request.input)
+    if len(given) > INPUTS:
+        raise wrong('input', f'input has {len(given)} texts, the limit is {INPUTS} a request')
+    texts = token_lists(model, settings, 'input', given)
+    for ids in texts:
+        check_size(model, settings, 'input', len(ids))
+    return Embedding(tuple(map(tuple, texts)), request.pooling == 'last')
+
+
+def tokens(request: TokenizeRequest, model: Model) -> tuple[list[int], list[str]]:
+    """(the token ids of a text, what each of them is). Raises Failure."""
+    if len(request.text) > TOKENIZE_LENGTH:
+        raise wrong('text', f'text has {len(request.text)} characters, the limit is {TOKENIZE_LENGTH}; send parts')
+    ids = model.encode(request.text)
+    return ids, [token_text(model.encoder, token) for token in ids]

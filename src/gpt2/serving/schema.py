@@ -15,8 +15,11 @@ Text = Annotated[str, AfterValidator(unicode)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Prompt = Text | list[Text] | list[TokenId] | list[list[TokenId]]
 STOP_TEXTS, BANS, CHOICES, TEXT_LENGTH = 4, 16, 100, 1000
+INPUTS = 2048  # texts of a request for embeddings
+TOKENIZE_LENGTH = 200_000  # characters
 LIKELIEST = 5  # of each token that completions tell, as OpenAI's do
 SCORE_LIKELIEST = 100
+SHOWN = 60  # characters of what a stranger sent, in an answer
 
 
 class Request(BaseModel):
@@ -28,7 +31,7 @@ class Request(BaseModel):
 
 class StreamOptions(BaseModel):
     model_config = ConfigDict(extra='forbid', strict=True)
-    include_usage: bool = Field(False, description='A last chunk with the usage, and no choices.')
+    include_usage: bool | None = Field(False, description='A last chunk with the usage, and no choices.')
 
 
 class CompletionRequest(Request):
@@ -56,7 +59,7 @@ class CompletionRequest(Request):
     echo: bool | None = Field(False, description='Put the prompt before the completion, in logprobs too.')
     stop: Text | list[Text] | None = Field(None, description='Up to four texts before which the completion ends.')
     start: str | None = Field(None, description='An added token before each prompt, such as <|endoftext|>.')
-    stop_at_end: bool = Field(True, description='End at the end-of-text token; false goes on after it.')
+    stop_at_end: bool | None = Field(True, description='End at the end-of-text token; false goes on after it.')
     presence_penalty: float | None = Field(0.0, ge=-2, le=2, description='Off the logit of tokens drawn before.')
     frequency_penalty: float | None = Field(0.0, ge=-2, le=2, description='The same, for each time they were drawn.')
     repetition_penalty: float | None = Field(
@@ -69,13 +72,15 @@ class CompletionRequest(Request):
     )
     regex: Text | None = Field(None, description='A pattern that each completion, whole, matches, unless it is cut.')
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        None, description='Added to logits, by token id.'
+        None, description='Added to logits, by token id, as a decimal number without leading zeros.'
     )
     seed: int | None = Field(None, ge=0, lt=2**63, description='The same seed, prompt and settings, the same text.')
+    user: str | None = Field(None, description="Who asks, as OpenAI's clients say; nothing is done with it.")
+    suffix: None = Field(None, description='null alone: nothing can be put behind a completion.')
 
 
 class TokenizeRequest(Request):
-    text: Text
+    text: Text = Field(description=f'Up to {TOKENIZE_LENGTH} characters.')
 
 
 class DetokenizeRequest(Request):
@@ -84,15 +89,18 @@ class DetokenizeRequest(Request):
 
 class ScoreRequest(Request):
     text: Text | list[TokenId] = Field(description='A text, or token ids.')
-    likeliest: int = Field(0, ge=0, le=SCORE_LIKELIEST, description='So many tokens that were likeliest in its place.')
-    end_of_text: bool = Field(True, description='Score the text as what follows the end-of-text token.')
+    likeliest: int | None = Field(
+        0, ge=0, le=SCORE_LIKELIEST, description='So many tokens that were likeliest in its place.'
+    )
+    end_of_text: bool | None = Field(True, description='Score the text as what follows the end-of-text token.')
 
 
 class EmbeddingRequest(Request):
-    input: Prompt
-    encoding_format: Literal['float', 'base64'] = Field('float', description='base64: of little-endian float32.')
-    pooling: Literal['mean', 'last'] = Field('mean', description='Of the final hidden states of all tokens.')
-    normalise: bool = Field(True, description='To length 1.')
+    input: Prompt = Field(description=f'Up to {INPUTS} texts, or lists of token ids.')
+    encoding_format: Literal['float', 'base64'] | None = Field('float', description='base64: of little-endian float32.')
+    pooling: Literal['mean', 'last'] | None = Field('mean', description='Of the final hidden states of all tokens.')
+    normalise: bool | None = Field(True, description='To length 1.')
+    user: str | None = Field(None, description='Who asks; nothing is done with it.')
 
 
 class Logprobs(BaseModel):
@@ -209,15 +217,30 @@ def explained(errors: list[dict[str, Any]]) -> tuple[str | None, str]:
     field = path[0] if path else None
     if first['type'] == 'json_invalid' or not path:
         return None, 'the body is no JSON object; send one with Content-Type: application/json'
-    name = '.'.join(part for part in path if part.isidentifier() and part not in ('str', 'int', 'list'))
     if first['type'] == 'extra_forbidden':
-        return name, f'{name} is no field that is known here; /docs lists those that are'
+        name = '.'.join(path)
+        return printable(name), f'{shortened(name)} is no field that is known here; /docs lists those that are'
+    name = '.'.join(part for part in path if part.isidentifier() and part not in ('str', 'int', 'list'))
+    if field == 'suffix':
+        return field, 'suffix cannot be honoured: nothing can be put behind a completion; leave it out'
     if field in ('prompt', 'input'):
         return field, f'{field} is none of a text, a list of texts, token ids, a list of lists of token ids'
     if field in ('stop', 'ban', 'choices'):
         return field, f'{field} is neither a text nor a list of texts'
     if first['type'] == 'missing':
         return field, f'{name} is missing'
-    value = repr(first['input'])
-    shown = value if len(value) <= 60 else f'{value[:60]}...'
-    return field, f'{name} is {shown}: {first["msg"][0].lower()}{first["msg"][1:]}'
+    return field, f'{name} is {cut(repr(first["input"]))}: {first["msg"][0].lower()}{first["msg"][1:]}'
+
+
+def printable(name: str) -> str:
+    """A stranger's name for a field as an answer can hold it: half of a surrogate pair is written out."""
+    return cut(name.encode(errors='backslashreplace').decode())
+
+
+def shortened(name: str) -> str:
+    """A stranger's text within a sentence: as it is where it is a name, else in quotes."""
+    return name if len(name) <= SHOWN and name.replace('.', '_').isidentifier() else cut(repr(name))
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f'{text[:SHOWN]}...'

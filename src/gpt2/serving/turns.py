@@ -24,6 +24,7 @@ class Row:
     def __init__(self, prompt: Prompt, rows: Rows, told: bool) -> None:
         self.prompt, self.rows, self.told = prompt, rows, told
         self.drawn: list[int] = []
+        self.fault: Exception | None = None
 
 
 class Turns:
@@ -71,5 +72,9 @@ class Turns:
 
     def advance(self, row: Row) -> np.ndarray | None:
         """Draw a row's next token; returns the logits [n_vocab] before it where they are asked for."""
-        row.drawn.append(int(row.rows.step()[0]))
-        return row.rows.logits[0] if row.told else None
+        try:
+            row.drawn.append(int(row.rows.step()[0]))
+            return row.rows.logits[0] if row.told else None
+        except Exception as error:  # see batching.Row
+            row.fault = error
+            return None

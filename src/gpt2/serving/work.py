@@ -32,6 +32,10 @@ class Completions:
     echo: bool
     choices: tuple[tuple[int, ...], ...] = ()
 
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(map(len, self.prompts))
+
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
@@ -40,6 +44,10 @@ class Scoring:
     ids: tuple[int, ...]
     likeliest: int
 
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.ids)
+
 
 @dataclasses.dataclass(frozen=True)
 class Embedding:
@@ -47,6 +55,10 @@ class Embedding:
 
     texts: tuple[tuple[int, ...], ...]
     last: bool
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(map(len, self.texts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +97,12 @@ class Vector:
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """The last word on a request. drawn: tokens of all its samples. fault: what went wrong, if anything did."""
+    """The last word on a request. drawn: tokens of all its samples. fault: what went wrong, if anything did.
+    failed: whether that is the server's fault, not the request's."""
 
     drawn: int = 0
     fault: str | None = None
+    failed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,12 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from gpt2.api import Model, open_model
-from gpt2.errors import Error, UsageError
+from gpt2.errors import Error
 from gpt2.serving.jobs import CompletionsJob, Job, new_job
 from gpt2.serving.work import LENGTH, Done, Load, packed
 
@@ -123,23 +124,35 @@ class Scheduler:
 
         try:
             self.jobs[number] = new_job(work, self.batch, self.model.encoder, emit)
-        except Error as error:  # a pattern that is beyond the limits of its library
-            emit(Done(fault=str(error)))
+        except Exception as error:  # such as a pattern that is beyond the limits of its library
+            emit(last_word(error))
 
     def start_parts(self) -> None:
         """Fill the batch: next comes who has the fewest parts in it, of equals who came first."""
         while self.running < self.size and (ready := [job for job in self.jobs.values() if job.unstarted]):
             job = min(ready, key=lambda job: job.running)
-            try:
-                job.start_next()
-            except UsageError as error:  # the engine cannot do what is asked
-                job.cancel()
-                job.emit(Done(fault=str(error)))
+            job.attempt(job.start_next)
+            self.end_failed()
 
     def step(self) -> None:
         jobs = {row: job for job in self.jobs.values() if isinstance(job, CompletionsJob) for row in job.samples}
         for row, logits in self.batch.step():
-            jobs[row].take(row, logits)
+            jobs[row].attempt(jobs[row].take, row, logits)
+        self.end_failed()
+
+    def end_failed(self) -> None:
+        """End the requests that went wrong; the others go on."""
+        for job in [job for job in self.jobs.values() if job.fault]:
+            job.cancel()
+            job.emit(last_word(job.fault))
+
+
+def last_word(error: Exception | None) -> Done:
+    """What is said of a request that an exception ended: of an Error its words, of another one what it was."""
+    if isinstance(error, Error):  # it asks for what cannot be done
+        return Done(fault=str(error))
+    traceback.print_exception(error)
+    return Done(fault=f'the server failed at this request ({type(error).__name__}); its log says how', failed=True)
 
 
 if __name__ == '__main__':
