@@ -10,6 +10,9 @@ import threading
 import numpy as np
 import pytest
 
+from gpt2.errors import UsageError
+from gpt2.serving.models import ServedModels
+from gpt2.serving.settings import Settings
 from serving.conftest import PROMPT, refused, request_head, started, wait_until
 
 ENDLESS = {'max_tokens': 500, 'stop_at_end': False}
@@ -378,6 +381,25 @@ def test_models_are_loaded_when_asked_for_and_let_go(models):
         stream = server.events(PROMPT, model='other', **ENDLESS)
         next(stream)
         assert server.error('/v1/completions', 503, prompt=PROMPT, model='7M')['code'] == 'no_memory'
+
+
+def test_models_that_are_let_go_fail_nobody(models, at_once):
+    with started('--model_name', '7M,other', '--max_memory', '60', models=models) as server:
+
+        def ask(name):
+            return server.ask('/v1/completions', {'prompt': PROMPT, 'model': name, 'max_tokens': 3, 'seed': 1})
+
+        for _ in range(3):
+            answers = at_once(*(functools.partial(ask, name) for name in ('7M', 'other', '7M', 'other')))
+            for status, answer, _ in answers:  # what finds no room is told so
+                assert status == 200 or (status, answer['error']['code']) == (503, 'no_memory'), answer
+            assert 200 in [status for status, _, _ in answers]
+        assert server.metric('gpt2_worker_restarts') == 0
+
+
+def test_a_model_that_never_fits_is_refused(models):
+    with pytest.raises(UsageError, match=r'^7M needs \d+ MB, more than --max_memory 1 allows$'):
+        ServedModels(Settings(models=('7M',), models_dir=str(models), max_memory=1))
 
 
 def test_the_end_lets_requests_come_to_theirs(models):

@@ -12,12 +12,13 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any
 
 from gpt2.api import Model, open_model
 from gpt2.checkpoints.folders import ModelFiles, find_model
-from gpt2.errors import Error
+from gpt2.checkpoints.source import open_source
+from gpt2.errors import Error, UsageError
 from gpt2.hparams import weights_bytes
 from gpt2.serving.failures import Failure, timeout
 from gpt2.serving.settings import Settings
@@ -26,6 +27,7 @@ from gpt2.serving.work import LENGTH, Done, Load, packed
 PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # where gpt2 is found
 LOADED_TWICE = 2  # LiteRT's packed weights, and what else a process takes, roughly
 END_SECONDS = 5  # until a process that is to end is ended
+MakeRoom = Callable[['ServedModel'], Awaitable[None]]
 
 
 class ServedModel:
@@ -34,7 +36,10 @@ class ServedModel:
     requests: what is asked of the process and not answered to the end, by number, each with the queue of its events.
     """
 
-    def __init__(self, files: ModelFiles, settings: Settings) -> None:
+    def __init__(self, files: ModelFiles, settings: Settings, changing: asyncio.Lock, make_room: MakeRoom) -> None:
+        """changing: held where a process of any model begins or ends; make_room: called then, before it begins."""
+        self.changing, self.make_room = changing, make_room
+        self.bytes = 0 if settings.max_memory is None else memory(files, settings)
         self.name, self.files, self.settings = files.name, files, settings
         self.created = int(os.path.getmtime(files.folder))
         self.restarts = 0
@@ -42,7 +47,7 @@ class ServedModel:
         self.requests: dict[int, asyncio.Queue] = {}
         self.encoding = 0  # requests whose texts become tokens yet
         self.numbers = itertools.count()
-        self.starting, self.opening = asyncio.Lock(), asyncio.Lock()
+        self.opening = asyncio.Lock()
         self.process: Process | None = None
         self.reader: asyncio.Task | None = None
         self.model: Model | None = None
@@ -62,9 +67,12 @@ class ServedModel:
             return self.model
 
     async def start(self) -> Process:
-        """The process, started if there is none."""
-        async with self.starting:
+        """The process, started if there is none; one that is let go of is none. Raises Failure where it has no room."""
+        if self.process and not self.closing:
+            return self.process
+        async with self.changing:
             if self.process is None:
+                await self.make_room(self)
                 settings = {name: getattr(self.settings, name) for name in (
                     'models_dir', 'engine', 'precision', 'batch_size', 'prefix_cache'
                 )}  # fmt: skip
@@ -95,12 +103,14 @@ class ServedModel:
         self.process, self.ready, self.load = None, False, Load(0, 0)
         outlook = 'another one is being started' if again else 'the next request starts another one'
         failure = Failure(500, why or f'{ended}; {outlook}, send the request again', code='worker_died')
-        for events in self.requests.values():
-            events.put_nowait(failure)
-        self.requests.clear()
+        if not self.closing:  # else those that are there wait for the next process
+            for events in self.requests.values():
+                events.put_nowait(failure)
+            self.requests.clear()
         if again:
             self.restarts += 1
-            await self.start()
+            with contextlib.suppress(Failure):  # another model may have taken the room
+                await self.start()
 
     def hear(self, kind: str, *content: Any) -> None:
         if kind == 'ready':
@@ -156,7 +166,7 @@ class ServedModel:
             del self.requests[number]
         finally:
             timer.cancel()
-            if self.requests.pop(number, None) and self.process:
+            if self.requests.pop(number, None) and self.process and not self.closing:
                 self.process.stdin.write(packed(('cancel', number)))  # type: ignore[union-attr]
 
     async def say(self, *message: Any) -> None:
@@ -186,7 +196,12 @@ class ServedModels:
         self.settings = settings
         found = [find_model(name, settings.models_dir) for name in settings.models]
         self.notices = [files.notice for files in found if files.notice]
-        self.models = {files.name: ServedModel(files, settings) for files in found}
+        changing = asyncio.Lock()
+        self.models = {files.name: ServedModel(files, settings, changing, self.make_room) for files in found}
+        for model in self:
+            if settings.max_memory is not None and model.bytes > settings.max_memory * 10**6:
+                raise UsageError(f'{model.name} needs {megabytes(model.bytes)} MB, more than --max_memory '
+                                 f'{settings.max_memory} allows')  # fmt: skip
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self.models.values())
@@ -196,30 +211,29 @@ class ServedModels:
         return next(iter(self.models.values()))
 
     async def get(self, name: str | None) -> ServedModel:
-        """The model of a name, with room for it in memory. Raises Failure."""
+        """The model of a name. Raises Failure."""
         if name is not None and name not in self.models:
             known = ' or '.join(self.models)
             raise Failure(404, f'there is no model {name!r} here; ask for {known}', 'model', 'model_not_found')
         model = self.first if name is None else self.models[name]
         await model.opened()
-        await self.make_room(model)
         return model
 
     async def make_room(self, wanted: ServedModel) -> None:
         """Let go of those used least recently that nobody waits for, until one more fits. Raises Failure."""
-        if wanted.process or self.settings.max_memory is None:
+        if self.settings.max_memory is None:
             return
         most = self.settings.max_memory * 10**6
         others = collections.deque(sorted((each for each in self if each.process), key=lambda each: each.used))
-        needed = memory(wanted) + sum(map(memory, others))
+        needed = wanted.bytes + sum(other.bytes for other in others)
         while others and needed > most:
             other = others.popleft()
-            if not other.requests:
-                needed -= memory(other)
+            if not (other.requests or other.encoding):
+                needed -= other.bytes
                 await other.close()
         if needed > most:
             raise Failure(
-                503, f'{wanted.name} needs {memory(wanted) // 10**6} MB of the {self.settings.max_memory} that '
+                503, f'{wanted.name} needs {megabytes(wanted.bytes)} MB of the {self.settings.max_memory} that '
                 '--max_memory allows, and the others are in use; try again later', 'model', 'no_memory', retry_after=5,
             )  # fmt: skip
 
@@ -227,12 +241,14 @@ class ServedModels:
         await asyncio.gather(*(model.close() for model in self))
 
 
-def memory(model: ServedModel) -> int:
-    """Bytes that a model takes, about; 0 for one that was never asked."""
-    if model.model is None:
-        return 0
-    share = 4 if model.settings.precision == 'int8' else 1
-    return LOADED_TWICE * weights_bytes(model.model.hparams) // share
+def memory(files: ModelFiles, settings: Settings) -> int:
+    """Bytes that a model takes, about. Raises Error for one that cannot be read."""
+    share = 4 if settings.precision == 'int8' else 1
+    return LOADED_TWICE * weights_bytes(open_source(files.path).hparams) // share
+
+
+def megabytes(size: int) -> int:
+    return -(-size // 10**6)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from gpt2.errors import Error, UsageError
 from gpt2.serving.models import ServedModels
 from gpt2.serving.settings import Settings
 
+WAITING = 2048  # connections that are not taken yet
+
 
 async def serve(settings: Settings, opened: socket.socket, models: ServedModels, ready: Callable[[], None]) -> None:
     """Serve models on a socket until a signal comes. ready: called once the first model is loaded. Raises Error."""
@@ -27,6 +29,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
         found = socket.socket(family)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen(WAITING)  # those who come before all is loaded wait, and are told so
     except (socket.gaierror, UnicodeError) as error:
         raise UsageError(f'--host is {host!r}, expected a name or an address of this machine ({error})') from None
     except (OSError, OverflowError) as error:
