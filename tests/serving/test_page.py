@@ -188,11 +188,13 @@ def test_a_link_has_the_state_in_it(browser, page, server, text):
     press(page, 'Continue')
     done(page)
     whole = text.input_value()
+    page.evaluate('void (navigator.clipboard.writeText = () => Promise.reject())')  # as where a page is not from https
     press(page, 'Copy link')
     expect(page.get_by_text('It holds the text')).to_have_count(2)  # to be seen, and to be heard
-    fragment = page.evaluate('location.hash')
+    link = page.get_by_label('Link').input_value()
+    assert page.evaluate('location.hash') == ''
     sent = []
-    with opened(browser, server, fragment) as other:
+    with opened(browser, server, link.removeprefix(f'{server.address}/')) as other:
         other.on('request', lambda request: sent.append(request.url))
         again = other.get_by_label('Text', exact=True)
         expect(again).to_have_value(whole)
@@ -201,6 +203,98 @@ def test_a_link_has_the_state_in_it(browser, page, server, text):
         press(other, 'Continue')
         expect(again).to_have_value(whole)
     assert sent and not any('temperature' in url for url in sent)
+
+
+def test_a_link_is_taken_once_and_the_text_is_kept(page, server, text):
+    page.goto(f'{server.address}/#write?text=Linked&temperature=0.8&top_k=-3&model=gone')
+    page.reload()
+    expect(text).to_have_value('Linked')
+    expect(page.get_by_role('spinbutton', name='temperature')).to_have_value('0.8')
+    assert page.evaluate('location.hash') == '#write'
+    text.press_sequentially(' and more')
+    tab(page, 'Look')
+    page.go_back()
+    expect(text).to_have_value('Linked and more')
+    page.reload()
+    expect(text).to_have_value('Linked and more')
+
+
+def test_what_a_link_cannot_do_is_told(browser, server):
+    with opened(browser, server, '#write?text=a&temperature=0.50&top_k=-3&model=gone&more=1') as page:
+        said = page.locator('.write .note')
+        expect(said).to_have_text('top_k=-3, model=gone, more=1 cannot be had here; what was set stays.')
+        page.evaluate('location.hash = "#look?text=abc"')
+        expect(page.get_by_role('alert')).to_contain_text('A link holds a text for Write alone')
+        assert page.evaluate('location.hash') == '#look'
+
+
+def test_typing_is_a_step_of_its_own(page, text):
+    answer_with(page, ' piece')
+    text.press_sequentially('One')
+    press(page, 'Continue')
+    expect(text).to_have_value('One piece')
+    done(page)
+    text.press_sequentially(' two')
+    text.press('Backspace')
+    steps = ['', 'One', 'One piece', 'One piece two', 'One piece tw']
+    for value in steps[-2::-1]:
+        text.press('Control+z')
+        expect(text).to_have_value(value)
+    text.press('Control+z')
+    for value in steps[1:]:
+        text.press('Control+Shift+Z')
+        expect(text).to_have_value(value)
+    for _ in range(2):
+        text.press('ArrowLeft')
+    text.press_sequentially('-')
+    expect(text).to_have_value('One piece -tw')
+    text.press('Control+z')
+    text.press_sequentially('+')  # the caret is where the change was
+    expect(text).to_have_value('One piece +tw')
+
+
+def test_tab_in_mid_text_goes_on_there(page, text):
+    answer_with(page, ' new')
+    sent = tokenized(page)
+    text.fill('One two')
+    for _ in ' two':
+        text.press('ArrowLeft')
+    text.press('Tab')
+    done(page)
+    assert sent == ['One']
+    text.press('Enter')
+    expect(text).to_have_value('One new two')
+    assert page.locator('.write .drawn').text_content() == ' new'
+    expect(page.get_by_role('button', name='Try again')).to_be_disabled()
+    text.press_sequentially('er')
+    expect(text).to_have_value('One newer two')
+
+
+def tokenized(page):
+    """The texts that a page will have made tokens of."""
+    sent = []
+    page.on('request', lambda request: sent.append(request.post_data_json['text'])
+            if request.url.endswith('/v1/tokenize') else None)  # fmt: skip
+    return sent
+
+
+@pytest.mark.parametrize('word', ['a', 'kings, ', '日本、', ' ' * 99 + '.'])
+def test_of_a_long_text_its_end_is_sent(page, server, text, word):
+    asked, sent = prompts(page), tokenized(page)
+    answer_with(page, ' new')
+    whole = (word * 100_000)[:90_000]
+    text.fill(whole)
+    press(page, 'Continue')
+    expect(text).to_have_value(f'{whole} new')
+    done(page)
+    ids = server.ask('/v1/tokenize', {'text': whole[-40_000:]})[1]['ids']
+    assert asked[0]['prompt'] == ids[-(513 - 40) :]
+    if word != 'a':  # which is one word
+        assert len(sent[-1]) < 80_000
+    expect(page.locator('.write .note')).to_contain_text('The model reads the last 473 tokens')
+    assert page.locator('.write .mirror').text_content() == ''
+    press(page, 'Copy link')
+    expect(page.locator('.write .note')).to_contain_text('not every browser takes more than 64,000')
 
 
 # Look
@@ -363,6 +457,81 @@ def test_a_dialogue_whose_start_no_longer_fits(browser, server):
         expect(page.get_by_role('alert')).to_contain_text('do not fit the window of 512')
 
 
+STORY = {
+    'memory': 'A sea.',
+    'names': {'own': 'Anne', 'other': 'Ben'},
+    'turns': [{'own': True, 'text': 'Open the door'}],
+}
+
+
+@pytest.mark.parametrize('kept', [
+    '{', 'null', '[]', '{"adventure": null}', '{"adventure": {}}', '{"kind": "toString"}',
+    json.dumps({'adventure': STORY | {'names': {'own': 1}, 'turns': [None, {'own': 1, 'text': 'b'}, *STORY['turns']]}}),
+])  # fmt: skip
+def test_odd_storage_is_put_aside(browser, server, kept):
+    with opened(browser, server, '#story') as page:
+        expect(page.get_by_label('Memory')).to_be_visible()
+        page.evaluate('(kept) => localStorage.setItem("gpt2 story", kept)', kept)
+        page.reload()
+        expect(page.get_by_label('Memory')).to_have_value('A sea.' if 'sea' in kept else re.compile('You are a knight'))
+        expect(page.get_by_role('log')).to_have_text('Open the door' if 'sea' in kept else '')
+        odd = kept != '{"adventure": {}}'  # of which nothing is wrong, but all missing
+        assert page.evaluate('localStorage.getItem("gpt2 story, not understood")') == (kept if odd else None)
+        expect(page.locator('#failure p')).to_have_count(1 if odd else 0)
+        page.reload()
+        expect(page.get_by_label('Memory')).to_be_visible()
+        expect(page.locator('#failure')).to_be_empty()
+
+
+def test_a_browser_that_keeps_nothing(browser, guarded):
+    block = '; '.join(
+        f'Object.defineProperty(window, "{name}Storage", {{get() {{throw 1}}}})' for name in ('local', 'session')
+    )
+    with opened(browser, guarded, quiet=False) as page:
+        page.add_init_script(block)
+        page.reload()
+        give_key(page, 'right')
+        alert = page.get_by_role('alert')
+        expect(alert).to_contain_text('This browser keeps nothing more of this page.')
+        press(page, 'Dismiss')
+        answer_with(page, ' piece')
+        tab(page, 'Story')
+        for _ in range(2):
+            press(page, 'Do')
+            done(page)
+        expect(page.get_by_role('log')).to_have_text('piece piece')
+        assert page.locator('#failure').inner_text() == ''
+
+
+def test_a_story_in_two_tabs_is_one(browser, server):
+    with opened(browser, server, '#story') as page:
+        answer_with(page, ' Here.')
+        other = page.context.new_page()
+        other.goto(f'{server.address}/#story')
+        answer_with(other, ' There.')
+        log, others = page.get_by_role('log'), other.get_by_role('log')
+        press(page, 'Do')
+        expect(others).to_have_text('Here.')
+        page.unroute('**/v1/completions')
+        page.route('**/v1/completions', lambda route: None)  # and so this tab goes on drawing
+        press(page, 'Do')
+        press(other, 'Do')
+        expect(others).to_have_text('Here. There.')
+        expect(page.get_by_text('Another tab has changed this story.')).to_be_visible()
+        expect(log).to_have_text('Here.')
+        press(page, 'Take that one')
+        expect(log).to_have_text('Here. There.')
+        done(page)
+        press(page, 'Undo')
+        expect(log).to_have_text('Here.')
+        expect(others).to_have_text('Here.')
+        press(page, 'Do')
+        press(other, 'Do')
+        press(page, 'Keep this one')
+        expect(others).to_have_text('Here.')
+        press(other, 'Undo')
+
+
 # What goes wrong
 
 
@@ -451,6 +620,17 @@ def test_a_server_is_killed_and_comes_back(browser, models, guarded):
             expect(alert).to_be_empty()
 
 
+def test_a_model_that_loads_is_no_error(browser, server):
+    with opened(browser, server) as page:
+        _, models, _ = server.ask('/v1/models')
+        assert models['data'][0]['ready']
+        models['data'][0]['ready'] = False
+        page.route('**/v1/models', lambda route: route.fulfill(json=models), times=2)
+        page.reload()
+        expect(page.locator('#status')).to_have_text('Loading the model')
+        expect(page.locator('#status')).to_have_text('Ready')
+
+
 def answer_with(page, text, closed=True):
     """Have completions answered by a text; where the stream is not closed it breaks off."""
     event = json.dumps({'choices': [{'index': 0, 'text': text, 'finish_reason': None}]})
@@ -525,6 +705,7 @@ def test_at_400_percent_nothing_is_beside_the_screen(browser, server):
     with opened(browser, server, viewport={'width': 320, 'height': 256}) as page:
         for name in fill_every_tab(page):
             assert page.evaluate('document.documentElement.scrollWidth') <= 320, name
+            assert page.locator('.sticky:visible').evaluate('(bar) => getComputedStyle(bar).position') == 'static'
             if name == 'look':
                 box = page.locator('.likeliest').bounding_box()
                 assert box['x'] >= 0 and box['x'] + box['width'] <= 320 and box['y'] + box['height'] <= 256

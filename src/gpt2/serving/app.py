@@ -289,7 +289,8 @@ async def get_model(request: Request, name: str) -> Response:
 
 
 def card(model: ServedModel) -> dict[str, Any]:
-    return {'id': model.name, 'object': 'model', 'created': model.created, 'owned_by': 'gpt2'}
+    return {'id': model.name, 'object': 'model', 'created': model.created, 'owned_by': 'gpt2',
+            'ready': model.ready}  # fmt: skip
 
 
 async def get_health(request: Request) -> Response:

@@ -138,6 +138,7 @@ class ModelCard(BaseModel):
     object: Literal['model']
     created: int
     owned_by: str
+    ready: bool = Field(description='Whether it is loaded.')
 
 
 class ModelList(BaseModel):

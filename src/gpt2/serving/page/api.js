@@ -1,6 +1,8 @@
 // The server: what is asked of it, and how it fails.
 
-const KEY = 'gpt2 key';
+import { Kept } from './storage.js';
+
+const KEY = new Kept('sessionStorage', 'gpt2 key');
 
 /** What went wrong, in a sentence. status: of HTTP; 0 where no answer came. */
 export class Failure extends Error {
@@ -38,7 +40,9 @@ export async function* complete(content, signal) {
 /** Whether the server is there and its first model loaded: 'ready', 'loading' or 'away'. */
 export async function health() {
   try {
-    return (await (await fetch('health')).json()).status;
+    // Not /health, which says by an error that a model is loading: browsers write errors on the console.
+    const answer = await fetched('v1/models');
+    return answer.ok && !(await answer.json()).data[0].ready ? 'loading' : 'ready';
   } catch {
     return 'away';
   }
@@ -57,14 +61,14 @@ async function request(path, content, signal) {
 }
 
 async function newKey() {
-  const key = await askForKey(sessionStorage.getItem(KEY) !== null);
+  const key = await askForKey(KEY.read() !== null);
   if (key === null) throw new Failure('This server asks for a key, and none was given.', 401);
-  sessionStorage.setItem(KEY, key);
+  KEY.write(key);
 }
 
 async function fetched(path, content, signal) {
   const headers = { 'Content-Type': 'application/json' };
-  const key = sessionStorage.getItem(KEY);
+  const key = KEY.read();
   if (key !== null) headers.Authorization = `Bearer ${key}`;
   const post = content === undefined ? {} : { method: 'POST', body: JSON.stringify(content) };
   try {

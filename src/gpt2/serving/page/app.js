@@ -1,16 +1,19 @@
 // The page: its tabs, what is shown above them, and what they share. A tab is a module with a name, a title, and
-// build(shared), which returns {element, restore?(state), take?(text), ownSettings?}; another one is a line in TABS.
+// build(shared), which returns {element, recall?(), restore?(state), take?(text), ownSettings?}; another one is a line
+// in TABS.
 
-import { ask, health, useKeysFrom } from './api.js';
+import { ask, Failure, health, useKeysFrom } from './api.js';
 import * as compare from './compare.js';
 import { button, element, moveByArrows } from './dom.js';
 import * as look from './look.js';
 import { Settings } from './settings.js';
+import { tellRefusal } from './storage.js';
 import * as story from './story.js';
 import * as write from './write.js';
 
 const TABS = [write, look, compare, story];
-const PATIENCE = 1000; // milliseconds between two looks for a server that is away
+const PATIENCE = 1000; // milliseconds until the server is looked for again; one more each time,
+const MOST_PATIENCE = 5000; // up to this: where --rate limits requests, these count
 
 const $ = (id) => document.getElementById(id);
 
@@ -44,12 +47,12 @@ let waiting = false;
 async function waitForServer() {
   if (waiting) return;
   waiting = true;
-  for (;;) {
+  for (let patience = PATIENCE; ; patience = Math.min(patience + PATIENCE, MOST_PATIENCE)) {
     const state = await health();
     showState(state);
     if (state === 'ready') break;
     await new Promise((resolve) => {
-      setTimeout(resolve, PATIENCE);
+      setTimeout(resolve, patience);
     });
   }
   waiting = false;
@@ -130,7 +133,11 @@ function open(built) {
   }
   $('settings').hidden = Boolean(shown.ownSettings);
   document.title = `${shown.tab.title} · GPT-2`;
-  if (state !== undefined) shown.restore?.(new URLSearchParams(state));
+  if (state === undefined) return;
+  // Taken once: neither going back nor loading the page again shall bring it back over what was written since.
+  history.replaceState(null, '', `#${shown.tab.name}`);
+  if (shown.restore) shown.restore(new URLSearchParams(state));
+  else fail(new Failure(`A link holds a text for ${write.title} alone; what this one holds is not taken.`, 200));
 }
 
 async function start() {
@@ -160,8 +167,10 @@ async function start() {
     location.hash = name;
   };
   addEventListener('hashchange', () => open(built));
+  for (const tab of Object.values(built)) tab.recall?.();
   open(built);
 }
 
 useKeysFrom(askForKey);
+tellRefusal((sentence) => fail(new Failure(sentence, 200)));
 start();

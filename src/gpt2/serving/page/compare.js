@@ -72,7 +72,7 @@ class Compare {
     side.drawn = '';
     this.showDrawn();
     const { prompt, cut } = await promptOf(this.editor.text, settings, signal);
-    if (cut) this.note.textContent = `The first ${cut} tokens of the text do not fit the window.`;
+    if (cut) this.note.textContent = `Only the last ${prompt.length} tokens of the text fit the window.`;
     for await (const piece of draw(prompt, settings, signal)) {
       side.drawn += piece.text;
       this.showDrawn();

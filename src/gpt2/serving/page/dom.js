@@ -44,7 +44,9 @@ export function moveByArrows(event, items, at) {
   return items[Math.max(0, Math.min(items.length - 1, step))];
 }
 
-/** A text area as tall as its text, over a mirror in which parts of it can be marked. */
+const LONG = 20_000; // characters: to lay out a longer text twice, with each key, takes too long
+
+/** A text area as tall as its text, over a mirror in which parts of it can be marked. Long texts scroll, unmarked. */
 export class Editor {
   constructor(attributes, on = {}) {
     this.area = element('textarea', { spellcheck: 'false', autocomplete: 'off', rows: 1, ...attributes, on });
@@ -63,19 +65,27 @@ export class Editor {
     this.mark();
   }
 
-  /** Mark what follows the first `start` characters, and show `ghost` after the end. */
-  mark(start = this.text.length, ghost = '') {
-    this.mirror.replaceChildren(
-      this.text.slice(0, start),
-      element('span', { class: 'drawn' }, this.text.slice(start)),
-      element('span', { class: 'ghost' }, ghost),
-      '\u200b',
-    );
+  get long() {
+    return this.element.classList.contains('long');
   }
 
-  /** Put the caret, and what can be seen, at the end. */
-  showEnd() {
-    this.area.setSelectionRange(this.text.length, this.text.length);
-    this.mirror.lastElementChild.scrollIntoView({ block: 'nearest' });
+  /** Mark the characters from `start` to `end`, and show `ghost` after them. */
+  mark([start, end] = [0, 0], ghost = '') {
+    const { text } = this;
+    this.marked = end;
+    this.element.classList.toggle('long', text.length > LONG);
+    this.ghost = element('span', { class: 'ghost' }, ghost);
+    this.mirror.replaceChildren();
+    if (this.long) return;
+    const drawn = element('span', { class: 'drawn' }, text.slice(start, end));
+    this.mirror.append(text.slice(0, start), drawn, this.ghost, text.slice(end), '\u200b');
+  }
+
+  /** Put the caret at a place, the end of what is marked or else with nothing marked, and have it seen. */
+  showCaret(at) {
+    this.area.setSelectionRange(at, at);
+    if (at !== this.marked) this.mark([at, at]);
+    if (this.long) this.area.scrollTop = (this.area.scrollHeight * at) / this.text.length - this.area.clientHeight / 2;
+    else this.ghost.scrollIntoView({ block: 'nearest' });
   }
 }

@@ -2,6 +2,8 @@
 
 import { Failure, ask, complete } from './api.js';
 
+const ENOUGH = 16 * 1024; // characters of a text that mostly fill a window
+
 /** {ids, tokens, n_ctx, max_prompt} of a text. */
 export function tokenize(model, text, signal) {
   return ask('v1/tokenize', { model, text }, signal);
@@ -12,12 +14,25 @@ export function room({ n_ctx, max_prompt }, length) {
   return Math.max(1, Math.min(max_prompt, n_ctx + 1 - length));
 }
 
-/** {prompt, cut}: the last token ids of a text that fit, and how many at its start do not. Null draws from nothing. */
+/** {prompt, cut}: the last token ids of a text that fit, and whether any before them do not. Null draws from nothing. */
 export async function promptOf(text, { model, length }, signal) {
-  if (!text) return { prompt: null, cut: 0 };
-  const found = await tokenize(model, text, signal);
-  const prompt = found.ids.slice(-room(found, length));
-  return { prompt, cut: found.ids.length - prompt.length };
+  if (!text) return { prompt: null, cut: false };
+  for (let size = ENOUGH; ; size *= 4) {
+    const end = endOf(text, size);
+    const found = await tokenize(model, end, signal);
+    const fit = room(found, length);
+    if (end === text || found.ids.length >= fit) {
+      const prompt = found.ids.slice(-fit);
+      return { prompt, cut: end !== text || prompt.length < found.ids.length };
+    }
+  }
+}
+
+/** The last characters of a text, about `size`, from a place that no token reaches across: the end of a word. */
+function endOf(text, size) {
+  const start = text.length - size;
+  const found = start > 0 ? text.slice(start).search(/(?<=[\p{L}\p{N}])[ \n\p{P}]/u) : -1;
+  return found < 0 ? text : text.slice(start + found);
 }
 
 /** Draw samples: {index, text, finish_reason}, a piece each. */

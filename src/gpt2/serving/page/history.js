@@ -1,12 +1,14 @@
 // What was before, and what was undone.
 
+const MOST = 200; // steps: each may hold a whole text
+
 export class History {
   past = [];
   future = [];
 
   /** Keep a state that is about to change. */
   keep(state) {
-    this.past.push(state);
+    this.past = [...this.past, state].slice(-MOST);
     this.future = [];
   }
 

@@ -69,6 +69,11 @@ export class Settings {
     }
   }
 
+  /** Whether the seed stays. */
+  get keepsSeed() {
+    return this.fields.seed.keep.checked;
+  }
+
   /** The values with which to draw next: a new seed, unless it is kept and `again` is not asked for. */
   next({ again = false } = {}) {
     this.fields.seed?.next(again);

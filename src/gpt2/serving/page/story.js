@@ -5,11 +5,13 @@ import { Failure } from './api.js';
 import { draw, room, Run, tokenize } from './drawing.js';
 import { Editor, button, choice, element } from './dom.js';
 import { History } from './history.js';
+import { Kept } from './storage.js';
 
 export const name = 'story';
 export const title = 'Story';
 
-const KEPT = 'gpt2 story';
+const KEPT = new Kept('localStorage', 'gpt2 story');
+const ODD = new Kept('localStorage', 'gpt2 story, not understood');
 
 const KINDS = {
   adventure: {
@@ -42,17 +44,64 @@ function fresh(kind, memory = KINDS[kind].memory) {
   return { memory, names: { own: 'Traveller', other: 'Wizard' }, turns: [] };
 }
 
+const isText = (value) => typeof value === 'string';
+const isTurn = (turn) => typeof turn?.own === 'boolean' && isText(turn.text);
+
+/** {kind, stories, odd} of what was kept: what is missing, or no part of a story, is as in a new one. */
+function understood(text) {
+  let odd = false;
+  const taken = (value, fits, otherwise) => {
+    if (value !== undefined && fits(value)) return value;
+    odd ||= value !== undefined;
+    return otherwise;
+  };
+  const parts = (value) => taken(value, (given) => given?.constructor === Object, {});
+  const story = (kind, given) => {
+    const { memory, names, turns } = fresh(kind);
+    const { own, other } = parts(given.names);
+    const found = taken(given.turns, Array.isArray, turns);
+    return {
+      memory: taken(given.memory, isText, memory),
+      names: { own: taken(own, isText, names.own), other: taken(other, isText, names.other) },
+      turns: found.filter((turn) => taken(turn ?? null, isTurn, null)),
+    };
+  };
+  const kept = parts(parsed(text));
+  return {
+    kind: taken(kept.kind, (kind) => Object.hasOwn(KINDS, kind), 'adventure'),
+    stories: Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, story(kind, parts(kept[kind]))])),
+    odd,
+  };
+}
+
+/** JSON; null where it is none. */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+function differ(one, other) {
+  return JSON.stringify(one) !== JSON.stringify(other);
+}
+
 class Story {
   constructor(shared) {
     this.shared = shared;
     this.run = new Run((busy) => this.showBusy(busy), shared.fail);
     this.kept = { kind: 'adventure', adventure: fresh('adventure'), dialogue: fresh('dialogue') };
+    this.rival = null; // the stories of another tab, while it is to be said which are kept
+    this.taken = {}; // the turns, by kind, that another tab had last
     this.histories = { adventure: new History(), dialogue: new History() };
     this.known = new Map(); // what tokenize has said
     this.seenFrom = 0; // the first turn that the model read
     this.load();
     this.buildParts();
     this.showStory();
+    addEventListener('storage', ({ key }) => key === KEPT.key && this.followOthers());
+    addEventListener('pageshow', ({ persisted }) => persisted && this.followOthers()); // it was away, and deaf
   }
 
   get kind() {
@@ -97,6 +146,13 @@ class Story {
     this.back = button('Undo', () => this.travel('undo'));
     this.forth = button('Redo', () => this.travel('redo'));
     this.again = button('Try again', () => this.tryAgain());
+    this.which = element(
+      'p',
+      { class: 'bar', role: 'alert', hidden: true },
+      'Another tab has changed this story.',
+      button('Take that one', () => this.settle(true)),
+      button('Keep this one', () => this.settle(false)),
+    );
     const kinds = choice(
       'story-kind',
       'Kind',
@@ -119,6 +175,7 @@ class Story {
         ),
         this.memory.element,
       ),
+      this.which,
       this.log,
       element(
         'div',
@@ -142,19 +199,53 @@ class Story {
   // What is kept
 
   load() {
-    try {
-      this.kept = { ...this.kept, ...JSON.parse(localStorage.getItem(KEPT)) };
-    } catch {
-      // Nothing was kept, or it cannot be read: a new story begins.
-    }
+    const text = KEPT.read();
+    if (text === null) return;
+    const { kind, stories, odd } = understood(text);
+    this.kept = { kind, ...stories };
+    if (!odd) return;
+    ODD.write(text);
+    this.save();
+    this.shared.fail(new Failure(`A part of the story that was kept is none; all of it is kept as “${ODD.key}”.`, 200));
   }
 
   save() {
-    try {
-      localStorage.setItem(KEPT, JSON.stringify(this.kept));
-    } catch {
-      this.shared.fail(new Failure('This browser keeps no more of the story; export it.'));
+    if (!this.rival) KEPT.write(JSON.stringify(this.kept));
+  }
+
+  /** Another tab has changed a story: it is taken over, or, while this tab draws another end of it, asked about. */
+  followOthers() {
+    const text = KEPT.read();
+    if (text === null) return;
+    const { stories, odd } = understood(text);
+    if (odd) return;
+    if (this.rival || (this.run.busy && differ(stories[this.kept.kind], this.story))) this.askWhich(stories);
+    else this.takeOver(stories);
+  }
+
+  takeOver(stories) {
+    for (const [kind, story] of Object.entries(stories)) {
+      if (!differ(story, this.kept[kind])) continue;
+      const { turns } = this.kept[kind];
+      if (turns !== this.taken[kind] && differ(turns, story.turns)) this.histories[kind].keep(turns);
+      this.kept[kind] = story;
+      this.taken[kind] = story.turns;
     }
+    this.showStory();
+  }
+
+  askWhich(stories) {
+    this.rival = stories;
+    this.which.hidden = false;
+  }
+
+  settle(others) {
+    const { rival } = this;
+    this.rival = null;
+    this.which.hidden = true;
+    if (others) this.run.stop();
+    if (others) this.takeOver(rival);
+    else this.save();
   }
 
   edit(changes) {
