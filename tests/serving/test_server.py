@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 
+from gpt2.commands.serve import origins, read_keys
 from gpt2.errors import UsageError
 from gpt2.serving.models import ServedModels
 from gpt2.serving.settings import Settings
@@ -330,7 +331,10 @@ def test_slow_and_broken_clients_are_in_nobodys_way(server):
         writer.sendall(request_head(500_000) + b'{"prompt": "')  # a body that never ends
         silent.sendall(b'POST /v1/compl')
         broken.sendall(b'\x00\xff\r\n\r\n')
-        assert broken.recv(100).startswith(b'HTTP/1.1 400')
+        answer = broken.makefile('rb').read()
+        assert answer.startswith(b'HTTP/1.1 400')
+        assert b'nosniff' in answer
+        assert b'{"error": {' in answer
         for _ in range(3):
             assert reader.recv(1)
             writer.sendall(b'x')
@@ -400,6 +404,16 @@ def test_models_that_are_let_go_fail_nobody(models, at_once):
 def test_a_model_that_never_fits_is_refused(models):
     with pytest.raises(UsageError, match=r'^7M needs \d+ MB, more than --max_memory 1 allows$'):
         ServedModels(Settings(models=('7M',), models_dir=str(models), max_memory=1))
+
+
+def test_flags_that_can_mean_nothing(models, tmp_path):
+    with pytest.raises(UsageError, match='two models called 7M'):
+        ServedModels(Settings(models=('7M', str(models / '7M')), models_dir=str(models)))
+    with pytest.raises(UsageError, match=r'--cors is .example\.org'):
+        origins(['example.org'])
+    assert origins(['https://example.org', '*']) == ('https://example.org', '*')
+    (tmp_path / 'keys').write_bytes(b'\xef\xbb\xbf# of the class\r\nfirst\r\n\n second \n')
+    assert read_keys(str(tmp_path / 'keys')) == ('first', 'second')
 
 
 def test_the_end_lets_requests_come_to_theirs(models):

@@ -1,8 +1,10 @@
 """Serve models over HTTP."""
 
 import asyncio
+import codecs
 import ipaddress
 import os
+import re
 import socket
 from typing import Any
 
@@ -80,7 +82,7 @@ def serve_models(
     settings = Settings(
         models=(None,) if model_name is None else tuple(filter(None, str(model_name).split(','))) or ('',),
         models_dir=models_dir, engine=engine, precision=precision, host=host, port=limited('port', port, 0, 65535),
-        api_keys=keys, cors=texts(cors), allow_hosts=texts(allow_host),
+        api_keys=keys, cors=origins(cors), allow_hosts=texts(allow_host),
         batch_size=limited('batch_size', batch_size, 1), queue=limited('queue', queue, 0),
         max_tokens=optional_integer('max_tokens', max_tokens, 0),
         max_prompt=optional_integer('max_prompt', max_prompt, 1), max_n=limited('max_n', max_n, 1),
@@ -113,18 +115,27 @@ def seconds(name: str, value: Any) -> float:
 
 
 def read_keys(path: str | None) -> tuple[str, ...]:
-    """The keys in a file, one a line. Raises UsageError."""
+    """The keys in a file, one a line; a line that begins with # is none. Raises UsageError."""
     if path is None:
         return ()
     try:
-        with open(os.path.expanduser(path), encoding='ascii') as file:
-            keys = tuple(filter(None, map(str.strip, file)))
+        with open(os.path.expanduser(path), 'rb') as file:
+            lines = file.read().removeprefix(codecs.BOM_UTF8).decode('ascii').splitlines()
+        keys = tuple(line for line in map(str.strip, lines) if line and not line.startswith('#'))
     except (OSError, ValueError) as error:
         reason = getattr(error, 'strerror', None) or 'it is not ASCII'
         raise UsageError(f'--api_key_file {path} cannot be read: {reason}') from None
     if not keys:
         raise UsageError(f'--api_key_file {path} has no key in it; write one a line')
     return keys
+
+
+def origins(given: list | None) -> tuple[str, ...]:
+    """The values of --cors. Raises UsageError for one that is no origin, which no browser would name."""
+    for origin in texts(given):
+        if origin != '*' and not re.fullmatch(r'[a-z][a-z0-9+.-]*://[^/?#]+', origin):
+            raise UsageError(f'--cors is {origin!r}, expected an origin such as https://example.org')
+    return texts(given)
 
 
 def check_host(host: str, keys: bool, insecure: bool) -> None:

@@ -196,6 +196,9 @@ class ServedModels:
         self.settings = settings
         found = [find_model(name, settings.models_dir) for name in settings.models]
         self.notices = [files.notice for files in found if files.notice]
+        names = [files.name for files in found]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f'--model_name has two models called {twice[0]}; requests could not tell them apart')
         changing = asyncio.Lock()
         self.models = {files.name: ServedModel(files, settings, changing, self.make_room) for files in found}
         for model in self:

@@ -2,17 +2,21 @@
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gpt2.errors import Error
 from gpt2.serving.app import new_app
+from gpt2.serving.failures import Failure
+from gpt2.serving.gate import HEADERS
 from gpt2.serving.log import Log
 from gpt2.serving.metrics import Metrics
 from gpt2.serving.models import ServedModels
@@ -49,6 +53,15 @@ class Protocol(H11Protocol):
     def quiet(self) -> bool:
         """Whether no request that is whole is being answered."""
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP gets an answer of the form that every failure has."""
+        content = json.dumps(Failure(400, 'this is no request of HTTP/1.1, or it has no Host').content).encode()
+        headers = [(b'content-type', b'application/json'), (b'content-length', b'%d' % len(content))]
+        headers += [(b'connection', b'close'), *HEADERS]
+        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=content), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b'')
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.limit(None)
