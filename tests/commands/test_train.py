@@ -274,6 +274,13 @@ def test_a_run_that_was_found_faster_compiled_stays_so(corpus, monkeypatch, caps
     assert fails(corpus, 'was trained with jit_compile True, now it is False', jit_compile=False) == 2
 
 
+def test_layers_that_are_computed_again_are_not_compiled_unasked(corpus, monkeypatch):
+    monkeypatch.setattr(run, 'WORTH_A_TRIAL', 0)
+    monkeypatch.setattr(run, 'faster_compiled', None)
+    folder = trained(corpus, steps=1, recompute=True)
+    assert json.loads((folder / 'training.json').read_text())['jit_compile'] is False
+
+
 def test_a_short_run_tries_no_compiler(corpus, monkeypatch):
     monkeypatch.setattr(run, 'faster_compiled', None)
     folder = trained(corpus, steps=1)
@@ -342,6 +349,14 @@ def test_the_best_checkpoint_is_kept_and_is_the_model_at_the_end(corpus, monkeyp
     folder = trained(corpus, steps=10, every=2, keep='best')
     assert [path.stem for path in folder.glob('model*.meta')] == ['model-4']
     assert 'model-4' in (folder / 'checkpoint').read_text()
+    assert open_source(str(folder)).digest()
+
+
+def test_the_best_checkpoint_is_one_that_is_there(corpus, monkeypatch):
+    falling_then_rising(monkeypatch)
+    trained(corpus, steps=4, every=2, keep='last')
+    folder = trained(corpus, steps=10, every=2, keep='best')  # 1.0 after four updates, then 2.0, 2.5, 2.0
+    assert [path.stem for path in folder.glob('model*.meta')] == ['model-6']
     assert open_source(str(folder)).digest()
 
 

@@ -14,6 +14,7 @@ from gpt2.encoder import Encoder
 from gpt2.errors import UsageError
 from gpt2.hparams import HParams
 from gpt2.training import distillation
+from gpt2.training import run as runs
 from gpt2.training.optimizer import make_optimizer, trained
 from gpt2.training.update import make_train_step
 
@@ -48,6 +49,14 @@ def test_twenty_updates_are_those_of_pytorch_s_losses():
             keys = range(teacher.n_embd, 2 * teacher.n_embd)
             found, expected = np.delete(found, keys), np.delete(expected, keys)
         np.testing.assert_allclose(found, expected, atol=3e-4, err_msg=name)
+
+
+def test_the_loss_of_a_student_is_what_the_compiler_is_tried_with(base, monkeypatch):
+    tried = []
+    monkeypatch.setattr(runs, 'WORTH_A_TRIAL', 0)
+    monkeypatch.setattr(runs, 'faster_compiled', lambda *arguments: tried.append(arguments[-1]) or False)
+    run(base, 'x', teacher='base', steps=1)
+    assert [loss.__module__ for loss in tried] == [distillation.__name__]
 
 
 def test_a_student_begins_as_every_second_layer_of_its_teacher(base):

@@ -1,7 +1,9 @@
 """The folder of a model in training: what is saved is whole, whenever the saving ends."""
 
+import contextlib
 import itertools
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from example_models import TINY, as_params, random_values, training_settings
 from gpt2 import model
 from gpt2.checkpoints import bundle, release
 from gpt2.errors import Error
+from gpt2.system import files
 from gpt2.training import folder as folders
+from gpt2.training import loop
 from gpt2.training.optimizer import make_optimizer
 
 STAGES = ('write_values', 'write_meta_graph', 'write_state_file', 'remove')
@@ -30,26 +34,56 @@ class Saver:
         self.left = None  # stages until the end
         # The graph takes long.
         monkeypatch.setattr(release, 'write_meta_graph', lambda path, _: open(path, 'w').close())
+        self.write_values = release.write_values
+        monkeypatch.setattr(release, 'write_values', self.write_in_parts)
         for name in STAGES:
             monkeypatch.setattr(release, name, self.counted(getattr(release, name)))
         monkeypatch.setattr(release.os, 'remove', self.counted(os.remove))
+        replace = self.counted(os.replace)
+        monkeypatch.setattr(files.os, 'replace', lambda *paths: (replace(*paths), self.stage()))
+
+    def stage(self):
+        if self.left is not None:
+            if self.left == 0:
+                raise Killed
+            self.left -= 1
 
     def counted(self, function):
         def call(*arguments, **named):
-            if self.left is not None:
-                if self.left == 0:
-                    raise Killed
-                self.left -= 1
+            self.stage()
             return function(*arguments, **named)
 
         return call
 
+    def write_in_parts(self, prefix, values):
+        """As TensorFlow does: the values under another name, then under their own, and the index likewise. Each
+        may be there by half."""
+        self.write_values(prefix, values)
+        paths = [pathlib.Path(prefix + end) for end in ('.data-00000-of-00001', '.index')]
+        whole = [path.read_bytes() for path in paths]
+        for path in paths:
+            path.unlink()
+        for path, content in zip(paths, whole):
+            part = pathlib.Path(f'{path}.tempstate1')
+            part.write_bytes(content[: len(content) // 2])
+            self.stage()
+            part.write_bytes(content)
+            self.stage()
+            part.rename(path)
+            self.stage()
+
     def save(self, name, step, left=None):
+        with self.killed_after(step, left):
+            folders.save(self.folder, TINY, self.encoder, self.params, self.optimizer, name)
+
+    @contextlib.contextmanager
+    def killed_after(self, step, left):
+        """Context with the weights of a step, which is killed after so many stages."""
         self.params['model']['ln_f']['b'].assign(np.full([TINY.n_embd], float(step)))
         self.optimizer.iterations.assign(step)
         self.left = left
         try:
-            folders.save(self.folder, TINY, self.encoder, self.params, self.optimizer, name)
+            yield
         finally:
             self.left = None
 
@@ -86,6 +120,30 @@ def test_a_kill_at_any_stage_of_saving_leaves_a_whole_checkpoint(saver, first, s
     kept = {name.partition('.')[0] if name.startswith('model-') else 'model.ckpt'
             for name in os.listdir(saver.folder) if name.startswith('model')}  # fmt: skip
     assert kept == {second}
+
+
+def test_a_kill_as_the_best_becomes_the_model_leaves_a_checkpoint_to_go_on_from(saver, tmp_path):
+    """Where the last save is not the best: the one before or the best, from both of which a run comes to the same."""
+    habits = loop.Habits(1, 1, keep='best')
+    seen = []
+    for stages in itertools.count():
+        saver.folder = str(tmp_path / str(stages))
+        os.mkdir(saver.folder)
+        run = loop.Run(saver.folder, TINY, saver.encoder, training_settings(), habits, None, None, {})
+        state = loop.Progress(0, [], lambda *_: None)
+        try:
+            for step, loss in enumerate([1.0, 2.0, 3.0], start=1):
+                state.step = step
+                state.entries.append({'step': step, 'held_out_loss': loss})
+                with saver.killed_after(step, stages if step == 3 else None):
+                    loop.checkpoint(run, state, saver.params, saver.optimizer, step == 3)
+        except Killed:
+            seen.append(saver.saved_step())
+            continue
+        break
+    assert len(seen) > 5 and seen == sorted(seen, reverse=True) and set(seen) == {2, 1}
+    assert saver.saved_step() == 1 and state.saved.endswith('model-1')
+    assert {name.partition('.')[0] for name in os.listdir(saver.folder) if name.startswith('model')} == {'model-1'}
 
 
 def test_a_first_save_that_was_killed_is_a_run_not_begun(saver):

@@ -129,6 +129,29 @@ def test_an_interrupted_run_goes_on_with_its_adapters(base, monkeypatch):
     assert (broken / lora.WEIGHTS).read_bytes() == (whole / lora.WEIGHTS).read_bytes()
 
 
+def test_a_run_that_was_killed_before_its_adapters_were_written_writes_them_as_it_goes_on(base, monkeypatch):
+    folder = adapt(base, 'x', steps=2)
+    adapters = folder / lora.WEIGHTS
+    before = adapters.read_bytes()
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, 'write_adapter', kill)
+        run(base, 'x', steps=3)
+    assert adapters.read_bytes() == before
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, 'make_train_step', kill)
+        run(base, 'x', steps=4)
+    written = adapters.read_bytes()
+    lora.write_adapter(str(folder), f'{folder}/model.ckpt', SMALL, 2, 32, 'base')
+    assert adapters.read_bytes() == written != before
+
+
 def test_a_run_saves_the_model_with_its_adapters_added_and_nothing_of_the_weights_in_the_optimizer(base):
     folder = adapt(base, 'x')
     entries, _ = bundle.read_index(f'{folder}/model.ckpt.optimizer')

@@ -28,6 +28,14 @@ def test_what_needs_more_memory_is_planned_with_more():
     assert memory(dropout=0.1) > memory() and memory(accumulate=2) > memory()
 
 
+def test_a_teacher_takes_time_and_memory():
+    student = dataclasses.replace(SHAPE, n_layer=12)
+    more = plan.memory(student, SETTINGS, SHAPE) - plan.memory(student, SETTINGS)
+    assert more > 4 * parameter_count(SHAPE)
+    ratio = plan.step_operations(SHAPE, SETTINGS, SHAPE) / plan.step_operations(SHAPE, SETTINGS)
+    assert ratio == pytest.approx(4 / 3)  # forward without backward, which takes twice as long
+
+
 def test_layers_below_the_lowest_that_is_trained_keep_nothing():
     def kept(freeze):
         return plan.kept_numbers(SHAPE, dataclasses.replace(SETTINGS, freeze=freeze))

@@ -216,6 +216,18 @@ def test_compiled_updates_are_the_same():
     np.testing.assert_allclose(compiled, plain, rtol=1e-4)
 
 
+def test_a_trial_of_the_compiler_is_of_the_loss_that_falls():
+    params, optimizer = fresh()
+    tried = []
+
+    def loss(*arguments, **how):
+        tried.append(how)
+        return updates.total_loss(*arguments, **how)
+
+    updates.faster_compiled(TINY, params, SETTINGS, next(random_batches(1, 4)), optimizer, loss)
+    assert tried
+
+
 def test_a_trial_of_the_compiler_moves_nothing_and_is_the_faster_s(monkeypatch):
     params, optimizer = fresh()
     seconds = iter(range(1000))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt2.checkpoints.files import RELEASED_PREFIX
+from gpt2.checkpoints.files import RELEASED_PREFIX, is_prefix
 from gpt2.encoder import Encoder
 from gpt2.hparams import HParams
 from gpt2.system import progress
@@ -205,15 +205,24 @@ def checkpoint(
     """Save, and keep of the earlier checkpoints those that the run is to keep."""
     if state.saved is None:
         folders.write_record(run.folder, run.record)
-    name = RELEASED_PREFIX if last else f'model-{state.step}'
-    state.saved = folders.save(run.folder, run.hparams, run.encoder, params, optimizer, name, kept(run, state))
-    best = state.best()
+    best = best_there(run, state)
     if last and run.habits.keep == BEST and best not in (None, state.step):
         name = f'model-{best}'
         folders.make_current(run.folder, name)
         folders.remove_others(run.folder, {name})
         state.saved = os.path.join(run.folder, name)
+    else:
+        name = RELEASED_PREFIX if last else f'model-{state.step}'
+        state.saved = folders.save(run.folder, run.hparams, run.encoder, params, optimizer, name, kept(run, state))
     write_adapter(run, state.saved)
+
+
+def best_there(run: Run, state: Progress) -> int | None:
+    """The step with the lowest held-out loss, this one or of those whose checkpoint is there: a run that goes on may
+    have kept none of the earlier ones."""
+    found = [each for each in state.evaluations if each[1] == state.step
+             or is_prefix(os.path.join(run.folder, f'model-{each[1]}'))]  # fmt: skip
+    return min(found)[1] if found else None
 
 
 def write_adapter(run: Run, prefix: str) -> None:
@@ -228,7 +237,7 @@ def kept(run: Run, state: Progress) -> list[str]:
     if run.habits.keep == LAST:
         return []
     if run.habits.keep == BEST:
-        best = state.best()
+        best = best_there(run, state)
         return [] if best in (None, state.step) else [f'model-{best}']
     steps = sorted({entry['step'] for entry in state.entries if entry['step'] % run.habits.every == 0} - {state.step})
     return [f'model-{step}' for step in steps[-(int(run.habits.keep) - 1) :]] if int(run.habits.keep) > 1 else []

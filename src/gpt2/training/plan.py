@@ -19,16 +19,18 @@ PROGRAM = 0.6e9  # bytes that TensorFlow takes by itself
 SHARE = 0.5  # of the speed of a large matrix product that a train step reaches
 
 
-def lines(run: Run, texts: Sequence[Text], origin: str, an_epoch: float, first: int) -> list[str]:
+def lines(
+    run: Run, texts: Sequence[Text], origin: str, an_epoch: float, first: int, teacher: HParams | None = None
+) -> list[str]:
     """The plan. texts: those trained on. origin: what the weights are from. an_epoch: updates in one. first: updates
-    that are done already."""
+    that are done already. teacher: the shape of the model that is distilled."""
     hparams, settings, held_out = run.hparams, run.settings, run.held_out
     documents, count = sum(len(text.documents) for text in texts), sum(map(len, texts))
     held = 'no held-out text' if held_out is None else f'{int(held_out.weights.sum()):,} tokens held out'
     left = settings.steps - first
     share = dataclasses.replace(settings, batch_size=settings.batch_size // run.team.replicas)
     whole = f'{settings.steps:,} updates' + (f', {first:,} of them done' if first else '')
-    seconds = left * step_seconds(hparams, share)
+    seconds = left * step_seconds(hparams, share, teacher)
     each = f' on each of {run.team.replicas} devices' if run.team.replicas > 1 else ''
     return [
         f'{run.folder}: {parameter_count(hparams) / 1e6:,.1f}M parameters, {origin}{of_adapters(hparams, settings)}',
@@ -36,7 +38,7 @@ def lines(run: Run, texts: Sequence[Text], origin: str, an_epoch: float, first: 
         f'{whole}, each of {settings.rows} windows of {settings.window} tokens: '
         f'{settings.steps / an_epoch:.3g} epochs; {settings.optimizer}, learning rate {settings.learning_rate:g}, '
         f'warm-up {settings.warmup}{", compiled by XLA" if settings.jit_compile else ""}',
-        f'about {duration(seconds)} and {memory(hparams, share) / 1e9:.1f} GB of memory{each}; '
+        f'about {duration(seconds)} and {memory(hparams, share, teacher) / 1e9:.1f} GB of memory{each}; '
         f'{saved_bytes(hparams, settings) / 1e6:,.0f} MB a checkpoint, the optimizer with it',
     ]
 
@@ -63,21 +65,28 @@ def counted(count: int, unit: str) -> str:
     return f'{count:,} {unit}{"" if count == 1 else "s"}'
 
 
-def step_seconds(hparams: HParams, settings: Settings) -> float:
+def step_seconds(hparams: HParams, settings: Settings, teacher: HParams | None = None) -> float:
     """Time of an update, roughly."""
-    return step_operations(hparams, settings) / (SHARE * measured_speed())
+    return step_operations(hparams, settings, teacher) / (SHARE * measured_speed())
 
 
-def step_operations(hparams: HParams, settings: Settings) -> float:
-    """Floating-point operations of an update: two a parameter and token forward, which may be done twice, twice that
-    backward, and attention."""
+def step_operations(hparams: HParams, settings: Settings, teacher: HParams | None = None) -> float:
+    """Floating-point operations of an update: forward, which may be done twice, twice that backward, and the teacher's
+    forward."""
+    own = (4 if settings.recompute else 3) * forward_operations(hparams, settings)
+    return own + (forward_operations(teacher, settings) if teacher else 0)
+
+
+def forward_operations(hparams: HParams, settings: Settings) -> float:
+    """Two a parameter and token, and attention."""
     matrices = parameter_count(hparams) - hparams.n_ctx * hparams.n_embd
     attention = 2 * hparams.n_layer * hparams.n_embd * settings.window
-    return (8.0 if settings.recompute else 6.0) * (matrices + attention) * settings.rows * settings.window
+    return 2.0 * (matrices + attention) * settings.rows * settings.window
 
 
-def memory(hparams: HParams, settings: Settings) -> float:
-    """Bytes that a run needs at most, roughly: parameters and what goes with them, and what the backward pass keeps."""
+def memory(hparams: HParams, settings: Settings, teacher: HParams | None = None) -> float:
+    """Bytes that a run needs at most, roughly: parameters and what goes with them, and what the backward pass keeps;
+    the teacher's parameters, and the probabilities of both."""
     count, half = parameter_count(hparams), settings.precision != 'float32'
     copies = 1 + STATES[settings.optimizer] + (settings.accumulate > 1)  # of what is trained: gradients first
     halves = count / 2 if half else 0  # a copy of each matrix
@@ -85,7 +94,8 @@ def memory(hparams: HParams, settings: Settings) -> float:
     kept = tokens * (kept_numbers(hparams, settings) * (0.7 if half else 1) + 3 * hparams.n_vocab)
     if settings.lora_rank:  # when it saves, with the adapters added, the weights are there twice
         kept = max(kept, count)
-    return PROGRAM + BYTES * (count + copies * trained(hparams, settings) + halves + kept)
+    taught = parameter_count(teacher) * (1.5 if half else 1) + 5 * tokens * teacher.n_vocab if teacher else 0
+    return PROGRAM + BYTES * (count + copies * trained(hparams, settings) + halves + kept + taught)
 
 
 def kept_numbers(hparams: HParams, settings: Settings) -> int:

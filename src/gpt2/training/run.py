@@ -35,7 +35,7 @@ from gpt2.training.report import draw_curves, held_out_report
 from gpt2.training.samples import prompt_ids
 from gpt2.training.settings import DEFAULTS, Settings, changed, check_freeze, check_window, merged, run_settings
 from gpt2.training.tokens import Tokens, existing_token_file, processes, token_file
-from gpt2.training.update import faster_compiled, make_evaluate, total_loss
+from gpt2.training.update import TotalLoss, faster_compiled, make_evaluate, total_loss
 
 WORTH_A_TRIAL = 300  # seconds that a run must take for a trial of XLA
 DONE = 'done'  # in a record: the updates after which the run had ended
@@ -216,20 +216,21 @@ def carry_out(
     prefix = folders.current_prefix(run.folder) if before is not None else None
     params, optimizer = folders.starting_point(prefix, source, run.hparams, run.settings, run.team)
     first, steps = int(optimizer.iterations.numpy()), run.settings.steps
+    if prefix and run.team.chief:  # a run that was killed may have left those of the checkpoint before
+        write_adapter(run, prefix)
     if prefix and before is not None and max(first, before.get(DONE, 0)) >= steps:
-        if run.team.chief:
-            write_adapter(run, prefix)
         progress.note(f'{run.folder} is trained: {steps:,} updates; with more --steps it goes on')
         conclude(run, params, texts, first, None)
         return None
-    run = with_way_chosen(run, params, optimizer)
+    with run.team.scope():
+        loss = make_loss(teacher.hparams, load_params(teacher), run.settings) if teacher else total_loss
+    taught_by = teacher.hparams if teacher else None
+    run = with_way_chosen(run, params, optimizer, loss, taught_by)
     beginning = prefix or (source.path if source else 'fresh weights')
     of_teacher = f', taught by {teacher.path}' if teacher else ''
     an_epoch = sum(each.count for each in run.batches.windows) / run.settings.rows
-    for line in plan.lines(run, texts.kept, f'from {beginning}{of_teacher}', an_epoch, first):
+    for line in plan.lines(run, texts.kept, f'from {beginning}{of_teacher}', an_epoch, first, taught_by):
         progress.note(line)
-    with run.team.scope():
-        loss = make_loss(teacher.hparams, load_params(teacher), run.settings) if teacher else total_loss
     state, stopped = train(run, params, optimizer, loss)
     if stopped is None:
         if run.team.chief:
@@ -240,13 +241,18 @@ def carry_out(
     return stopped
 
 
-def with_way_chosen(run: Run, params: dict, optimizer: Any) -> Run:
+def with_way_chosen(run: Run, params: dict, optimizer: Any, loss: TotalLoss, teacher: HParams | None) -> Run:
     """The run, with XLA or without for good: as its record says or, where it is long enough, as a trial finds. Another
-    choice would give other losses, in their last bits."""
+    choice would give other losses, in their last bits. XLA may join what is computed twice, so --recompute is left
+    without it."""
     settings = run.settings
     if settings.jit_compile is None:
-        long = run.team.replicas == 1 and settings.steps * plan.step_seconds(run.hparams, settings) > WORTH_A_TRIAL
-        jit = long and faster_compiled(run.hparams, params, settings, run.batches.batch(0), optimizer)
+        jit = (
+            run.team.replicas == 1
+            and not settings.recompute
+            and settings.steps * plan.step_seconds(run.hparams, settings, teacher) > WORTH_A_TRIAL
+            and faster_compiled(run.hparams, params, settings, run.batches.batch(0), optimizer, loss)
+        )
         settings = dataclasses.replace(settings, jit_compile=jit)
     return dataclasses.replace(run, settings=settings, record=run.record | {'jit_compile': settings.jit_compile})
 

@@ -114,13 +114,15 @@ def make_gradients(
     return gradients
 
 
-def faster_compiled(hparams: HParams, params: dict, settings: 'Settings', batch: Batch, optimizer: Any) -> bool:
+def faster_compiled(
+    hparams: HParams, params: dict, settings: 'Settings', batch: Batch, optimizer: Any, total: TotalLoss = total_loss
+) -> bool:
     """Whether gradients of a batch are computed faster once XLA has compiled them: the best of some trials of each
     way, by turns. Nothing is moved."""
     from gpt2.system.tensorflow import tf
 
     variables, part = trained(params, settings.freeze), tensors(batch.rows(slice(settings.batch_size)))
-    gradients = make_gradients(hparams, params, variables, settings, optimizer)
+    gradients = make_gradients(hparams, params, variables, settings, optimizer, total)
     ways = {jit: tf.function(gradients, jit_compile=jit) for jit in (False, True)}
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(1 + TRIALS):
