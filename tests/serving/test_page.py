@@ -278,7 +278,7 @@ def tokenized(page):
     return sent
 
 
-@pytest.mark.parametrize('word', ['a', 'kings, ', '日本、', ' ' * 99 + '.'])
+@pytest.mark.parametrize('word', ['kings, ', '日本、', ' ' * 99 + 'a'])
 def test_of_a_long_text_its_end_is_sent(page, server, text, word):
     asked, sent = prompts(page), tokenized(page)
     answer_with(page, ' new')
@@ -289,8 +289,7 @@ def test_of_a_long_text_its_end_is_sent(page, server, text, word):
     done(page)
     ids = server.ask('/v1/tokenize', {'text': whole[-40_000:]})[1]['ids']
     assert asked[0]['prompt'] == ids[-(513 - 40) :]
-    if word != 'a':  # which is one word
-        assert len(sent[-1]) < 80_000
+    assert len(sent[-1]) < 80_000
     expect(page.locator('.write .note')).to_contain_text('The model reads the last 473 tokens')
     assert page.locator('.write .mirror').text_content() == ''
     press(page, 'Copy link')
