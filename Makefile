@@ -1,6 +1,7 @@
 # make run    a prompt with the bundled model
 # make test   the tests, but for those that take long
-# make test-all  the tests, every one: also those that build large models, or the package
+# make test-all  also those that build large models, or the package
+# make test-workers  the rest: processes that train together and are killed
 # make serve  the server, with the bundled model
 # make lint   the linter and the type checker
 # make bench  the benchmarks
@@ -18,7 +19,7 @@ WORKERS ?= 2
 TESTS := $(BIN) -m pytest -n $(WORKERS) --dist loadfile
 INSTALL := $(BIN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run serve test test-all lint bench bench-peers
+.PHONY: run serve test test-all test-workers lint bench bench-peers
 
 run: ARGS ?= --top_k 40
 run: $(VENV)/installed
@@ -31,7 +32,10 @@ test: $(VENV)/tests
 	$(TESTS)
 
 test-all: $(VENV)/tests
-	$(TESTS) -m ""
+	$(TESTS) -m "not workers"
+
+test-workers: $(VENV)/tests
+	$(BIN) -m pytest -m workers
 
 lint: $(VENV)/linters
 	$(BIN) -m ruff check .

@@ -1,6 +1,5 @@
 """Training that several devices and workers share."""
 
-import dataclasses
 import json
 import os
 import random
@@ -12,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from example_models import REPOSITORY, TINY
+from example_models import REPOSITORY
 from kill_workers import killed, run_workers, started, worker_ids
 from running import PATIENCE, environment
 
@@ -22,9 +21,6 @@ from gpt2.errors import Error, UsageError
 from gpt2.training import distribution
 from gpt2.training.batches import Batch
 from gpt2.training.distribution import ALONE, Cluster, Team, check_shareable, cluster, divisible
-from gpt2.training.folder import starting_point
-from gpt2.training.settings import Settings
-from gpt2.training.update import make_train_step
 
 FLAGS = {'n_embd': 8, 'n_head': 2, 'n_layer': 1, 'n_ctx': 32, 'batch_size': 6, 'every': 4, 'log_every': 1, 'pack': True}
 
@@ -194,6 +190,7 @@ def test_two_workers_are_as_one(one, two):
 
 
 @pytest.mark.slow
+@pytest.mark.workers
 def test_workers_that_are_killed_go_on_to_the_same_weights(corpus, two):
     """Bit for bit. The full run of ten kills is kill_workers.py."""
     assert killed(command(corpus, 'killed', workers=2), corpus / 'killed', kills=2, seed=1)
@@ -202,6 +199,7 @@ def test_workers_that_are_killed_go_on_to_the_same_weights(corpus, two):
 
 
 @pytest.mark.slow
+@pytest.mark.workers
 def test_three_workers_stop_together_and_one_goes_on(corpus, one):
     """SIGTERM comes to the last of them alone."""
     folder = corpus / 'three'
@@ -225,37 +223,12 @@ from gpt2.system.tensorflow import tf
 from gpt2.training import distribution
 from gpt2.commands.flags import run
 from gpt2.commands.train import train_model
-from test_distribution import other_settings
 [processor] = tf.config.list_physical_devices('CPU')
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 distribution.card_files = lambda: 2
 distribution.cards = lambda: ['CPU:0', 'CPU:1']
 run(train_model)
-other_settings(tf)
 """
-
-
-def other_settings(tf):
-    """Three updates alone and by two devices, with settings that make an update of other parts."""
-    settings = Settings(3, 4, 8, 0.5, 0, 0.1, 0.0, 0, optimizer='sgd', accumulate=2, freeze='embeddings,1')
-    team = Team(tf.distribute.MirroredStrategy(distribution.cards()))
-    alone, shared = ([*three_updates(settings, each)] for each in (ALONE, team))
-    assert np.array(shared) == pytest.approx(np.array(alone), rel=1e-4)
-    adapters = dataclasses.replace(settings, freeze=None, lora_rank=2)
-    alone, shared = ([*three_updates(adapters, each)] for each in (ALONE, team))
-    assert np.array(shared) == pytest.approx(np.array(alone), rel=1e-4)
-    dropped = [*three_updates(dataclasses.replace(settings, dropout=0.2), team)]
-    assert np.isfinite(dropped).all()
-
-
-def three_updates(settings, team):
-    """The loss and the norm of each."""
-    params, optimizer = starting_point(None, None, TINY, settings, team)
-    step = make_train_step(TINY, params, optimizer, settings, team=team)
-    rng = np.random.default_rng(0)
-    for _ in range(3):
-        tokens, weights = rng.integers(61, size=(8, 9)), rng.random((8, 8)) < 0.6
-        yield step(Batch(tokens.astype(np.int32), weights.astype(np.float32)), 0.5)
 
 
 @pytest.mark.slow

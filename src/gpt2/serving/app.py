@@ -35,7 +35,7 @@ from gpt2.serving.work import Done, Piece, Vector
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page')
 ERRORS: dict[int | str, dict[str, Any]] = {status: {'model': schema.ErrorAnswer} for status in ('4XX', '5XX')}
 OTHER_ANSWERS: dict[str, dict[int | str, dict[str, Any]]] = {
-    '/v1/completions': {200: {'content': {'text/event-stream': {'schema': {'type': 'string'}}}}},
+    '/v1/completions': {200: {'content': {'text/event-stream': {'schema': {}}}}},
     '/health': {503: {'model': schema.Health}},
 }
 Result = TypeVar('Result')
