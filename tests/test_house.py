@@ -12,10 +12,11 @@ from running import environment
 SRC = REPOSITORY / 'src'
 # From the ground up; a module may import those of its own floor and of the floors below.
 FLOORS = {'system': 0, 'core': 1, 'checkpoints': 2, 'wing': 3, 'api': 4, 'serving': 5, 'commands': 6}
-WINGS = {'litert', 'training', 'scoring', 'evaluation'}
-DOORS = {('evaluation', 'scoring')}  # the only wings that know one another
+WINGS = {'litert', 'training', 'scoring', 'evaluation', 'detection'}
+# The only wings that know one another: a benchmark is made of scores, and a detector reads what scoring says of tokens.
+DOORS = {('evaluation', 'scoring'), ('detection', 'scoring')}
 # Rooms none of whose modules loads TensorFlow by being imported.
-LIGHT = {'api', 'commands', 'serving', 'litert', 'training', 'evaluation'}
+LIGHT = {'api', 'commands', 'serving', 'litert', 'training', 'evaluation', 'detection'}
 EVERYWHERE = {'gpt2.errors'}  # how things fail, the ground floor may say too
 
 
@@ -122,6 +123,7 @@ def test_the_imports_of_the_house():
         ({'api.py': 'from gpt2.commands import flags'}, 'gpt2.api imports gpt2.commands.flags, which is above'),
         ({'litert/x.py': 'from gpt2.scoring import x'}, 'gpt2.litert.x imports gpt2.scoring, another wing'),
         ({'scoring/x.py': 'from gpt2.evaluation import x'}, 'gpt2.scoring.x imports gpt2.evaluation, another wing'),
+        ({'detection/x.py': 'from gpt2.training import x'}, 'gpt2.detection.x imports gpt2.training, another wing'),
         ({'training/x.py': 'class C:\n    def f(self):\n        import gpt2.litert'}, 'gpt2.litert, another wing'),
         ({'model.py': 'from gpt2 import sample'}, 'a circle: gpt2.model imports gpt2.sample imports gpt2.model'),
         ({'model.py': 'import gpt2.sample as s'}, 'a circle: gpt2.model imports gpt2.sample imports gpt2.model'),

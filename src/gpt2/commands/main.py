@@ -29,6 +29,7 @@ COMMANDS = {
     'vocabulary': Command('train_vocabulary', 'train_vocabulary', 'train_vocabulary', 'learn a vocabulary from text'),
     'score': Command('score', 'score_files', 'score', 'print the probability that a model gives to texts'),
     'evaluate': Command('evaluate', 'evaluate_model', 'evaluate', "run the paper's zero-shot evaluation"),
+    'detect': Command('detect', 'detect_machine', 'detect', 'show how likely a text is to a model; machine or human'),
     'convert': Command('convert', 'convert_model', 'convert', 'convert a model from one format to another'),
     'serve': Command('serve', 'serve_models', 'serve', "serve models over HTTP, to the clients of OpenAI's API"),
     'export': Command('export', 'export_model', 'export_litert', 'export a checkpoint for the LiteRT engine'),
@@ -74,6 +75,9 @@ def run_script(name: str) -> None:
 def run_command(command: Command, program: str, arguments: Sequence[str], wording: Callable[[str], str]) -> None:
     with exit_status(program, wording):  # Ctrl-C may come while what the command needs is imported
         function = getattr(importlib.import_module(f'gpt2.commands.{command.module}'), command.function)
+    parts = getattr(function, 'parts', {})  # of a command that does several things, by the first word
+    if arguments and arguments[0] in parts:
+        function, program, arguments = parts[arguments[0]], f'{program} {arguments[0]}', arguments[1:]
     run(function, program, arguments, wording)
 
 

@@ -1,8 +1,9 @@
 """Log-probabilities and ranks from logits, in NumPy: for engines that have no TensorFlow."""
 
 import concurrent.futures
+import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -14,20 +15,26 @@ ROWS = 16  # of logits at once: 3 MB with the released vocabulary, which stays i
 
 def make_score(engine: Engine, excluded: Sequence[int] = (), likeliest: int = 0) -> ScoreFunction:
     """A function that scores a batch of rows, as log_probabilities.make_score returns, by any engine."""
+    return make_reader(engine, functools.partial(score_logits, excluded=excluded, likeliest=likeliest))
+
+
+def make_reader(engine: Engine, read: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]) -> ScoreFunction:
+    """A function that returns for each of a batch of rows what `read`, which may be score_logits, does of logits,
+    float32 [n, n_vocab], and the ids that came, int [n]: arrays [n, ...]. They are read in pieces, by threads."""
     threads = concurrent.futures.ThreadPoolExecutor()
 
-    def score_row(ids: list[int], count: int) -> tuple[np.ndarray, ...]:
+    def read_row(ids: list[int], count: int) -> tuple[np.ndarray, ...]:
         first = len(ids) - 1 - count
         targets = iter(ids[-count:])
 
-        def score_block(logits: np.ndarray) -> tuple[np.ndarray, ...]:
+        def read_block(logits: np.ndarray) -> tuple[np.ndarray, ...]:
             parts = [logits[start : start + ROWS] for start in range(0, len(logits), ROWS)]
             theirs = [np.array(list(itertools.islice(targets, len(part)))) for part in parts]
-            return joined(threads.map(lambda *pair: score_logits(pair[0], pair[1], excluded, likeliest), parts, theirs))
+            return joined(threads.map(read, parts, theirs))
 
-        return joined(engine.map_logits(score_block, ids[:-1], first))
+        return joined(engine.map_logits(read_block, ids[:-1], first))
 
-    return lambda batch: [score_row(ids, count) for ids, count in batch]
+    return lambda batch: [read_row(ids, count) for ids, count in batch]
 
 
 def joined(found: Iterable[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
