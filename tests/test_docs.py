@@ -23,6 +23,7 @@ from running import PATIENCE, environment
 
 from gpt2.commands.complete import interact_model
 from gpt2.commands.convert import convert_model
+from gpt2.commands.detect import look_at, predict_texts, train_detector
 from gpt2.commands.evaluate import evaluate_model
 from gpt2.commands.generate import sample_model
 from gpt2.commands.main import COMMANDS
@@ -35,7 +36,9 @@ PAGES = [
 ]  # fmt: skip
 LINKED = [*PAGES, 'CHANGELOG.md', 'model_card.md', 'src/gpt2/evaluation/tasks/README.md', 'tests/release/README.md']
 # Their commands load TensorFlow again and again.
-SLOW = {'README.md', 'docs/formats.md', 'docs/training.md', 'docs/scoring.md', 'models/7M/README.md'}
+SLOW = {
+    'README.md', 'docs/detection.md', 'docs/formats.md', 'docs/training.md', 'docs/scoring.md', 'models/7M/README.md',
+}  # fmt: skip
 
 # Flags that make a command quick, in place of what is shown for them, or beside it.
 SMALLER = {
@@ -61,6 +64,7 @@ NOT_RUN = {
     r'python src/evaluate\.py --model_name 124M --data_dir data --download': 'it fetches the files of every task',
     r'python src/train\.py .*--workers': 'its batch is too small to be shared; tests/training/test_distribution.py',
     r'python src/train\.py "openwebtext': 'it takes days on eight cards',
+    r'python src/detect\.py train --download': 'it needs a network; tests/commands/test_detect.py has a server',
     r'(sbatch|kubectl) ': 'it needs a cluster; tests/test_clusters.py runs what it would start',
     r'(\.venv/bin/)?python benchmarks/': 'it takes minutes to hours, and some need other programs',
 }
@@ -178,6 +182,10 @@ def write_examples(folder):
     (folder / 'letter.txt').write_text(f'{paragraphs[0]}\n')
     (folder / 'choices.txt').write_text(' king\n queen\n old woman\n')
     (folder / 'sentences.txt').write_text('\n'.join(paragraphs[:3]))
+    words = ' '.join(paragraphs).split()
+    for name, step in (('people', 1), ('samples', 2)):
+        texts = [json.dumps({'text': ' '.join(words[start : start + 40 : step])}) for start in range(0, 600, 40)]
+        (folder / f'{name}.jsonl').write_text('\n'.join(texts))
     passages = [json.dumps({'text': 'The king was in the garden and the queen was there with the king'})] * 2
     (folder / 'data' / 'lambada_test.jsonl').write_text('\n'.join(passages))
     (folder / 'data' / 'wikitext2.test.txt').write_text(' = The king = \n \n The king was in the garden . \n')
@@ -295,6 +303,9 @@ def flags_of(*functions):
         ('docs/training.md', 'Training', [train_model]),
         ('docs/scoring.md', 'Scoring a text', [score_files]),
         ('docs/scoring.md', 'Evaluation', [evaluate_model]),
+        ('docs/detection.md', 'Looking at a text', [look_at]),
+        ('docs/detection.md', 'Training a detector', [train_detector]),
+        ('docs/detection.md', 'Asking it', [predict_texts]),
     ],
 )
 def test_tables_name_every_flag_and_no_other(page, heading, functions):

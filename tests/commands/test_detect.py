@@ -1,15 +1,19 @@
 """src/detect.py: looking at a text, training a detector, predicting with it."""
 
+import json
 import re
+import shutil
 import sys
 
 import pytest
 from example_models import REPOSITORY
-from reading_engine import reading_model
-from running import BUNDLED, help_names_every_flag_and_no_other, run
+from misbehaving_server import MisbehavingServer
+from reading_engine import both_sides, reading_model, write_records
+from running import BUNDLED, help_names_every_flag_and_no_other, objects, run
 
 from gpt2.commands import detect
 from gpt2.commands.main import main
+from gpt2.detection import detector
 from gpt2.detection.look import CAVEAT
 
 SCRIPT = REPOSITORY / 'src' / 'detect.py'
@@ -130,3 +134,171 @@ def test_the_bundled_model_looks_at_standard_input_without_tensorflow(elsewhere,
     )
     assert (err, status) == ('', 0)
     assert re.search(r'^1\t0\.\d+\t\d\.\d+\t\d\.\d+\t upon$', out, re.MULTILINE)  # after Once, what else
+
+
+# train and predict
+
+FILES = '--human', 'people.jsonl', '--machine', 'samples.jsonl'
+
+
+@pytest.fixture(scope='module')
+def sides(encoder):
+    return both_sides(encoder)
+
+
+@pytest.fixture
+def files(sides, tmp_path):
+    """people.jsonl and samples.jsonl in the current folder."""
+    for name, texts in zip(('people', 'samples'), sides):
+        write_records(tmp_path / f'{name}.jsonl', texts)
+    return tmp_path
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory, sides, encoder):
+    """The file of a detector of all kinds, and its figures."""
+    folder, patch = tmp_path_factory.mktemp('saved'), pytest.MonkeyPatch()
+    for name, texts in zip(('people', 'samples'), sides):
+        write_records(folder / f'{name}.jsonl', texts)
+    with patch.context() as patched:
+        patched.setattr(detect, 'open_model', lambda *arguments, **settings: reading_model(encoder))
+        patched.chdir(folder)
+        detect.train_detector(human='people.jsonl', machine='samples.jsonl', json='false')
+    return folder / 'detector.npz'
+
+
+@pytest.fixture
+def there(saved, tmp_path):
+    """The detector in the current folder."""
+    shutil.copy(saved, tmp_path)
+
+
+def test_training_says_how_well_it_does_and_saves_all_of_it(console, files):
+    out, err, status = console('train', *FILES, '--save', 'some/where.npz', '--kind', 'words')
+    assert (err, status) == ('', 0)
+    assert out.startswith('# samples against people, read by 7M\n') and out.endswith(f'{detector.CAVEAT}\n')
+    assert 'train 48 and 48; valid 6 and 6; test 6 and 6' in out
+    found = detector.load(str(files / 'some' / 'where.npz'))
+    assert found.about['model'] == {'name': '7M', 'identity': '0' * 64, 'precision': 'float32'}
+    assert list(found.calibration) == ['words'] and not list(files.glob('some/*.part'))
+    assert console.opened == [(None, {'engine': 'auto', 'precision': 'float32', 'prefix': '--'})]
+
+
+def test_figures_come_as_json_and_of_as_many_texts_as_are_wanted(console, files):
+    out, err, status = console('train', *FILES, '--kind', 'words', '--json', '--limit', '40')
+    [found] = objects(out)
+    assert (err, status, found['texts']['train'], found['limit']) == ('', 0, [32, 32], 40)
+    assert found['caveat'] == detector.CAVEAT and found['figures']['words']['right']['texts'] == 8
+
+
+def test_a_model_that_finds_people_more_its_own_says_so(console, files):
+    arguments = '--human', 'samples.jsonl', '--machine', 'people.jsonl', '--kind', 'model'
+    _, err, status = console('train', *arguments)
+    assert status == 0 and len(err.splitlines()) == 1
+    assert 'samples are more like those of 7M itself than the texts of people; were --human and' in err
+
+
+def test_the_releases_texts_are_fetched_and_its_figure_stands_beside(console, sides, tmp_path):
+    bodies = {
+        f'/v1/{name}.{split}.jsonl': ''.join(json.dumps({'id': 0, 'text': text}) + '\n' for text in texts).encode()
+        for name, side in zip(('webtext', 'small-117M'), sides)
+        for split, texts in (('train', side[:40]), ('valid', side[40:50]), ('test', side[50:]))
+    }  # fmt: skip
+    with MisbehavingServer(bodies) as server:
+        server.faults['/v1/webtext.test.jsonl'] = [503, 'break']
+        arguments = '--download', 'small-117M', '--data_dir', 'data', '--base_url', f'{server.url}/v1/'
+        out, _, status = console('train', *arguments, '--kind', 'words')
+    assert status == 0 and out.startswith('# small-117M against webtext') and '| 88.29 % |' in out
+    assert 'train 40 and 40; valid 10 and 10; test 10 and 10' in out
+    assert len(list((tmp_path / 'data').glob('*.jsonl'))) == 6
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ([], 'give --human and --machine, files of texts, or --download'),
+        (['--human', 'people.jsonl'], 'give --human and --machine'),
+        (['--human', 'people.jsonl', '--machine', 'missing'], 'missing cannot be read: No such file'),
+        (['--human', 'people.jsonl', '--machine', 'people.jsonl'], 'are both people.jsonl; give two files'),
+        (['--human', 'people.jsonl', '--machine', 'webtext.jsonl'], 'give --force'),
+        (['--human', '7M.jsonl', '--machine', 'people.jsonl'], '7M.jsonl is called after a model: were'),
+        (['--human', 'one.jsonl', '--machine', 'people.jsonl'], 'one.jsonl holds 1 different texts, expected 10'),
+        (['--human', 'empty', '--machine', 'people.jsonl'], 'empty holds no text'),
+        (['--human', 'latin1', '--machine', 'people.jsonl'], 'latin1 is not UTF-8 at byte 13'),
+        (['--human', 'people.jsonl', '--machine', 'plain'], 'plain, line 1 is no JSON'),
+        (['--human', 'people.jsonl', '--machine', 'titles'], 'titles, line 1 has no text'),
+        (['--download', 'webtext'], "--download is 'webtext', expected small-117M or"),
+        (['--download', 'small-117M'], 'give --data_dir'),
+        (['--download', 'small-117M', *FILES], '--download stands for --human and --machine'),
+        (['--download', 'small-117M', '--data_dir', 'd', '--base_url', 'ftp://x'], "--base_url is 'ftp://x'"),
+        ([*FILES, '--kind', 'all'], "--kind is 'all', expected words or model or both"),
+        ([*FILES, '--limit', '5'], '--limit is 5, expected at least 20'),
+        (['people.jsonl', 'samples.jsonl'], "'people.jsonl' belongs to no flag"),
+    ],
+)  # fmt: skip
+def test_training_refuses(console, files, arguments, message):
+    for name, content in {
+        'webtext.jsonl': b'', '7M.jsonl': b'', 'one.jsonl': b'{"text": "one line only"}', 'empty': b'',
+        'latin1': b'{"text": "caf\xe9"}', 'plain': b'Once upon a time', 'titles': b'{"title": "Heidi"}',
+    }.items():  # fmt: skip
+        (files / name).write_bytes(content)
+    refused(console, message, 'train', *arguments)
+    assert not (files / 'detector.npz').exists() and not (files / 'd').exists()
+
+
+def test_texts_of_either_side_are_judged_with_what_is_known_of_such_lengths(console, there, sides, tmp_path):
+    texts = [next(text for text in side if len(text) > 300) for side in sides]
+    write_records(tmp_path / 'both.jsonl', texts)
+    out, err, status = console('predict', '--file', 'both.jsonl')
+    assert (err, status) == ('', 0) and out.endswith(f'\n\n{detector.CAVEAT}\n')
+    lines = out.splitlines()[:2]
+    found = [re.fullmatch(r'both.jsonl, text (\d), (\d+) tokens: machine (0\.\d+) \(words .*, model .*\); (.+)', line)
+             for line in lines]  # fmt: skip
+    assert [each[1] for each in found] == ['1', '2']
+    assert float(found[0][3]) < 0.5 < float(found[1][3])
+    known = r'of \d+ texts of \d+ to \d+ tokens it judged [\d.]+ \(.+\) % right'
+    assert all(re.fullmatch(known, each[4]) for each in found)
+    assert console.opened[-1][0] == '7M'  # the model that the detector was trained with
+    out, err, status = console('predict', texts[1], '--json')
+    [one] = objects(out)
+    assert (err, status, one['text'], one['caveat']) == ('', 0, 'a text', detector.CAVEAT)
+    assert one['probability'] == one['both'] == pytest.approx(float(found[1][3]), abs=6e-4)
+    assert {'words', 'model', 'tokens', 'experience'} < set(one)
+
+
+def test_short_texts_are_judged_only_if_forced(console, there, encoder):
+    count = len(encoder.encode(TEXT))
+    refused(console, f'a text has {count} tokens, expected 50 or more', 'predict', TEXT)
+    out, err, status = console('predict', TEXT, '--force')
+    assert (err, status) == ('', 0) and out.startswith(f'a text, {count} tokens: machine 0.')
+
+
+def test_words_that_would_steer_a_terminal_do_not(console, there, sides, tmp_path):
+    write_records(tmp_path / 'a\x1b[31m.jsonl', sides[0][:1])
+    out, err, status = console('predict', '--force', '--file', 'a\x1b[31m.jsonl')
+    assert (err, status) == ('', 0) and '\x1b' not in out and 'a\\x1b[31m.jsonl, text 1' in out
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ([TEXT, '--detector', 'missing.npz'], 'missing.npz holds no detector (No such file'),
+        ([TEXT, '--detector', '.'], '. holds no detector (Is a directory'),
+        ([TEXT, '--detector', 'plain'], 'plain holds no detector ('),
+        ([], 'neither given'),
+        (['--file', 'none.jsonl'], 'none.jsonl cannot be read'),
+        (['--file', 'plain.jsonl'], 'plain.jsonl, line 1 is no JSON'),
+        ([TEXT, '--file', 'plain.jsonl'], 'expected one TEXT in quotes, or --file PATH'),
+    ],
+)
+def test_predicting_refuses(console, there, tmp_path, arguments, message):
+    for name in ('plain', 'plain.jsonl'):
+        (tmp_path / name).write_text('Once upon a time')
+    refused(console, message, 'predict', *arguments)
+
+
+def test_another_model_than_the_detectors_is_refused(console, there, monkeypatch, encoder):
+    other = reading_model(encoder, '124M')
+    other.source.identity = '1' * 64
+    monkeypatch.setattr(detect, 'open_model', lambda *arguments, **settings: other)
+    refused(console, '124M is not the model that the detector was trained with, which was called 7M', 'predict', TEXT)

@@ -22,7 +22,7 @@ def plain(engine, encoder, text):
 
 
 def test_a_reading_is_what_the_definitions_say_of_texts_of_any_length(engine, encoder):
-    texts = [TEXT, '', 'king', TEXT + TEXT]
+    texts = [TEXT, '', 'king', 3 * TEXT]
     readings = list(read_texts(engine, encoder, texts))
     assert len(readings) == 4 and len(readings[3].ids) > 3 * engine.hparams.n_ctx
     assert all(len(part) == 0 for part in readings[1])
@@ -79,4 +79,4 @@ def test_its_own_samples_have_no_curvature_and_surer_ones_have(engine, encoder):
         return Reading(ids, *read_logits(logits.astype(np.float32), ids))
 
     assert abs(curvature(drawn(probabilities))) < 3
-    assert curvature(drawn(probabilities**2)) > 5
+    assert curvature(drawn(probabilities**2)) > 4

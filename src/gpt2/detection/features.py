@@ -1,9 +1,14 @@
 """A text as a few numbers: what GLTR (Gehrmann et al. 2019), DetectGPT's successors and the release's own study look
 at. Imports no TensorFlow."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from gpt2.detection.reading import Reading
+from gpt2.detection.reading import Reading, read_texts
+from gpt2.encoder import Encoder
+from gpt2.engine import Engine
+from gpt2.system import progress
 
 RANK_BOUNDS = 10, 100, 1000  # GLTR, section 3: tokens among the first 10, 100 and 1,000 that the model would say
 NAMES = (
@@ -41,3 +46,10 @@ def features(reading: Reading) -> np.ndarray:
         surprises.mean(), np.log(reading.ranks).mean(), *shares[:-1], reading.entropies.mean(dtype=float),
         surprises.std(), curvature(reading),
     ])  # fmt: skip
+
+
+def read_features(engine: Engine, encoder: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(features [texts, 8], lengths in tokens [texts]) of texts, as a model reads them."""
+    readings = progress.bar(read_texts(engine, encoder, texts), 'reading', total=len(texts), unit=' texts')
+    found = [(features(reading), len(reading.ids)) for reading in readings]
+    return np.array([numbers for numbers, _ in found]), np.array([length for _, length in found])
