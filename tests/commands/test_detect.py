@@ -124,7 +124,7 @@ def test_a_package_that_is_missing_is_named(console, monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     out, err, status = console('look', TEXT, '--png', 'a.png')
     assert (out, status) == ('', 1)
-    assert err == 'gpt2 detect look: this needs packages that are not here (matplotlib); ' \
+    assert err == 'gpt2 detect look: --png needs packages that are not here (matplotlib); ' \
                   'pip install -r requirements-detect.txt\n'  # fmt: skip
 
 

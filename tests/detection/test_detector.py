@@ -78,7 +78,7 @@ def test_words_that_are_too_rare_are_refused_in_one_line():
 def test_both_sides_weigh_alike_however_many_their_texts():
     values = np.array([[-1.0], [1.0], *[[1.0]] * 8, [-1.0]])
     labels = np.array([0, 0, *[1] * 8, 1])
-    linear = fit.logistic(values, labels, C=1e6)
+    linear = fit.regression(values, labels, C=1e6)
     # Balanced, people are at -1 in half the cases and the machine in a ninth.
     odds = [math.log((1 / 9) / (1 / 2)), math.log((8 / 9) / (1 / 2))]
     np.testing.assert_allclose(linear(np.array([[-1.0], [1.0]])), odds, atol=1e-3)
@@ -107,6 +107,11 @@ def test_no_model_reads_for_words_alone(encoder, sides):
     found = train(*sides, None, encoder, 'words')
     assert found.reader is None and list(found.calibration) == ['words'] and 'curvature' not in found.about
     assert sum(row['right']['words']['texts'] for row in found.about['by_length']) == 40
+
+
+@pytest.mark.filterwarnings('error')
+def test_odds_beyond_what_floats_hold_are_certainties():
+    assert module.logistic(np.array([-1e4, 0, 1e4])).tolist() == [0, 0.5, 1]
 
 
 def test_calibration_makes_overconfident_odds_those_of_what_happens():
@@ -176,7 +181,7 @@ def test_a_detector_is_the_same_when_it_is_read_again(tmp_path, trained):
     texts, features = RHYMES[:3], np.random.default_rng(0).normal(size=[3, len(NAMES)])
     expected = trained.probabilities(trained.decisions(texts, features))
     found = again.probabilities(again.decisions(texts, features))
-    assert list(found) == ['words', 'model', 'both'] and again.best == 'both'
+    assert list(found) == ['words', 'model', 'both']
     for name in found:
         assert found[name].tolist() == expected[name].tolist()
     assert again.about['figures']['words']['right']['share'] == trained.about['figures']['words']['right']['share']

@@ -12,6 +12,7 @@ from gpt2.commands.flags import (
     MODEL_NAME_HELP,
     MODELS_DIR_HELP,
     boolean,
+    check_packages,
     choice,
     optional_integer,
     print_utf8,
@@ -27,10 +28,11 @@ from gpt2.detection.reading import Reading, read_texts
 from gpt2.detection.report import experience, report
 from gpt2.detection.texts import BASE_URL, HUMAN, PUBLISHED, download_texts, named, read_both, read_records
 from gpt2.encoder import utf8
-from gpt2.errors import Error, UsageError
+from gpt2.errors import UsageError
 from gpt2.system.files import make_folder, new_folder, whole_file
 from gpt2.system.text import json_line, one_line, read_text, text_of
 
+REQUIREMENTS = 'requirements-detect.txt'
 HELP = """\
 Look at a text with a model's eyes, or train a detector of machine text and ask it.
 
@@ -79,7 +81,7 @@ def look_at(
     name, given = given_text(text, file)
     model = open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
     if png is not None:
-        check_packages('matplotlib')
+        check_packages('--png', ['matplotlib'], REQUIREMENTS)
     show_notices(model.notices)
     [reading] = read_texts(model.engine, model.encoder, [given])
     tokens = look.tokens_of(reading, model.encoder)
@@ -108,16 +110,6 @@ def given_text(words: tuple[str, ...], file: str | None) -> tuple[str, str]:
     if not text:
         raise UsageError(f'{name} is empty, expected a text')
     return name, text
-
-
-def check_packages(*packages: str) -> None:
-    """Raise Error where a package is missing that only this command needs."""
-    import importlib.util
-
-    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
-        raise Error(
-            f'this needs packages that are not here ({", ".join(missing)}); pip install -r requirements-detect.txt'
-        )
 
 
 def write_picture(path: str, title: str, reading: Reading, tokens: list[look.Token]) -> None:
@@ -203,7 +195,7 @@ def train_detector(
     force, json, limit = boolean('force', force), boolean('json', json), optional_integer('limit', limit, 20)
     kind, path = choice('kind', kind, DETECTORS), expand(save)
     model = open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
-    check_packages('sklearn')
+    check_packages('training', ['sklearn'], REQUIREMENTS)
     make_folder(os.path.dirname(path) or '.', 'choose another --save')
     files = chosen_files(human, machine, download, data_dir, base_url)
     people, machines = read_both(*files, model.name, limit, force)
@@ -262,7 +254,7 @@ def predict_texts(
     found = load_detector(expand(detector))
     texts = given_texts(text, file)
     if found.words:
-        check_packages('sklearn')
+        check_packages('a detector by words', ['sklearn'], REQUIREMENTS)
     model = model_of(found, model_name, models_dir, engine)
     lengths = [len(model.encoder.encode(each)) for each in texts.values()]
     if not force:

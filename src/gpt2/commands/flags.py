@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import errno
 import functools
+import importlib.util
 import inspect
 import io
 import os
@@ -181,6 +182,14 @@ def print_utf8() -> None:
     """Let standard output be UTF-8, as JSON is, whatever the terminal's encoding."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding='utf-8')
+
+
+def check_packages(what: str, packages: Iterable[str], file: str) -> None:
+    """Raise Error where a package is missing that only this needs, without importing any: that takes longer. what: it
+    is, in words. file: of the requirements."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Error(f'{what} needs packages that are not here ({", ".join(missing)}); pip install -r {file}')
 
 
 def with_values(function: Callable, values: Mapping[str, list[str]]) -> Callable:

@@ -12,6 +12,7 @@ from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.commands.flags import (
     abandon_output,
     boolean,
+    check_packages,
     integer,
     number,
     optional_integer,
@@ -20,7 +21,7 @@ from gpt2.commands.flags import (
     texts,
 )  # fmt: skip
 from gpt2.engines import check_engine
-from gpt2.errors import Error, UsageError
+from gpt2.errors import UsageError
 from gpt2.serving.models import ServedModels
 from gpt2.serving.settings import Settings
 from gpt2.serving.start import listening_socket, serve
@@ -91,7 +92,7 @@ def serve_models(
         max_memory=optional_integer('max_memory', max_memory, 1), prefix_cache=limited('prefix_cache', prefix_cache, 0),
         log=boolean('log', log), log_prompts=boolean('log_prompts', log_prompts),
     )  # fmt: skip
-    check_packages()
+    check_packages('serving', ('fastapi', 'uvicorn', 'prometheus_client'), 'requirements-serve.txt')
     models = ServedModels(settings)
     opened = listening_socket(settings.host, settings.port)
     show_notices(models.notices)
@@ -150,16 +151,6 @@ def is_loopback(host: str) -> bool:
         return host == 'localhost' or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def check_packages() -> None:
-    """Raise Error where a package is missing that only this command needs; importing them takes longer."""
-    import importlib.util
-
-    missing = [name for name in ('fastapi', 'uvicorn', 'prometheus_client') if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Error(f'serving needs packages that are not here ({", ".join(missing)}); '
-                    'pip install -r requirements-serve.txt')  # fmt: skip
 
 
 def print_address(opened: socket.socket, models: ServedModels) -> None:

@@ -95,14 +95,12 @@ class Detector:
     def probabilities(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
         """Of each of DETECTORS that it has, the probability [texts] that a machine wrote each text; decisions: of
         decisions()."""
-        return {
-            name: 1 / (1 + np.exp(-linear(decisions[:, PARTS[name]]))) for name, linear in self.calibration.items()
-        }
+        return {name: logistic(linear(decisions[:, PARTS[name]])) for name, linear in self.calibration.items()}
 
-    @property
-    def best(self) -> str:
-        """The name of its fullest detector."""
-        return list(self.calibration)[-1]
+
+def logistic(odds: np.ndarray) -> np.ndarray:
+    """Probabilities of log-odds, however far from 0."""
+    return np.exp(-np.logaddexp(0, -odds))
 
 
 def save(path: str, detector: Detector) -> None:

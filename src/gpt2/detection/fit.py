@@ -29,7 +29,7 @@ def fit_words(texts: Sequence[str], labels: np.ndarray, valid_texts: Sequence[st
         raise UsageError(f'no word is in {FEWEST_TEXTS} of the {len(texts)} texts; give more texts') from None
     valid = vectorizer.transform(valid_texts)
     strengths = progress.bar(STRENGTHS, 'weighing words', unit=' fits')
-    found = [logistic(features, labels, C=strength, solver='liblinear') for strength in strengths]
+    found = [regression(features, labels, C=strength, solver='liblinear') for strength in strengths]
     best = max(found, key=lambda linear: share_right(linear(valid), valid_labels))
     return Words(list(vectorizer.get_feature_names_out()), vectorizer.idf_, best)
 
@@ -38,7 +38,7 @@ def fit_reader(features: np.ndarray, labels: np.ndarray) -> Reader:
     """A detector from features [texts, 8] as features.features has them."""
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale[scale == 0] = 1  # what never varies tells nothing
-    return Reader(mean, scale, logistic((features - mean) / scale, labels))
+    return Reader(mean, scale, regression((features - mean) / scale, labels))
 
 
 def fit_calibration(decisions: np.ndarray, labels: np.ndarray, names: Iterable[str]) -> dict[str, Linear]:
@@ -48,12 +48,12 @@ def fit_calibration(decisions: np.ndarray, labels: np.ndarray, names: Iterable[s
     for name in (name for name in DETECTORS if name in set(names)):
         chosen = decisions[:, PARTS[name]]
         scale = np.maximum(chosen.std(axis=0), 1e-12)
-        linear = logistic(chosen / scale, labels)
+        linear = regression(chosen / scale, labels)
         found[name] = Linear(linear.weights / scale, linear.offset)
     return found
 
 
-def logistic(values: Any, labels: np.ndarray, **settings: Any) -> Linear:
+def regression(values: Any, labels: np.ndarray, **settings: Any) -> Linear:
     """Logistic regression in which both sides weigh alike, however many their texts. settings: scikit-learn's."""
     model = LogisticRegression(class_weight='balanced', random_state=0, **settings).fit(values, labels)
     return Linear(model.coef_[0], float(model.intercept_[0]))
