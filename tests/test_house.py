@@ -12,11 +12,11 @@ from running import environment
 SRC = REPOSITORY / 'src'
 # From the ground up; a module may import those of its own floor and of the floors below.
 FLOORS = {'system': 0, 'core': 1, 'checkpoints': 2, 'wing': 3, 'api': 4, 'serving': 5, 'commands': 6}
-WINGS = {'litert', 'training', 'scoring', 'evaluation', 'detection'}
+WINGS = {'litert', 'training', 'scoring', 'evaluation', 'detection', 'preparation'}
 # The only wings that know one another: a benchmark is made of scores, and a detector reads what scoring says of tokens.
 DOORS = {('evaluation', 'scoring'), ('detection', 'scoring')}
 # Rooms none of whose modules loads TensorFlow by being imported.
-LIGHT = {'api', 'commands', 'serving', 'litert', 'training', 'evaluation', 'detection'}
+LIGHT = {'api', 'commands', 'serving', 'litert', 'training', 'evaluation', 'detection', 'preparation'}
 EVERYWHERE = {'gpt2.errors'}  # how things fail, the ground floor may say too
 
 
@@ -158,9 +158,9 @@ def build(root, files):
         path.write_text(text)
 
 
-@pytest.mark.parametrize('module', ['gpt2', 'gpt2.commands.main', 'gpt2.commands.flags'])
+@pytest.mark.parametrize('module', ['gpt2', 'gpt2.commands.main', 'gpt2.commands.flags', 'gpt2.commands.prepare_data'])
 def test_nothing_heavy_is_loaded_with_the_door(module):
-    heavy = ('tensorflow', 'ai_edge_litert', 'requests', 'matplotlib', 'tokenizers')
+    heavy = ('tensorflow', 'ai_edge_litert', 'requests', 'matplotlib', 'tokenizers', 'datatrove')
     code = f'import sys, {module}; print(sorted({set(heavy)} & set(sys.modules)))'
     done = subprocess.run(
         [sys.executable, '-c', code], env=environment(PYTHONPATH=str(SRC)), capture_output=True, text=True, check=True

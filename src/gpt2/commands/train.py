@@ -38,6 +38,7 @@ plain text   a file is a document; <|endoftext|> in it divides documents. From a
              with `role` and `content`, which become `User: ...`, an empty line, `Assistant: ...`
 .csv         a row a document, the columns named as the fields above
 .parquet     likewise; needs the pyarrow package
+a folder of prepare_data.py (tokens/training): text that is encoded already, by the same vocabulary
 Of `prompt` and `completion` the loss is that of the completion, of `messages` that of the assistant's words.
 NAME:3 gives a file, folder or glob a weight against the others in every batch; NAME:1->0 changes it
 evenly from the first to the last update (put quotes around it).

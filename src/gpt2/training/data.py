@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+from gpt2 import token_files
 from gpt2.checkpoints.folders import expand
 from gpt2.encoder import END_OF_TEXT
 from gpt2.errors import Error
@@ -56,13 +57,14 @@ def find_files(patterns: Iterable[str], suffixes: Iterable[str] = ()) -> list[st
     """Paths of all files that the patterns name, sorted, each once.
 
     A pattern is a file, whatever its name; a folder: every file below it whose name ends in one of suffixes,
-    by default SUFFIXES; or a glob. Raises DatasetError for a pattern that names no file.
+    by default SUFFIXES; or a glob. A token file, which is a folder, is one of its own. Raises DatasetError for a
+    pattern that names no file.
     """
     wanted = tuple(suffixes) or SUFFIXES
     found: set[str] = set()
     for pattern in patterns:
         path = expand(pattern)
-        if os.path.isfile(path):
+        if os.path.isfile(path) or token_files.is_one(path):
             files = [path]
         elif os.path.isdir(path):
             files = [name for name in files_below(path) if unpacked(name)[0].endswith(wanted)]

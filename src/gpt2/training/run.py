@@ -34,7 +34,7 @@ from gpt2.training.loop import Habits, Progress, Run, train, write_adapter
 from gpt2.training.report import draw_curves, held_out_report
 from gpt2.training.samples import prompt_ids
 from gpt2.training.settings import DEFAULTS, Settings, changed, check_freeze, check_window, merged, run_settings
-from gpt2.training.tokens import Tokens, existing_token_file, processes, token_file
+from gpt2.training.tokens import Tokens, encoded_before, existing_token_file, processes, token_file
 from gpt2.training.update import TotalLoss, faster_compiled, make_evaluate, total_loss
 
 WORTH_A_TRIAL = 300  # seconds that a run must take for a trial of XLA
@@ -156,6 +156,8 @@ def encoded(
     reading = Reading(flags['text_field'], flags['train_on_prompt'])
 
     def tokens_of(paths: Sequence[str]) -> Tokens:
+        if (found := encoded_before(paths, encoder)) is not None:
+            return found
         if team.chief:
             return token_file(paths, reading, encoder, folder, processes())
         return existing_token_file(paths, reading, encoder, folder)

@@ -1,18 +1,12 @@
-"""Token files: documents encoded once, on disk, and read from there. Imports no TensorFlow.
-
-A token file is a folder: `ids`, the ids of all documents one after another, each followed by the end-of-text
-id, as little-endian uint16, or uint32 for more than 65,536 tokens; `ends`, int64, where each document
-ends; `trained`, one byte an id, whether it is a target, unless all are; `about.json`, which is written last.
-"""
+"""Texts encoded into token files, which are kept and read again while nothing they depend on changes. Imports no
+TensorFlow."""
 
 import collections
 import contextlib
 import dataclasses
 import hashlib
-import json
 import multiprocessing
 import os
-import shutil
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,28 +15,35 @@ from typing import Any
 
 import numpy as np
 
+from gpt2 import token_files
 from gpt2.encoder import Encoder
 from gpt2.errors import Error
 from gpt2.system import progress, text
-from gpt2.system.files import make_folder, whole_file
-from gpt2.training.data import PIECE, Piece, Reading, pieces
+from gpt2.token_files import ENDS, IDS, TRAINED, Tokens, dtype_for, made, read, vocabulary_parts, write_about
+from gpt2.training.data import PIECE, DatasetError, Piece, Reading, pieces
 
 FOLDER = 'tokens-'  # and a digest of all that the ids depend on
-ABOUT, IDS, ENDS, TRAINED = 'about.json', 'ids', 'ends', 'trained'
 FORM = 1  # of the files; another one is made again
 ALONE_BELOW = 2**23  # bytes of files: for less, starting processes takes longer than encoding
 AHEAD = 2  # batches that wait for each process
 
 
-@dataclasses.dataclass(frozen=True)
-class Tokens:
-    """ids: uint16 or uint32 [count]. ends: int64 [documents], the place after each document's end-of-text id.
-    trained: bool [count], or None where every id is a target. digest: CRC-32 of ids and of trained."""
-
-    ids: np.ndarray
-    ends: np.ndarray
-    trained: np.ndarray | None
-    digest: list[int]
+def encoded_before(paths: Sequence[str], encoder: Encoder) -> Tokens | None:
+    """The tokens of paths that are a token file made before training; None if they are texts. Raises Error."""
+    if not any(token_files.is_one(path) for path in paths):
+        return None
+    if len(paths) > 1:
+        raise DatasetError(
+            f'{paths[0]} and {paths[1]} are not both texts; give each token file a weight of its own, as {paths[0]}:1'
+        )
+    if (found := read(paths[0])) is None or not len(found.ids):
+        raise DatasetError(f'{paths[0]} is a token file that is empty or not whole; make it again')
+    if token_files.read_about(paths[0]).get(token_files.VOCABULARY) != token_files.vocabulary_digest(encoder):
+        raise DatasetError(
+            f'{paths[0]} was encoded with another vocabulary; name its model by --vocabulary, or by --init_from, or '
+            'make it again with this one'
+        )
+    return found
 
 
 def token_file(paths: Sequence[str], reading: Reading, encoder: Encoder, folder: str, workers: int) -> Tokens:
@@ -50,7 +51,7 @@ def token_file(paths: Sequence[str], reading: Reading, encoder: Encoder, folder:
     and of these files as they are. workers: processes that encode. Raises Error."""
     path = os.path.join(folder, FOLDER + digest(paths, reading, encoder))
     if (found := read(path)) is None:
-        with made(path) as part:
+        with made(path, 'choose another --models_dir') as part:
             write(part, paths, reading, encoder, workers)
         found = read(path)
     assert found is not None
@@ -71,49 +72,13 @@ def existing_token_file(paths: Sequence[str], reading: Reading, encoder: Encoder
 def digest(paths: Sequence[str], reading: Reading, encoder: Encoder) -> str:
     """What the ids depend on: the files by place, size and time of change, how they are read, the vocabulary."""
     files = [[os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in paths]
-    vocabulary = [list(encoder.encoder.items()), list(encoder.added.items()), encoder.end_of_text]
-    matching = sorted((text, sorted(flags - {'special'})) for text, flags in encoder.flags.items())
-    vocabulary += [matching] if any(flags for _, flags in matching) else []
-    whole = repr([FORM, files, dataclasses.astuple(reading), vocabulary])
+    whole = repr([FORM, files, dataclasses.astuple(reading), vocabulary_parts(encoder)])
     return hashlib.sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:16]
-
-
-def read(path: str) -> Tokens | None:
-    """A token file by memory map; None if it is not there or not whole."""
-    try:
-        with open(os.path.join(path, ABOUT), encoding='utf-8') as file:
-            about = json.load(file)
-        parts = {name: mapped(os.path.join(path, name), *form) for name, form in about['files'].items()}
-        return Tokens(parts[IDS], np.array(parts[ENDS]), parts.get(TRAINED), about['digest'])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def mapped(path: str, dtype: str, count: int) -> np.ndarray:
-    """An array of so many numbers. Raises ValueError for a file of another size."""
-    if os.path.getsize(path) != count * np.dtype(dtype).itemsize:
-        raise ValueError(path)
-    return np.memmap(path, dtype, 'r', shape=(count,)) if count else np.empty(0, dtype)
-
-
-@contextlib.contextmanager
-def made(path: str) -> Iterator[str]:
-    """Context with a folder that gets its name, path, when the context ends; of which an error leaves nothing."""
-    part = f'{path}.part'
-    shutil.rmtree(part, ignore_errors=True)
-    make_folder(part, 'choose another --models_dir')
-    try:
-        yield part
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(part, path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def write(folder: str, paths: Sequence[str], reading: Reading, encoder: Encoder, workers: int) -> None:
     """Encode files into a token file."""
-    dtype = np.dtype('<u2' if len(encoder) <= 2**16 else '<u4')
+    dtype = dtype_for(encoder)
     size = sum(map(os.path.getsize, paths))
     batches = read_ahead(paths, reading, size)
     count, documents, crcs, all_trained = 0, 0, [0, 0], True
@@ -134,8 +99,7 @@ def write(folder: str, paths: Sequence[str], reading: Reading, encoder: Encoder,
     if all_trained:
         os.remove(os.path.join(folder, TRAINED))
         del files[TRAINED]
-    with whole_file(os.path.join(folder, ABOUT)) as file:
-        json.dump({'files': files, 'digest': crcs}, file)
+    write_about(folder, files, crcs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Text for training, made as WebText was: from links to clean, deduplicated token files."""

@@ -1,0 +1,87 @@
+"""Links that people voted for, out of Reddit's submissions (Radford et al. 2019, section 2.1)."""
+
+import contextlib
+import gzip
+import html
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import zstandard
+from datatrove.data import Document
+
+from gpt2.preparation.addresses import domain_of, normal, refusal
+from gpt2.preparation.blocks import Reader
+
+LONGEST_LINE = 2**24  # bytes
+LARGEST_WINDOW = 2**31  # bytes that the dumps' compression looks back
+DAMAGED = 'damaged file'
+
+
+class Submissions(Reader):
+    """Reads submissions, a JSON object a line, perhaps compressed: `url`, `score`, `created_utc`.
+
+    score: the lowest that counts. before: seconds since 1970. blocked: domains that are left out.
+    """
+
+    name = 'submissions'
+    suffixes = ('.jsonl', '.ndjson', '.zst', '.gz')
+
+    def __init__(self, patterns: tuple[str, ...], score: int, before: float, blocked: frozenset[str]) -> None:
+        super().__init__(patterns)
+        self.score, self.before, self.blocked = score, before, blocked
+
+    def items(self, path: str) -> Iterator[Document | str]:
+        for line in lines(path):
+            yield line if isinstance(line, str) else self.item(line)
+
+    def item(self, line: bytes) -> Document | str:
+        try:
+            fields = json.loads(line)
+            address = html.unescape(fields['url'])  # as the dumps have it
+            score, created = int(fields['score']), float(fields['created_utc'])
+        except (ValueError, RecursionError):
+            return 'no JSON'
+        except (KeyError, TypeError, OverflowError, AttributeError):
+            return 'no link'
+        return self.link(address, score, created)
+
+    def link(self, address: str, score: int, created: float) -> Document | str:
+        if score < self.score:
+            return 'score too low'
+        if created >= self.before:
+            return 'too late'
+        if (found := normal(address)) is None:
+            return 'no web address'
+        if reason := refusal(found, self.blocked):
+            return reason
+        return Document(found, found, metadata={'domain': domain_of(found), 'score': score, 'created': created})
+
+
+def lines(path: str) -> Iterator[bytes | str]:
+    """Yield the lines of a file; in place of one that is too long, and of what is damaged, the reason."""
+    with open(path, 'rb') as raw, unpacked(raw, path) as file:
+        try:
+            while line := file.readline(LONGEST_LINE):
+                if len(line) == LONGEST_LINE and not line.endswith(b'\n'):
+                    while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b'\n'):
+                        pass
+                    yield 'line too long'
+                elif line.strip():
+                    yield line
+        except (OSError, EOFError, zlib.error, zstandard.ZstdError):
+            yield DAMAGED
+
+
+@contextlib.contextmanager
+def unpacked(raw: BinaryIO, path: str) -> Iterator[Any]:
+    """Context with the bytes that a file has been compressed from."""
+    if path.endswith('.zst'):
+        unpacker = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+        yield io.BufferedReader(unpacker.stream_reader(raw, read_across_frames=True))
+    elif path.endswith('.gz'):
+        yield gzip.GzipFile(fileobj=raw)
+    else:
+        yield raw
