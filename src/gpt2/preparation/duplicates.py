@@ -23,7 +23,7 @@ from gpt2.preparation.words import Words
 
 WORDS = 5  # of an n-gram, two sets of which are compared
 # Two documents are taken for duplicates if all hashes of some bucket agree. That has the probability
-# 1 - (1 - s ** HASHES) ** BUCKETS for a Jaccard similarity of s: 0.51 at 0.5, 0.03 at 0.3, 0.88 at 0.6, 0.997 at 0.7.
+# 1 - (1 - s ** HASHES) ** BUCKETS for a Jaccard similarity of s: 0.51 at 0.5, 0.03 at 0.3, 0.88 at 0.6, 0.996 at 0.7.
 BUCKETS, HASHES = 45, 6
 
 

@@ -1,6 +1,7 @@
 """Pages: out of WARC files (ISO 28500), of which records may be broken, and out of folders of HTML; decoded."""
 
 import io
+import mmap
 import os
 import re
 import zlib
@@ -22,7 +23,7 @@ MARKS = {b'\xef\xbb\xbf': 'utf-8', b'\xff\xfe': 'utf-16-le', b'\xfe\xff': 'utf-1
 HEAD = 2048  # bytes in which a page names its encoding
 GUESSED = 2**16  # bytes from which an encoding that is not named is guessed
 LENGTH = re.compile(rb'^Content-Length:\s*(\d+)', re.I | re.M)
-HEADERS = 2**17  # bytes
+HEADERS, FIRST_LINE = 2**17, 16  # bytes
 END = b'\r\n\r\n'  # of a record
 MEMBER, RECORD = b'\x1f\x8b\x08', b'WARC/1.'  # how a record begins, compressed or not
 BROKEN = (ArchiveLoadFailed, OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError)
@@ -97,11 +98,11 @@ def member_at(file: BinaryIO, place: int, size: int) -> tuple[bytes, int]:
 def record_at(file: BinaryIO, place: int, size: int) -> tuple[bytes, int]:
     """member_at, of a record that is not compressed."""
     file.seek(place)
-    head = b''
-    while not head.endswith(b'\r\n\r\n'):
-        if not (line := file.readline(HEADERS)) or len(head) > HEADERS or not head.startswith(RECORD[: len(head)]):
+    head = file.readline(FIRST_LINE)
+    while not head.endswith(END):
+        if not head.startswith(RECORD) or not head.endswith(b'\n') or len(head) > HEADERS:
             raise EOFError
-        head += line
+        head += file.readline(HEADERS) or b'it ends'  # in no line's end
     length = int(LENGTH.search(head)[1])  # type: ignore[index]
     content = file.read(min(length, size))
     file.seek(length - len(content), os.SEEK_CUR)
@@ -112,14 +113,9 @@ def record_at(file: BinaryIO, place: int, size: int) -> tuple[bytes, int]:
 
 def following(file: BinaryIO, mark: bytes, place: int) -> int | None:
     """Where a mark next stands in a file, from place on."""
-    file.seek(place)
-    held = b''
-    while chunk := file.read(READ):
-        if (found := (held + chunk).find(mark)) >= 0:
-            return place - len(held) + found
-        place += len(chunk)
-        held = (held + chunk)[-len(mark) + 1 :]
-    return None
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = content.find(mark, place)
+    return found if found >= 0 else None
 
 
 def page(record: Any, address: str, size: int) -> Document | str:
