@@ -113,7 +113,8 @@ def measure(folder, count, workers, deadline):
     for stage in STAGES:
         entry = results['stages'].setdefault(stage, {'seconds': 0, 'cpu_seconds': 0, 'megabytes': 0, 'done': False})
         if not entry['done']:
-            seconds, cpu, megabytes, entry['done'] = run_stage(folder, stage, workers, max(1, deadline - time.monotonic()))
+            left = max(1, deadline - time.monotonic())
+            seconds, cpu, megabytes, entry['done'] = run_stage(folder, stage, workers, left)
             entry['seconds'] += seconds
             entry['cpu_seconds'] += cpu
             entry['megabytes'] = max(entry['megabytes'], megabytes)

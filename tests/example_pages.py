@@ -42,7 +42,7 @@ FOREIGN = {
         'tiempo ella casa escuela río montaña gobierno historia desarrollo después mañana niño señor '
     ),
 }
-MENU = ['Start page', 'About us', 'Contact', 'Privacy policy', 'Terms of use', 'Log in', 'Subscribe', 'Advertise with us']
+MENU = ['Start page', 'About us', 'Contact', 'Privacy policy', 'Terms of use', 'Log in', 'Subscribe', 'Advertise']
 KINDS = ('plain', 'near', 'exact', 'foreign', 'short', 'wikipedia', 'broken')
 SIMILARITIES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of near-duplicates, by 5-grams of words
 N = 5

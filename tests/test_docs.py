@@ -17,6 +17,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import example_pages
 import pytest
 from example_models import BUNDLED, REPOSITORY
 from running import PATIENCE, environment
@@ -27,6 +28,8 @@ from gpt2.commands.detect import look_at, predict_texts, train_detector
 from gpt2.commands.evaluate import evaluate_model
 from gpt2.commands.generate import sample_model
 from gpt2.commands.main import COMMANDS
+from gpt2.commands.overlap import measure_overlap
+from gpt2.commands.prepare_data import prepare_data
 from gpt2.commands.score import score_files
 from gpt2.commands.train import train_model
 
@@ -37,7 +40,8 @@ PAGES = [
 LINKED = [*PAGES, 'CHANGELOG.md', 'model_card.md', 'src/gpt2/evaluation/tasks/README.md', 'tests/release/README.md']
 # Their commands load TensorFlow again and again.
 SLOW = {
-    'README.md', 'docs/detection.md', 'docs/formats.md', 'docs/training.md', 'docs/scoring.md', 'models/7M/README.md',
+    'README.md', 'docs/data.md', 'docs/detection.md', 'docs/formats.md', 'docs/training.md', 'docs/scoring.md',
+    'models/7M/README.md',
 }  # fmt: skip
 
 # Flags that make a command quick, in place of what is shown for them, or beside it.
@@ -50,6 +54,7 @@ SMALLER = {
 FROM_SCRATCH = {'n_ctx': 8, 'n_embd': 8, 'n_head': 1, 'n_layer': 1}  # for train without a model to begin with
 # Beginnings of commands that are not run, and why.
 NOT_RUN = {
+    r'python src/(prepare_data\.py --output|train\.py) webtext': 'it fetches pages; tests/preparation has servers',
     r'make ': 'it makes an environment, for which packages must be fetched; .ci/run does so',
     r'python src/convert\.py out/ckpt\.pt ': 'it needs PyTorch; tests/checkpoints/test_nanogpt.py has a ckpt.pt',
     r'pip install ': 'it fetches packages; tests/test_packaging.py installs this one',
@@ -180,6 +185,12 @@ def write_examples(folder):
         for number, paragraph in enumerate(paragraphs[:3], start=1):
             (folder / name / f'{number}.txt').write_text(paragraph)
     (folder / 'letter.txt').write_text(f'{paragraphs[0]}\n')
+    (folder / 'crawl').mkdir()
+    (folder / 'pages').mkdir()
+    found = list(example_pages.pages(48))
+    example_pages.write_warc(folder / 'crawl' / 'a.warc.gz', found)
+    for page in found[:9]:
+        (folder / 'pages' / f'{page.number}.html').write_text(page.markup, encoding='utf-8')
     (folder / 'choices.txt').write_text(' king\n queen\n old woman\n')
     (folder / 'sentences.txt').write_text('\n'.join(paragraphs[:3]))
     words = ' '.join(paragraphs).split()
@@ -301,6 +312,8 @@ def flags_of(*functions):
         ('docs/sampling.md', 'Flags', [interact_model, sample_model]),
         ('docs/formats.md', 'Other formats', [convert_model]),
         ('docs/training.md', 'Training', [train_model]),
+        ('docs/data.md', 'Flags', [prepare_data]),
+        ('docs/data.md', 'Overlap', [measure_overlap]),
         ('docs/scoring.md', 'Scoring a text', [score_files]),
         ('docs/scoring.md', 'Evaluation', [evaluate_model]),
         ('docs/detection.md', 'Looking at a text', [look_at]),

@@ -6,7 +6,7 @@ pytest.importorskip('datatrove')
 from datatrove.data import Document
 from example_pages import english
 
-from gpt2.preparation.contamination import N, Contaminated, write_index
+from gpt2.preparation.contamination import Contaminated, N, write_index
 
 SET = ['The evaluation set says that the early bird of the seven seas catches no worm at all on Sundays.']
 SHARED = 'says that THE early bird, of the seven seas, catches no worm at'  # 13 words of it

@@ -22,7 +22,9 @@ def test_half_alike_is_where_the_chance_is_a_half():
     assert [round(chance(each), 3) for each in (0.3, 0.5, 0.6, 0.7, 0.8)] == [0.032, 0.508, 0.884, 0.996, 1.0]
 
 
-@pytest.mark.parametrize(('similarity', 'least', 'most'), [(0.2, 0, 0.1), (0.5, 0.3, 0.75), (0.7, 0.95, 1), (0.9, 1, 1)])
+@pytest.mark.parametrize(
+    ('similarity', 'least', 'most'), [(0.2, 0, 0.1), (0.5, 0.3, 0.75), (0.7, 0.95, 1), (0.9, 1, 1)]
+)
 def test_near_duplicates_are_found_as_often_as_theory_has_it(similarity, least, most):
     found = 0
     for number in range(60):

@@ -162,15 +162,17 @@ def test_reasons_are_few():
     'address',
     [
         '127.0.0.1', '10.0.0.1', '172.16.0.1', '192.168.1.1', '169.254.169.254', '0.0.0.0', '100.64.0.1', '224.0.0.1',
-        '255.255.255.255', '192.0.0.1', '198.18.0.1', '::1', '::', 'fe80::1%eth0', 'fc00::1', 'ff02::1', '::ffff:127.0.0.1',
-        '::ffff:10.0.0.1', '64:ff9b::7f00:1', '2002:7f00:1::', '::127.0.0.1', '2001:db8::1',
+        '255.255.255.255', '192.0.0.1', '198.18.0.1', '::1', '::', 'fe80::1%eth0', 'fc00::1', 'ff02::1',
+        '::ffff:127.0.0.1', '::ffff:10.0.0.1', '64:ff9b::7f00:1', '2002:7f00:1::', '::127.0.0.1', '2001:db8::1',
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public(address):
     assert not public(address)
 
 
-@pytest.mark.parametrize('address', ['93.184.216.34', '8.8.8.8', '2606:4700::1111', '::ffff:8.8.8.8', '64:ff9b::808:808'])
+@pytest.mark.parametrize(
+    'address', ['93.184.216.34', '8.8.8.8', '2606:4700::1111', '::ffff:8.8.8.8', '64:ff9b::808:808']
+)
 def test_addresses_that_are(address):
     assert public(address)
 
@@ -179,7 +181,7 @@ def test_addresses_that_are(address):
 def test_this_computer_is_never_asked_unless_one_says_so(host):
     with Site() as site:
         address = f'http://{host}:{site.server_port}/'
-        with pytest.raises(Refused, match='private address|no such host|no connection'):
+        with pytest.raises(Refused, match=r'private address|no such host|no connection'):
             get(address, Limits('agent', 100, 5.0))
         assert site.paths == []
 
@@ -198,7 +200,8 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_asked(monkeypatch):
 
     def resolve(host, port, **_):
         asked.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, '', ('93.184.216.34' if len(asked) == 1 else '127.0.0.1', port))]
+        address = '93.184.216.34' if len(asked) == 1 else '127.0.0.1'
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, '', (address, port))]
 
     class Socket(socket.socket):
         def connect(self, place):
@@ -319,7 +322,8 @@ def fetched(folder, links, rank=0, world_size=1, limits=LIMITS):
 def test_pages_come_in_the_order_of_links_and_what_fails_is_counted(tmp_path):
     answers = {
         '/slow': lambda handler: (time.sleep(0.05), page(b'<p>slow')(handler)), '/gone': status(404),
-        '/pdf': page(b'%PDF', Content_Type='application/pdf'), '/packed': page(gzip.compress(b'<p>packed'), Content_Encoding='gzip'),
+        '/pdf': page(b'%PDF', Content_Type='application/pdf'),
+        '/packed': page(gzip.compress(b'<p>packed'), Content_Encoding='gzip'),
         '/bomb': page(gzip.compress(bytes(5_000_000)), Content_Encoding='gzip'), '/empty': page(b' '),
         '/latin': page('<p>é'.encode('latin-1'), Content_Type='text/html; charset=latin-1'),
     }  # fmt: skip

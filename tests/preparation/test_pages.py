@@ -67,7 +67,8 @@ def test_what_is_no_page_is_left_out_with_its_reason(tmp_path):
     others = [
         record(b'<p>a', status='404 Not Found'), record(b'%PDF', 'Content-Type: application/pdf'), record(b''),
         record(b'<p>\0'), record(b'<p>b', address='ftp://a.example/'), record(b'x' * (SIZE + 1)), record(b'<p>', ''),
-        record(b'<p>c', address='https://en.wikipedia.org/wiki/A'), record(b'<p>d', 'Content-Type: text/html\r\nbroken'),
+        record(b'<p>c', address='https://en.wikipedia.org/wiki/A'),
+        record(b'<p>d', 'Content-Type: text/html\r\nbroken'),
     ]  # fmt: skip
     path.write_bytes(b''.join(others))
     texts, counted = read(path)

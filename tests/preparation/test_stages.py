@@ -52,7 +52,7 @@ def done(plan):
 
 def documents(plan, stage):
     found = {}
-    for path in sorted((plan.folder(stage, 'documents', name) for name in ('00000.jsonl.gz', '00001.jsonl.gz'))):
+    for path in sorted(plan.folder(stage, 'documents', name) for name in ('00000.jsonl.gz', '00001.jsonl.gz')):
         with gzip.open(path, 'rt', encoding='utf-8') as file:
             found |= {each['id']: each['text'] for each in map(json.loads, file)}
     return found
@@ -100,7 +100,7 @@ def test_one_of_each_pair_of_near_duplicates_is_left(done):
 
 def test_tokens_are_those_of_the_documents_shuffled(done):
     encoder = read_encoder(str(BUNDLED))
-    expected = {tuple([*encoder.encode(text), encoder.end_of_text]) for text in documents(done, 'duplicates').values()}
+    expected = {(*encoder.encode(text), encoder.end_of_text) for text in documents(done, 'duplicates').values()}
     found, order = set(), []
     for name in ('training', 'held-out'):
         tokens = token_files.read(done.folder('tokens', name))
@@ -190,7 +190,8 @@ def test_the_report(done):
     assert '| `tokens/training` |' in text
     assert '| Domain | Documents |' in text
     panels = draw(gathered(done)).get_axes()
-    assert [panel.get_title() for panel in panels] == ['documents after each stage', 'domains', 'documents of fewer bytes']
+    titles = ['documents after each stage', 'domains', 'documents of fewer bytes']
+    assert [panel.get_title() for panel in panels] == titles
     assert [bar.get_height() for bar in panels[0].patches][:3] == [96, 46, 46]
 
 
@@ -206,3 +207,21 @@ def test_a_block_that_fails_is_a_step_that_fails(done, tmp_path, monkeypatch):
     monkeypatch.setattr(stages.Submissions, 'item', lambda self, line: 1 / 0)
     with pytest.raises(StepError, match='2 of 2 tasks of select failed, task 0 since division by zero'):
         run(plan, ['links'], Engine())
+
+
+def test_train_takes_the_token_files(done, tmp_path, monkeypatch, capsys):
+    from gpt2.checkpoints import release
+    from gpt2.commands.train import train_model
+
+    monkeypatch.setattr(release, 'write_meta_graph', lambda path, _: open(path, 'w').close())  # it takes long
+    training, held_out = (done.folder('tokens', name) for name in ('training', 'held-out'))
+    train_model(
+        training, held_out_data=[held_out], model_name='m', models_dir=str(tmp_path), n_ctx=8, n_embd=4, n_head=1,
+        n_layer=1, steps=2, warmup=0, batch_size=2,
+    )  # fmt: skip
+    tokens = token_files.read(training)
+    record = json.loads((tmp_path / 'm' / 'training.json').read_text())
+    assert record['tokens'] == len(tokens.ids)
+    assert not list((tmp_path / 'm').glob('tokens-*'))  # nothing was encoded again
+    log = [json.loads(line) for line in (tmp_path / 'm' / 'training.jsonl').read_text().splitlines()]
+    assert log[-1]['held_out_loss'] > 0

@@ -9,9 +9,10 @@ import pytest
 from example_models import MODELS, RELEASE
 
 from gpt2.encoder import get_encoder
+from gpt2.token_files import vocabulary_digest, write_about
 from gpt2.training import tokens as token_files
-from gpt2.training.data import Piece, Reading, find_files
-from gpt2.training.tokens import encode, token_file
+from gpt2.training.data import DatasetError, Piece, Reading, find_files
+from gpt2.training.tokens import encode, encoded_before, token_file
 
 END = 50256
 
@@ -95,7 +96,7 @@ def test_a_damaged_token_file_is_made_again(folder, encoder, name, harm):
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, RuntimeError])
 def test_an_encoding_that_is_broken_off_leaves_nothing(folder, encoder, monkeypatch, error):
-    monkeypatch.setattr(token_files.json, 'dump', lambda *_: (_ for _ in ()).throw(error))
+    monkeypatch.setattr('gpt2.token_files.json.dump', lambda *_: (_ for _ in ()).throw(error))
     with pytest.raises(error):
         encoded(folder, encoder)
     assert sorted(os.listdir(folder)) == ['a.txt', 'b.txt', 'c.txt']
@@ -147,3 +148,44 @@ def test_files_without_text_are_an_empty_token_file(tmp_path, encoder):
     (tmp_path / 'a.txt').write_text('')
     tokens = encoded(tmp_path, encoder)
     assert len(tokens.ids) == len(tokens.ends) == 0
+
+
+# Token files that were made before
+
+
+def made_before(path, encoder, texts, vocabulary=None):
+    path.mkdir(parents=True)
+    documents = [np.array([*encoder.encode(text), END], '<u2') for text in texts]
+    np.concatenate(documents).tofile(path / 'ids')
+    np.cumsum([len(each) for each in documents]).astype('<i8').tofile(path / 'ends')
+    files = {'ids': ['<u2', sum(map(len, documents))], 'ends': ['<i8', len(documents)]}
+    write_about(str(path), files, [1, 0], vocabulary=vocabulary or vocabulary_digest(encoder))
+    return [token for each in documents for token in each.tolist()]
+
+
+def test_a_token_file_is_data_too(tmp_path, encoder):
+    expected = made_before(tmp_path / 'tokens', encoder, ['One.', 'Two and three.'])
+    [path] = find_files([str(tmp_path / 'tokens')])
+    found = encoded_before([path], encoder)
+    assert found.ids.tolist() == expected and len(found.ends) == 2
+    assert encoded_before([str(tmp_path / 'a.txt')], encoder) is None
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        (lambda path: None, 'was encoded with another vocabulary; name its model by --vocabulary'),
+        (lambda path: (path / 'ids').write_bytes(b''), 'is a token file that is empty or not whole'),
+    ],
+)
+def test_a_token_file_of_another_vocabulary_or_that_is_cut_is_refused(tmp_path, encoder, spoil, message):
+    made_before(tmp_path / 'tokens', encoder, ['One.'], vocabulary='another')
+    spoil(tmp_path / 'tokens')
+    with pytest.raises(DatasetError, match=message):
+        encoded_before([str(tmp_path / 'tokens')], encoder)
+
+
+def test_token_files_and_texts_are_not_one_corpus(folder, encoder):
+    made_before(folder / 'tokens', encoder, ['One.'])
+    with pytest.raises(DatasetError, match='give each token file a weight of its own'):
+        encoded_before(find_files([str(folder / 'tokens'), str(folder / 'a.txt')]), encoder)
