@@ -37,7 +37,7 @@ def requirements(name):
 
 def test_the_dependencies_are_those_of_the_requirements():
     assert set(PROJECT['dependencies']) == requirements('requirements.txt')
-    for extra in ('evaluate', 'convert', 'train', 'regex', 'serve', 'detect'):
+    for extra in ('evaluate', 'convert', 'train', 'regex', 'serve', 'detect', 'data'):
         assert set(PROJECT['optional-dependencies'][extra]) == requirements(f'requirements-{extra}.txt')
 
 
