@@ -15,7 +15,7 @@ from gpt2 import model
 from gpt2.engine import Engine, Rows, check_prompt, check_window, distinct_prompts
 from gpt2.hparams import HParams
 from gpt2.sampling import Sampling
-from gpt2.system.tensorflow import interrupts_held_back, tf
+from gpt2.system.tensorflow import interrupts_held_back, tf, traced
 
 CAPACITY_STEP = 128  # positions by which the key/value cache grows
 LOGIT_ROWS = 128  # positions whose logits exist at once: 26 MB with the released vocabulary
@@ -114,11 +114,11 @@ class Generator(Engine):
         cache = [{'k': cached, 'v': cached}] * hparams.n_layer
         others = [tf.TensorSpec([None, hparams.n_vocab]), *settings, cache]
         prompt, token = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, 1], tf.int32)
-        self.prompt_step = tf.function(prompt_step, input_signature=[prompt, integers, integers, *others])
-        self.token_step = tf.function(token_step, input_signature=[token, integers, *others])
-        self.prompt_logits = tf.function(prompt_logits, input_signature=[prompt, integers, integers, cache])
-        self.token_logits = tf.function(token_logits, input_signature=[token, integers, cache])
-        self.features = tf.function(lambda tokens: model.forward(hparams, params, tokens), input_signature=[prompt])
+        self.prompt_step = traced(prompt_step, input_signature=[prompt, integers, integers, *others])
+        self.token_step = traced(token_step, input_signature=[token, integers, *others])
+        self.prompt_logits = traced(prompt_logits, input_signature=[prompt, integers, integers, cache])
+        self.token_logits = traced(token_logits, input_signature=[token, integers, cache])
+        self.features = traced(lambda tokens: model.forward(hparams, params, tokens), input_signature=[prompt])
         self.logits = lambda features: model.logits(params, features)
 
     def open_rows(

@@ -9,7 +9,7 @@ from gpt2 import model
 from gpt2.errors import Error
 from gpt2.hparams import HParams
 from gpt2.scoring.windows import Row
-from gpt2.system.tensorflow import interrupts_held_back, tf
+from gpt2.system.tensorflow import interrupts_held_back, tf, traced
 
 LOGIT_ROWS = 128  # positions whose logits exist at once: 26 MB with the released vocabulary
 
@@ -63,7 +63,7 @@ def make_score(
     if likeliest:
         outputs += [(tf.int32, [None, likeliest]), (tf.float32, [None, likeliest])]
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), integers, integers])
+    @traced(input_signature=[tf.TensorSpec([None, None], tf.int32), integers, integers])
     def score_flat(tokens: tf.Tensor, positions: tf.Tensor, targets: tf.Tensor) -> list[tf.Tensor]:
         features = tf.reshape(model.forward(hparams, params, tokens), [-1, hparams.n_embd])
         features = tf.gather(features, positions)

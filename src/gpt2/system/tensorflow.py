@@ -3,6 +3,7 @@
 The log level silences TensorFlow once it runs; standard error is held back while it is loaded.
 """
 
+import functools
 import os
 
 from gpt2.system.signals import interrupts_held_back, standard_error_held_back
@@ -14,6 +15,8 @@ os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')  # do not seize the w
 os.environ.setdefault('TF_NUM_INTEROP_THREADS', '1')
 
 with interrupts_held_back(), standard_error_held_back():
-    import tensorflow as tf  # noqa: F401
+    import tensorflow as tf
 
+# A function as a graph. The rewriting of Python's own branches and loops takes seconds, and nothing here needs it.
+traced = functools.partial(tf.function, autograph=False)
 PROCESS = os.getpid()  # that TensorFlow's threads are in

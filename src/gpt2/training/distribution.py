@@ -158,10 +158,10 @@ class Team:
 
     @functools.cached_property
     def total(self) -> Callable:
-        from gpt2.system.tensorflow import tf
+        from gpt2.system.tensorflow import tf, traced
 
         # What comes from outside is on no device yet, and sums are made on the devices of what is summed.
-        return tf.function(self.each(lambda value: self.sum(tf.identity(value))), autograph=False)
+        return traced(self.each(lambda value: self.sum(tf.identity(value))))
 
     @functools.cached_property
     def watchdog(self) -> 'Watchdog':

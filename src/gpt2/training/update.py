@@ -69,7 +69,7 @@ def make_train_step(
 
     Where gradients overflow in float16, nothing is moved but the scale of the loss, and their norm is 0.
     """
-    from gpt2.system.tensorflow import tf
+    from gpt2.system.tensorflow import tf, traced
 
     variables = trained(params, settings.freeze)
     gradients = make_gradients(hparams, params, variables, settings, optimizer, total)
@@ -88,7 +88,7 @@ def make_train_step(
         return loss, tf.where(tf.math.is_finite(norm), norm, 0.0)
 
     form = [signature(settings.pack), tf.TensorSpec([], tf.float32)]
-    compiled = tf.function(team.each(update), input_signature=form, jit_compile=bool(settings.jit_compile))
+    compiled = traced(team.each(update), input_signature=form, jit_compile=bool(settings.jit_compile))
     return lambda batch, rate: Update(*map(float, compiled(tensors(batch), np.float32(rate))))
 
 
@@ -119,11 +119,11 @@ def faster_compiled(
 ) -> bool:
     """Whether gradients of a batch are computed faster once XLA has compiled them: the best of some trials of each
     way, by turns. Nothing is moved."""
-    from gpt2.system.tensorflow import tf
+    from gpt2.system.tensorflow import tf, traced
 
     variables, part = trained(params, settings.freeze), tensors(batch.rows(slice(settings.batch_size)))
     gradients = make_gradients(hparams, params, variables, settings, optimizer, total)
-    ways = {jit: tf.function(gradients, jit_compile=jit) for jit in (False, True)}
+    ways = {jit: traced(gradients, jit_compile=jit) for jit in (False, True)}
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(1 + TRIALS):
         for jit, way in ways.items():
@@ -160,12 +160,12 @@ def make_evaluate(
 ) -> Evaluate:
     """A function: mean loss in nats a target over a batch of any number of windows; so many are computed at once, and
     shared by a team."""
-    from gpt2.system.tensorflow import tf
+    from gpt2.system.tensorflow import traced
 
     def share_of_loss(batch: Any) -> Any:
         return team.sum(total_loss(hparams, params, *team.share(batch)))
 
-    loss = tf.function(team.each(share_of_loss), input_signature=[signature(packed)])
+    loss = traced(team.each(share_of_loss), input_signature=[signature(packed)])
 
     def evaluate(batch: Batch) -> float:
         parts = [batch.rows(slice(first, first + batch_size)) for first in range(0, len(batch.tokens), batch_size)]
