@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Texts to try a detector on: passages of the books that the bundled model has not read, and what it writes instead.
+"""Texts to try a detector on: passages of books that the bundled model has not read, and what it writes instead.
 
     python benchmarks/detector_texts.py stories texts
     python src/detect.py train --human texts/books.train.jsonl --machine texts/7M.train.jsonl --save t1.npz
@@ -7,7 +7,7 @@
 A book is cut into passages of PROMPT tokens and 50 to 350 more. The model continues the first part, once at
 temperature 1 and once with top_k 40, by as many tokens as the book does: so the two differ in who goes on, and neither
 in subject nor in length. Files have the release's names and fields. Passages of TEST's books are the test, and the
-last fifth of each other book is the validation.
+last fifth of each book of TRAIN is the validation.
 """
 
 import argparse
@@ -23,8 +23,8 @@ import gpt2
 from gpt2.system.files import whole_file
 from gpt2.system.text import json_line, read_text
 
-TRAIN = 'heidi', 'anne-of-avonlea'
-TEST = 'the-scarecrow-of-oz', 'the-tin-woodman-of-oz'
+TRAIN = ('heidi',)
+TEST = ('anne-of-avonlea',)
 LENGTHS = 50, 350  # tokens of a passage after its prompt, from and below
 PROMPT = 32
 BATCH = 16
