@@ -69,6 +69,7 @@ NOT_RUN = {
     r'python src/evaluate\.py --model_name 124M --data_dir data --download': 'it fetches the files of every task',
     r'python src/train\.py .*--workers': 'its batch is too small to be shared; tests/training/test_distribution.py',
     r'python src/train\.py "openwebtext': 'it takes days on eight cards',
+    r'python src/detect\.py train --human texts/': 'it needs what benchmarks/detector_texts.py makes in ten minutes',
     r'python src/detect\.py train --download': 'it needs a network; tests/commands/test_detect.py has a server',
     r'(sbatch|kubectl) ': 'it needs a cluster; tests/test_clusters.py runs what it would start',
     r'(\.venv/bin/)?python benchmarks/': 'it takes minutes to hours, and some need other programs',
