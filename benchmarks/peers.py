@@ -31,7 +31,7 @@ HERE = pathlib.Path(__file__).parent
 ENVIRONMENTS = HERE.parent / '.venv-peers'
 PACKAGES = {
     'ctranslate2': [['ctranslate2==4.8.5']],
-    'llama.cpp': [['cmake', 'ninja'], ['llama-cpp-python==0.3.36', 'gguf==0.19.0']],
+    'llama.cpp': [['cmake', 'ninja'], ['llama-cpp-python[server]==0.3.36', 'gguf==0.19.0']],
     'transformers': [['torch==2.13.0', 'transformers==5.23.0']],
 }
 # Compiled with GCC 12 llama.cpp 0.3.36's products for AMX crash with q8_0 and q4_0; without them it takes AVX-512.

@@ -336,3 +336,27 @@ def test_random_bytes_stream_to_what_decoding_them_whole_gives(seed):
     cuts = sorted(generator.sample(range(1, 200), 60))
     _, pieces = grow([data[start:end] for start, end in zip([0, *cuts], [*cuts, 200])])
     assert ''.join(pieces) == data.decode('utf-8', 'replace')
+
+
+@pytest.mark.parametrize(
+    ('chunks', 'offsets'),
+    [
+        (['a', b'\xf0', b'\xf0', b'\xf0', 'b'], [0, 1, 2, 3, 4]),  # each becomes U+FFFD
+        ([b'\xe2', b'\x80', b'\x9c', 'b'], [0, 0, 0, 1]),
+        ([b'\xe2', b'\x80', 'a'], [0, 0, 1]),
+        ([b'\x80', b'\x80\xc3', b'\xa9', b'\xff', 'zz', 'z'], [0, 1, 2, 3, 4, 6]),
+        ([b'a\xe6\x97', b'\xa5\xe6', b'\x9c\xac', '.'], [0, 1, 2, 3]),
+    ],
+)
+def test_offsets_are_those_of_the_characters(chunks, offsets):
+    completion, found = Completion(ChunkEncoder(as_bytes(chunks)), 1), []
+    for token in range(1, len(chunks) + 1):
+        found.append(completion.offset_of(token))
+        completion.add(token)
+    assert found == offsets
+    completion.finish('length')
+    text = b''.join(as_bytes(chunks)).decode(errors='replace')
+    assert completion.text == text
+    for offset, chunk in zip(offsets, chunks):
+        if isinstance(chunk, str):
+            assert text[offset:].startswith(chunk)

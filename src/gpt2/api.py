@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from types import TracebackType
 from typing import Any, overload
 
@@ -219,7 +219,7 @@ class Model:
 
         return completions, complete(rows, completions, hear)
 
-    def search(self, plan: 'Plan', completions: Sequence[Completion]) -> Iterator[None]:
+    def search(self, plan: 'Plan', completions: Sequence[Completion]) -> Generator[None, None, None]:
         """Make completions, one a prompt of a plan, the likeliest that beams find: the first, second and so on of its
         prompt by their numbers. Yields after every step."""
         known: dict[tuple[int, ...], list[Hypothesis]] = {}

@@ -65,6 +65,14 @@ class Completion:
         if len(self.ids) == self.length:
             self.finish('length')
 
+    def offset_of(self, token: int) -> int:
+        """Where the text of a token would begin, were it added now: the number of the character in which its first
+        byte lies, which may have begun before it; what will become U+FFFD counts."""
+        waiting, _ = self.decoder.getstate()
+        decoder = codecs.getincrementaldecoder('utf-8')(self.encoder.errors)
+        begun = decoder.decode(waiting + self.encoder.decode_bytes([int(token)])[:1])
+        return len(self.text) + len(begun) + bool(decoder.getstate()[0]) - 1
+
     def extend(self, new_text: str) -> None:
         """Append new_text; end before the first stop text, should the whole now hold one."""
         longest = max(map(len, self.stop), default=0)

@@ -83,6 +83,14 @@ def flip_a_bit_at(fraction):
     return flip
 
 
+def test_an_export_is_told_where_nobody_sees_a_bar(folder, capsys, monkeypatch):
+    for name in ('shown', 'told'):
+        monkeypatch.setattr(progress, name, True)
+    for expected in (f'exporting {folder} for LiteRT ...\n', ''):  # what is there is taken without a word
+        exported_file(open_source(folder), 'int8')
+        assert capsys.readouterr().err == expected
+
+
 @pytest.mark.parametrize('fault', [cut, empty, *map(flip_a_bit_at, (0, 0.1, 0.5, 0.9, 0.98, 0.9999))])
 def test_a_damaged_file_is_exported_anew(folder, exports, capsys, monkeypatch, fault):
     monkeypatch.setattr(progress, 'shown', True)

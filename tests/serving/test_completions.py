@@ -61,6 +61,51 @@ def test_a_pattern(server, offline):
     assert server.error(prompt=PROMPT, regex='a', ban='b')['message'].startswith('regex and ban exclude each other')
 
 
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'beams': 2}, {'beams': 4, 'n': 3, 'length_penalty': -1.5, 'stop': ' the'},
+        {'beams': 3, 'n': 2, 'no_repeat_ngram': 2, 'logit_bias': {'5': 3.0}, 'ban': 'and'},
+        {'beams': 2, 'length_penalty': 2, 'stop_at_end': False, 'start': '<|endoftext|>'},
+    ],
+)  # fmt: skip
+def test_beams_are_those_of_the_library(server, offline, settings):
+    n = settings.get('n', 1)
+    how = {name: value for name, value in settings.items() if name != 'n'}
+    prompts = [PROMPT, 'London']
+    expected = offline.complete(prompts, samples=n, length=12, **{'stop_at_end': True, **how})
+    stream = server.events(PROMPT, max_tokens=200, seed=1, stop_at_end=False)
+    begun = [next(stream)]  # beside which they are searched
+    answer = server.completion(prompts, max_tokens=12, **settings)
+    assert [choice['text'] for choice in answer['choices']] == [each.text for group in expected for each in group]
+    reasons = {'end_of_text': 'stop', 'nothing_left': 'stop'}
+    assert [choice['finish_reason'] for choice in answer['choices']] == [
+        reasons.get(each.finish_reason, each.finish_reason) for group in expected for each in group
+    ]
+    drawn = sum(len(each.ids) for group in expected for each in group)
+    assert answer['usage']['completion_tokens'] == drawn
+    *events, _ = [*begun, *stream]
+    whole = ''.join(json.loads(event)['choices'][0]['text'] for event in events)
+    assert whole == offline.complete(PROMPT, length=200, seed=1).text
+
+
+@pytest.mark.parametrize(
+    ('fields', 'param', 'words'),
+    [
+        ({'beams': 5}, 'beams', 'the limit here is 4'), ({'beams': 2, 'n': 3}, 'n', 'finds 2 texts at most'),
+        ({'beams': 2, 'stream': True}, 'stream', 'exclude each other'),
+        ({'beams': 2, 'temperature': 0.5}, 'temperature', 'exclude each other'),
+        ({'beams': 2, 'logprobs': 0}, 'logprobs', 'exclude each other'),
+        ({'beams': 2, 'choices': ['a']}, 'beams', 'exclude each other'),
+        ({'length_penalty': 2}, 'length_penalty', 'means nothing without beams'), ({'beams': 0}, 'beams', 'beams is 0'),
+    ],
+)  # fmt: skip
+def test_what_beams_exclude(server, fields, param, words):
+    error = server.error(prompt=PROMPT, **fields)
+    assert error['param'] == param
+    assert words in error['message']
+
+
 def test_what_is_left_out_or_null_is_as_openai_has_it(server, offline):
     answer = server.completion(PROMPT, seed=3)
     assert text(answer) == offline.complete(PROMPT, seed=3, length=16, stop_at_end=True).text
@@ -68,7 +113,8 @@ def test_what_is_left_out_or_null_is_as_openai_has_it(server, offline):
     nulls = dict.fromkeys(
         ['max_tokens', 'temperature', 'top_p', 'top_k', 'n', 'best_of', 'stream', 'logprobs', 'echo', 'stop',
          'presence_penalty', 'frequency_penalty', 'logit_bias', 'model', 'stream_options', 'top_p_rule', 'min_p',
-         'typical_p', 'repetition_penalty', 'no_repeat_ngram', 'ban', 'choices', 'regex']
+         'typical_p', 'repetition_penalty', 'no_repeat_ngram', 'ban', 'choices', 'regex', 'beams',
+         'length_penalty']
     )  # fmt: skip
     assert text(server.completion(PROMPT, seed=3, **nulls)) == text(answer)
 
@@ -155,6 +201,18 @@ def test_tokens_that_are_no_characters(server):
     assert (found['text'], written.decode()) == ('日本', '日本')
     assert found['logprobs']['text_offset'] == sorted(found['logprobs']['text_offset'])
     assert found['logprobs']['text_offset'][-1] == 1
+
+
+def test_offsets_of_bytes_that_are_no_characters(server, offline):
+    ids = [offline.encoder.encoder['a'], *[offline.encoder.encoder[offline.encoder.byte_encoder[0xF0]]] * 3]
+    found = server.completion(ids, echo=True, logprobs=0, max_tokens=0)['choices'][0]
+    assert (found['text'], found['logprobs']['text_offset']) == ('a' + 3 * '\ufffd', [0, 1, 2, 3])
+    bias = {str(ids[1]): 100}
+    fields = {'logit_bias': bias, 'temperature': 0, 'logprobs': 0, 'max_tokens': 3}
+    *events, _ = server.events(PROMPT, **fields)
+    choices = [json.loads(event)['choices'][0] for event in events]
+    assert ''.join(choice['text'] for choice in choices) == 3 * '\ufffd'
+    assert [offset for choice in choices for offset in choice['logprobs']['text_offset']] == [0, 1, 2]
 
 
 def test_tokens_after_a_stop_text_are_not_told(server, offline):

@@ -1,5 +1,6 @@
 """The other endpoints, errors, limits, safety, faults, and how a server ends."""
 
+import asyncio
 import base64
 import functools
 import json
@@ -374,6 +375,25 @@ def test_a_process_that_is_killed_is_started_again(models, at_once):
         assert len(server.workers()) == 2
 
 
+def test_a_process_that_dies_while_it_loads_promises_nothing(models):
+    class Died:
+        async def wait(self):
+            return -signal.SIGKILL
+
+    async def told():
+        [served] = ServedModels(Settings(models=('7M',), models_dir=str(models)))
+        process, served.requests[0] = Died(), asyncio.Queue()
+        process.stdout = asyncio.StreamReader()
+        process.stdout.feed_eof()
+        failure = served.requests[0]
+        await served.read(process)
+        return failure.get_nowait().message, served.fault
+
+    message, fault = asyncio.run(told())
+    assert fault == 'the process that computes 7M ended (signal SIGKILL)'
+    assert message == f'{fault}; it had not loaded the model yet'
+
+
 def test_models_are_loaded_when_asked_for_and_let_go(models):
     with started('--model_name', '7M,other', '--max_memory', '60', models=models) as server:
         assert len(server.workers()) == 1
@@ -382,6 +402,7 @@ def test_models_are_loaded_when_asked_for_and_let_go(models):
             assert server.completion(PROMPT, model=name)['model'] == name
             assert len(server.workers()) == 1
             assert server.workers() != before
+            assert server.ask('/health')[0] == 200  # also of the first, which is loaded again when it is asked
         stream = server.events(PROMPT, model='other', **ENDLESS)
         next(stream)
         assert server.error('/v1/completions', 503, prompt=PROMPT, model='7M')['code'] == 'no_memory'
@@ -406,14 +427,26 @@ def test_a_model_that_never_fits_is_refused(models):
         ServedModels(Settings(models=('7M',), models_dir=str(models), max_memory=1))
 
 
-def test_flags_that_can_mean_nothing(models, tmp_path):
+def test_flags_that_can_mean_nothing(models, tmp_path, capsys):
     with pytest.raises(UsageError, match='two models called 7M'):
         ServedModels(Settings(models=('7M', str(models / '7M')), models_dir=str(models)))
     with pytest.raises(UsageError, match=r'--cors is .example\.org'):
         origins(['example.org'])
     assert origins(['https://example.org', '*']) == ('https://example.org', '*')
     (tmp_path / 'keys').write_bytes(b'\xef\xbb\xbf# of the class\r\nfirst\r\n\n second \n')
+    (tmp_path / 'keys').chmod(0o600)
     assert read_keys(str(tmp_path / 'keys')) == ('first', 'second')
+    assert capsys.readouterr().err == ''
+
+
+def test_keys_that_others_can_read_or_no_header_holds(tmp_path, capsys):
+    (path := tmp_path / 'keys').write_text('# schlüssel\nfirst\n')
+    path.chmod(0o644)
+    assert read_keys(str(path)) == ('first',)
+    assert capsys.readouterr().err == f'everybody on this machine can read the keys in {path}; chmod 600 keeps them\n'
+    path.write_text('first\n\nschlüssel\n')
+    with pytest.raises(UsageError, match=r'not ASCII in line 3, .*; make keys of letters, digits and signs'):
+        read_keys(str(path))
 
 
 def test_the_end_lets_requests_come_to_theirs(models):
@@ -426,7 +459,8 @@ def test_the_end_lets_requests_come_to_theirs(models):
         *_, last = stream
         assert last == '[DONE]'
         assert server.process.wait(30) == 0
-        assert server.process.stderr.read() == ''
+        lines = server.process.stderr.read().splitlines()
+        assert [line for line in lines if not line.startswith('exporting ')] == []
         wait_until(lambda: not any(os.path.exists(f'/proc/{worker}') for worker in workers))
 
 

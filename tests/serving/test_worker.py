@@ -65,3 +65,27 @@ def test_an_exception_is_the_servers_fault_an_error_the_requests(offline, capsys
     assert fault.failed
     assert 'IndexError' in capsys.readouterr().err
     assert last == Done()
+
+
+def test_a_search_waits_for_room_and_leaves_nothing(offline):
+    ids = tuple(offline.encode('Once'))
+    batch = Batch(offline.engine)
+    scheduler = Scheduler(offline, batch, 4)
+    scheduler.add(1, completions(ids, n=2, best_of=2))
+    scheduler.add(2, completions(ids, beams=3, length=3))
+    scheduler.add(3, completions(ids, beams=3, length=300))
+    running = []
+    while 2 in scheduler.jobs:
+        scheduler.start_parts()
+        scheduler.step()
+        running.append(scheduler.running)
+    assert max(running) == 3  # two samples, then three beams
+    scheduler.start_parts()
+    for _ in range(3):
+        scheduler.step()
+    [(_, steps)] = scheduler.jobs[3].searches.values()
+    inbox = queue.SimpleQueue()
+    inbox.put(('cancel', 3))
+    scheduler.take_messages(inbox)
+    assert not scheduler.jobs
+    assert steps.gi_frame is None  # its rows are closed

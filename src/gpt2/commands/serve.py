@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import socket
+import stat
 from typing import Any
 
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
@@ -121,14 +122,19 @@ def read_keys(path: str | None) -> tuple[str, ...]:
         return ()
     try:
         with open(os.path.expanduser(path), 'rb') as file:
-            lines = file.read().removeprefix(codecs.BOM_UTF8).decode('ascii').splitlines()
-        keys = tuple(line for line in map(str.strip, lines) if line and not line.startswith('#'))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, 'strerror', None) or 'it is not ASCII'
-        raise UsageError(f'--api_key_file {path} cannot be read: {reason}') from None
-    if not keys:
+            content, mode = file.read(), os.fstat(file.fileno()).st_mode
+    except OSError as error:
+        raise UsageError(f'--api_key_file {path} cannot be read: {error.strerror}') from None
+    lines = enumerate(map(bytes.strip, content.removeprefix(codecs.BOM_UTF8).splitlines()), 1)
+    written = [(number, line) for number, line in lines if line and not line.startswith(b'#')]
+    if odd := [number for number, line in written if not line.isascii()]:
+        raise UsageError(f'--api_key_file {path} has a character that is not ASCII in line {odd[0]}, which no header '
+                         'can hold; make keys of letters, digits and signs, in a file of plain text')  # fmt: skip
+    if not written:
         raise UsageError(f'--api_key_file {path} has no key in it; write one a line')
-    return keys
+    if stat.S_ISREG(mode) and mode & stat.S_IROTH and os.name == 'posix':
+        show_notices([f'everybody on this machine can read the keys in {path}; chmod 600 keeps them'])
+    return tuple(line.decode() for _, line in written)
 
 
 def origins(given: list | None) -> tuple[str, ...]:

@@ -131,6 +131,7 @@ def locked(folder: str) -> Iterator[None]:
 def export(path: str, source: Source, precision: str, wanted: dict[str, Any]) -> None:
     dtype = np.dtype(precision)
     check_space(os.path.dirname(path), weights_bytes(source.hparams) * dtype.itemsize // 4, REMEDY)
+    progress.begin(f'exporting {source.path} for LiteRT')
     values = progress.bar(source.values(), 'exporting', len(source.shapes), unit='variable')
     stored = ((name, as_stored(name, value, source.hparams)) for name, value in values)
     with whole_file(path, 'w+b', REMEDY) as file:

@@ -294,8 +294,9 @@ def card(model: ServedModel) -> dict[str, Any]:
 
 
 async def get_health(request: Request) -> Response:
-    """Whether the first model is loaded: 200 if it is, 503 until then."""
-    ready = request.app.state.models.first.ready
+    """Whether the first model is loaded: 200 if it is, or was let go of for another one; 503 while it is loading."""
+    first = request.app.state.models.first
+    ready = first.ready or first.let_go
     return JSONResponse({'status': 'ready' if ready else 'loading'}, 200 if ready else 503)
 
 

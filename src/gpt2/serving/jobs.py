@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt2.api import make_rules
+from gpt2.api import Model, Plan, make_rules
 from gpt2.choices import choose
 from gpt2.completion import Completion
 from gpt2.drawing import NO_TOKEN
@@ -27,8 +27,10 @@ class Job:
     """A request. Its parts begin one by one, as there is room for them in the batch.
 
     emit: called with each piece of the answer, the last of which is a Done. running: how many parts of it share
-    the steps now.
+    the steps now. places: how much room a part takes in the batch.
     """
+
+    places = 1
 
     def __init__(self, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> None:
         self.batch, self.encoder, self.emit = batch, encoder, emit
@@ -46,11 +48,14 @@ class Job:
 
     def start_next(self) -> None:
         """Begin with the next part."""
-        self.running += 1
+        self.running += self.places
         self.start(*self.unstarted.popleft())
 
+    def advance(self) -> None:
+        """Do what is to be done beside a step of the batch."""
+
     def end_part(self) -> None:
-        self.running -= 1
+        self.running -= self.places
         if not self.running and not self.unstarted:
             self.emit(self.done())
 
@@ -264,6 +269,50 @@ class ChoicesJob(PromptJob):
             self.emit(Piece(index, self.encoder.decode(ids), finish_reason='stop', drawn=len(ids)))
 
 
+class SearchJob(Job):
+    """The likeliest continuations, searched with beams: each part is a prompt, whose search has rows of its own."""
+
+    def __init__(self, work: Completions, model: Model, batch: Batch, emit: Callable[[Any], None]) -> None:
+        super().__init__(batch, model.encoder, emit)
+        self.work, self.model, self.places, self.drawn = work, model, work.beams, 0
+        self.sampling = Sampling(**work.sampling, rules=make_rules(model.encoder, work.stop_at_end, **work.texts))
+        self.searches: dict[int, tuple[list[Completion], Generator]] = {}  # by the number of the prompt
+        self.unstarted.extend((place,) for place in range(len(work.prompts)))
+
+    def done(self) -> Done:
+        return Done(self.drawn)
+
+    def start(self, place: int) -> None:
+        work, n = self.work, self.work.n
+        plan = Plan(
+            [list(work.prompts[place])] * n, [work.length] * n, work.seed, work.stop, work.stop_at_end, self.sampling,
+            beams=work.beams, length_penalty=work.length_penalty,
+        )  # fmt: skip
+        found = [Completion(self.encoder, 1 + number, work.stop, work.stop_at_end, work.length) for number in range(n)]
+        self.searches[place] = found, self.model.search(plan, found)
+
+    def advance(self) -> None:
+        for place, (found, steps) in [*self.searches.items()]:
+            if all(completion.finish_reason for completion in found):
+                self.end_search(place)
+            else:
+                next(steps)
+
+    def end_search(self, place: int) -> None:
+        found, _ = self.searches.pop(place)
+        for number, completion in enumerate(found):
+            self.drawn += len(completion.ids)
+            reason = told_reason(completion)
+            piece = Piece(place * len(found) + number, completion.text, (), reason, len(completion.ids))
+            self.emit(piece)
+        self.end_part()
+
+    def cancel(self) -> None:
+        self.unstarted.clear()
+        for _, steps in self.searches.values():
+            steps.close()
+
+
 class Sample:
     """A sample that grows. offset: of its first character in the choice's text."""
 
@@ -279,7 +328,7 @@ class Sample:
         self.drawn += 1
         logprobs = self.job.work.logprobs
         if token != NO_TOKEN and (logprobs is not None or self.best):
-            start = self.offset + len(self.completion.text)
+            start = self.offset + self.completion.offset_of(token)
             [found] = scored(logits[np.newaxis], [(token, start)], logprobs or 0)
             self.log_probability += found.log_probability or 0
             self.tokens += [found] if logprobs is not None else []
@@ -297,9 +346,14 @@ class Sample:
         self.tokens = self.tokens[len(certain) :]
         reason = completion.finish_reason
         if text or certain or reason:
-            reason = 'stop' if reason in ('end_of_text', 'nothing_left') else reason
-            self.job.emit(Piece(index, text, tuple(certain), reason, self.drawn - self.emitted))
+            self.job.emit(Piece(index, text, tuple(certain), told_reason(completion), self.drawn - self.emitted))
             self.emitted = self.drawn
+
+
+def told_reason(completion: Completion) -> str | None:
+    """Why a completion ended, as OpenAI's API has it."""
+    reason = completion.finish_reason
+    return 'stop' if reason in ('end_of_text', 'nothing_left') else reason
 
 
 def scored(logits: np.ndarray, targets: Sequence[tuple[int, int]], likeliest: int) -> list[Token]:
@@ -312,18 +366,21 @@ def scored(logits: np.ndarray, targets: Sequence[tuple[int, int]], likeliest: in
 
 
 def text_offsets(encoder: Encoder, ids: Sequence[int]) -> list[int]:
-    """Where the text of each of ids begins in the text of all: that many whole characters come before it."""
+    """Where the text of each of ids begins in the text of all; see Completion.offset_of()."""
     completion = Completion(encoder, 1)
     offsets = []
     for token in ids:
-        offsets.append(len(completion.text))
+        offsets.append(completion.offset_of(token))
         completion.add(token)
     return offsets
 
 
-def new_job(work: Any, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> Job:
+def new_job(work: Any, model: Model, batch: Batch, emit: Callable[[Any], None]) -> Job:
     """The Job of a piece of work."""
+    encoder = model.encoder
     if isinstance(work, Completions) and work.choices:
         return ChoicesJob(work, batch, encoder, emit)
+    if isinstance(work, Completions) and work.beams > 1 and work.length:
+        return SearchJob(work, model, batch, emit)
     kinds: dict[type, Any] = {Completions: CompletionsJob, Scoring: ScoringJob, Embedding: EmbeddingJob}
     return kinds[type(work)](work, batch, encoder, emit)

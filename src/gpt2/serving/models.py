@@ -52,6 +52,7 @@ class ServedModel:
         self.reader: asyncio.Task | None = None
         self.model: Model | None = None
         self.ready, self.closing = False, False
+        self.let_go = False  # for others' sake; it is loaded again when it is asked
         self.load = Load(0, 0)
         self.used = 0.0  # when it was last asked
 
@@ -81,7 +82,7 @@ class ServedModel:
                     sys.executable, '-m', 'gpt2.serving.worker', json.dumps({'model': self.files.path, **settings}),
                     stdin=PIPE, stdout=PIPE, env={**os.environ, 'PYTHONPATH': path},
                 )  # fmt: skip
-                self.closing = False
+                self.closing = self.let_go = False
                 self.reader = asyncio.create_task(self.read(self.process))
             return self.process
 
@@ -101,8 +102,8 @@ class ServedModel:
         ended = f'the process that computes {self.name} ended ({describe(status)})'
         self.fault = None if self.ready else why or ended
         self.process, self.ready, self.load = None, False, Load(0, 0)
-        outlook = 'another one is being started' if again else 'the next request starts another one'
-        failure = Failure(500, why or f'{ended}; {outlook}, send the request again', code='worker_died')
+        outlook = 'another one is being started, send the request again' if again else 'it had not loaded the model yet'
+        failure = Failure(500, why or f'{ended}; {outlook}', code='worker_died')
         if not self.closing:  # else those that are there wait for the next process
             for events in self.requests.values():
                 events.put_nowait(failure)
@@ -234,6 +235,7 @@ class ServedModels:
             if not (other.requests or other.encoding):
                 needed -= other.bytes
                 await other.close()
+                other.let_go = True
         if needed > most:
             raise Failure(
                 503, f'{wanted.name} needs {megabytes(wanted.bytes)} MB of the {self.settings.max_memory} that '

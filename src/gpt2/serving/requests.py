@@ -7,7 +7,7 @@ from typing import Any
 from gpt2.api import Model, new_seed
 from gpt2.errors import Error, UsageError
 from gpt2.patterns import check_pattern
-from gpt2.sampling import ADJUSTMENTS, CHECKS
+from gpt2.sampling import ADJUSTMENTS, CHECKS, DRAWING
 from gpt2.serving.answers import token_text
 from gpt2.serving.failures import wrong
 from gpt2.serving.schema import (
@@ -78,6 +78,7 @@ def completions(request: CompletionRequest, model: Model, settings: Settings) ->
     best_of = value(request.best_of, n)
     given = None if request.prompt is None else parts('prompt', request.prompt)
     check_choices(request, settings, 1 if given is None else len(given), n, best_of)
+    beams = beams_of(request, settings, n)
     bias = logit_bias(model, request.logit_bias or {})
     prompts = prompt_lists(request, model, settings, given)
     for ids in prompts:
@@ -96,6 +97,7 @@ def completions(request: CompletionRequest, model: Model, settings: Settings) ->
         stop=few_texts('stop', request.stop, STOP_TEXTS),
         stop_at_end=value(request.stop_at_end, True) or bool(request.regex),
         logprobs=request.logprobs, echo=bool(request.echo), choices=choices,
+        beams=beams, length_penalty=value(request.length_penalty, 1),
     )  # fmt: skip
 
 
@@ -105,8 +107,22 @@ def choice_lists(request: CompletionRequest, model: Model) -> tuple[tuple[int, .
     if len(set(texts)) < len(texts):
         raise wrong('choices', 'choices has a text twice; give each once')
     if texts:
-        refuse(request, 'choices', (*ADJUSTMENTS, 'ban', 'regex', 'stop', 'logprobs', 'best_of'))
+        refuse(request, 'choices', (*ADJUSTMENTS, 'ban', 'regex', 'stop', 'logprobs', 'best_of', 'beams'))
     return tuple(tuple(model.encoder.encode(text)) for text in texts)
+
+
+def beams_of(request: CompletionRequest, settings: Settings, n: int) -> int:
+    """With how many beams a request searches; 1 draws. Raises Failure."""
+    beams = value(request.beams, 1)
+    if beams == 1 and value(request.length_penalty, 1) != 1:
+        raise wrong('length_penalty', 'length_penalty means nothing without beams')
+    if beams > settings.batch_size:  # they grow together
+        raise wrong('beams', f'beams is {beams}, the limit here is {settings.batch_size}, that of --batch_size')
+    if 1 < beams < n:
+        raise wrong('n', f'n is {n}, and a search with {beams} beams finds {beams} texts at most')
+    if beams > 1:  # which text is likeliest is known at the end alone
+        refuse(request, 'beams', (*DRAWING, 'logprobs', 'best_of', 'stream'))
+    return beams
 
 
 def pattern(request: CompletionRequest) -> str | None:

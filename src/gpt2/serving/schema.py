@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from gpt2.sampling import MOST_LENGTH_PENALTY
+
 
 def unicode(text: str) -> str:
     """text, unless it holds half of a surrogate pair, which JSON can write but no text has. Raises ValueError."""
@@ -71,6 +73,13 @@ class CompletionRequest(Request):
         None, description='Up to 100 texts of which each completion is one, by its probability, whatever max_tokens.'
     )
     regex: Text | None = Field(None, description='A pattern that each completion, whole, matches, unless it is cut.')
+    beams: int | None = Field(
+        1, ge=1, description='Above 1 nothing is drawn: the n likeliest texts that a search with so many finds.'
+    )
+    length_penalty: float | None = Field(
+        1.0, ge=-MOST_LENGTH_PENALTY, le=MOST_LENGTH_PENALTY,
+        description='What beams find is compared by log-probability divided by the tokens to this power.',
+    )  # fmt: skip
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, description='Added to logits, by token id, as a decimal number without leading zeros.'
     )

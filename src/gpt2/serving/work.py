@@ -16,7 +16,7 @@ class Completions:
     a sample at most; 0 draws nothing. sampling: fields of sampling.Sampling but for the rules; texts: of which these
     are made, as api.make_rules takes them. logprobs: how many likeliest tokens are told of each; None tells nothing.
     echo: of the prompt's tokens too. choices: token ids of continuations of which each choice is one; then length is
-    that of the longest.
+    that of the longest. beams: with how many the likeliest are searched; 1 draws. length_penalty: see beams.search().
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -31,6 +31,8 @@ class Completions:
     logprobs: int | None
     echo: bool
     choices: tuple[tuple[int, ...], ...] = ()
+    beams: int = 1
+    length_penalty: float = 1
 
     @property
     def prompt_tokens(self) -> int:

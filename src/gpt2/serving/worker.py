@@ -19,6 +19,7 @@ from gpt2.api import Model, open_model
 from gpt2.errors import Error
 from gpt2.serving.jobs import CompletionsJob, Job, new_job
 from gpt2.serving.work import LENGTH, Done, Load, packed
+from gpt2.system import progress
 
 
 def main() -> None:
@@ -38,6 +39,7 @@ def main() -> None:
             view = view[output.write(view) :]
 
     settings = json.loads(sys.argv[1])
+    progress.show(lines=True)
     try:
         model = open_model(settings['model'], settings['models_dir'], engine=settings['engine'],
                            precision=settings['precision'], prefix='--')  # fmt: skip
@@ -123,14 +125,16 @@ class Scheduler:
                 self.jobs.pop(number, None)
 
         try:
-            self.jobs[number] = new_job(work, self.batch, self.model.encoder, emit)
+            self.jobs[number] = new_job(work, self.model, self.batch, emit)
         except Exception as error:  # such as a pattern that is beyond the limits of its library
             emit(last_word(error))
 
     def start_parts(self) -> None:
         """Fill the batch: next comes who has the fewest parts in it, of equals who came first."""
-        while self.running < self.size and (ready := [job for job in self.jobs.values() if job.unstarted]):
+        while ready := [job for job in self.jobs.values() if job.unstarted]:
             job = min(ready, key=lambda job: job.running)
+            if self.running + job.places > self.size:
+                return
             job.attempt(job.start_next)
             self.end_failed()
 
@@ -138,6 +142,8 @@ class Scheduler:
         jobs = {row: job for job in self.jobs.values() if isinstance(job, CompletionsJob) for row in job.samples}
         for row, logits in self.batch.step():
             jobs[row].attempt(jobs[row].take, row, logits)
+        for job in [*self.jobs.values()]:
+            job.attempt(job.advance)
         self.end_failed()
 
     def end_failed(self) -> None:

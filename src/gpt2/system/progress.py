@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 shown = False
+told = False
 
 
-def show() -> None:
-    """Let bars, notes and words of progress be seen from now on."""
-    global shown
-    shown = True
+def show(lines: bool = False) -> None:
+    """Let bars, notes and words of progress be seen from now on. lines: where there is no terminal, a line of what has
+    a bar elsewhere."""
+    global shown, told
+    shown, told = True, lines
 
 
 @contextlib.contextmanager
@@ -39,6 +41,12 @@ def note(text: str) -> None:
         from tqdm import tqdm
 
         tqdm.write(text, file=sys.stderr)
+
+
+def begin(what: str) -> None:
+    """Print a line of long work that begins, where such lines are wanted and nobody sees its bar."""
+    if told and not sys.stderr.isatty():
+        note(f'{what} ...')
 
 
 @contextlib.contextmanager
