@@ -1,17 +1,22 @@
-"""Which engine runs a model here, and loading it. TensorFlow is imported only where it is the engine."""
+"""Which engine runs a model here, and loading it. TensorFlow is imported only where it is the engine, NumPy only where
+a model is loaded."""
+
+from __future__ import annotations
 
 import glob
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt2 import checks
-from gpt2.checkpoints.source import Source, load_params
-from gpt2.engine import Engine
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams, weights_bytes
 from gpt2.system import progress
 from gpt2.system.files import WriteError
+
+if TYPE_CHECKING:
+    from gpt2.checkpoints.source import Source
+    from gpt2.engine import Engine
 
 ENGINES = ('auto', 'tf', 'litert')
 PRECISIONS = ('float32', 'int8')
@@ -57,6 +62,7 @@ def load_engine(source: Source, engine: str, precision: str) -> Engine:
 def load_tensorflow(source: Source) -> Engine:
     with progress.doing('loading TensorFlow'):
         from gpt2 import sample
+        from gpt2.checkpoints.source import load_params
         from gpt2.system import tensorflow
 
     if os.getpid() != tensorflow.PROCESS:

@@ -74,7 +74,7 @@ def test_beams_are_those_of_the_library(server, offline, settings):
     how = {name: value for name, value in settings.items() if name != 'n'}
     prompts = [PROMPT, 'London']
     expected = offline.complete(prompts, samples=n, length=12, **{'stop_at_end': True, **how})
-    stream = server.events(PROMPT, max_tokens=200, seed=1, stop_at_end=False)
+    stream = server.events(PROMPT, max_tokens=60, seed=1, stop_at_end=False)
     begun = [next(stream)]  # beside which they are searched
     answer = server.completion(prompts, max_tokens=12, **settings)
     assert [choice['text'] for choice in answer['choices']] == [each.text for group in expected for each in group]
@@ -86,7 +86,7 @@ def test_beams_are_those_of_the_library(server, offline, settings):
     assert answer['usage']['completion_tokens'] == drawn
     *events, _ = [*begun, *stream]
     whole = ''.join(json.loads(event)['choices'][0]['text'] for event in events)
-    assert whole == offline.complete(PROMPT, length=200, seed=1).text
+    assert whole == offline.complete(PROMPT, length=60, seed=1).text
 
 
 @pytest.mark.parametrize(

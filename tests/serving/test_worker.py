@@ -72,14 +72,14 @@ def test_a_search_waits_for_room_and_leaves_nothing(offline):
     batch = Batch(offline.engine)
     scheduler = Scheduler(offline, batch, 4)
     scheduler.add(1, completions(ids, n=2, best_of=2))
-    scheduler.add(2, completions(ids, beams=3, length=3))
+    scheduler.add(2, completions(ids, beams=4, length=3))
     scheduler.add(3, completions(ids, beams=3, length=300))
     running = []
     while 2 in scheduler.jobs:
         scheduler.start_parts()
         scheduler.step()
         running.append(scheduler.running)
-    assert max(running) == 3  # two samples, then three beams
+    assert (running[0], max(running)) == (1, 4)  # the search begins where all its beams find room
     scheduler.start_parts()
     for _ in range(3):
         scheduler.step()

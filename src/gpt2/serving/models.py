@@ -1,5 +1,7 @@
 """The models that are served, each computed by a process of its own, which is started when it is first asked and
-again should it die."""
+again should it die. Imports little: the first of these processes is to begin soon."""
+
+from __future__ import annotations
 
 import asyncio
 import collections
@@ -13,16 +15,17 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpt2.api import Model, open_model
 from gpt2.checkpoints.folders import ModelFiles, find_model
-from gpt2.checkpoints.source import open_source
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import weights_bytes
 from gpt2.serving.failures import Failure, timeout
 from gpt2.serving.settings import Settings
 from gpt2.serving.work import LENGTH, Done, Load, packed
+
+if TYPE_CHECKING:
+    from gpt2.api import Model
 
 PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # where gpt2 is found
 LOADED_TWICE = 2  # LiteRT's packed weights, and what else a process takes, roughly
@@ -60,6 +63,8 @@ class ServedModel:
         """Its shape and vocabulary, which this process holds too: texts become tokens here."""
         async with self.opening:
             if self.model is None:
+                from gpt2.api import open_model
+
                 with failures_told():
                     self.model = await asyncio.to_thread(
                         open_model, self.files.path, self.settings.models_dir, engine=self.settings.engine,
@@ -248,6 +253,8 @@ class ServedModels:
 
 def memory(files: ModelFiles, settings: Settings) -> int:
     """Bytes that a model takes, about. Raises Error for one that cannot be read."""
+    from gpt2.checkpoints.source import open_source
+
     share = 4 if settings.precision == 'int8' else 1
     return LOADED_TWICE * weights_bytes(open_source(files.path).hparams) // share
 
