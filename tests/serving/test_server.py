@@ -358,8 +358,9 @@ def test_a_body_that_is_longer_than_said(server):
 
 def test_a_process_that_is_killed_is_started_again(models, at_once):
     with started('--model_name', '7M,other', models=models) as server:
+        [own] = server.workers()
         expected = server.completion(PROMPT, seed=1, model='other')
-        own, _ = sorted(server.workers())
+        [other] = set(server.workers()) - {own}
         streams = [server.events(PROMPT, n=4, **ENDLESS), server.events(PROMPT, model='other', max_tokens=200)]
         begun = [next(stream) for stream in streams]
         assert all(json.loads(line)['choices'] for line in begun)
@@ -373,6 +374,13 @@ def test_a_process_that_is_killed_is_started_again(models, at_once):
         assert server.completion(PROMPT, seed=1, model='7M')['choices'] == expected['choices']
         assert server.metric('gpt2_worker_restarts') == 1
         assert len(server.workers()) == 2
+        known = {own, other}
+        for _ in range(2):  # the second while it loads
+            wait_until(lambda: set(server.workers()) - known)
+            [newest] = set(server.workers()) - known
+            known.add(newest)
+            os.kill(newest, signal.SIGKILL)
+        wait_until(lambda: server.ask('/health')[0] == 200)
 
 
 def test_a_process_that_dies_while_it_loads_promises_nothing(models):

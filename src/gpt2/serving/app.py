@@ -297,6 +297,9 @@ async def get_health(request: Request) -> Response:
     """Whether the first model is loaded: 200 if it is, or was let go of for another one; 503 while it is loading."""
     first = request.app.state.models.first
     ready = first.ready or first.let_go
+    if not ready:  # its process may have ended before it was ready; where /health is 503 nobody asks for another one
+        with contextlib.suppress(Failure):
+            await first.start()
     return JSONResponse({'status': 'ready' if ready else 'loading'}, 200 if ready else 503)
 
 

@@ -142,7 +142,7 @@ class CompletionsJob(Job):
     def __init__(self, work: Completions, batch: Batch, encoder: Encoder, emit: Callable[[Any], None]) -> None:
         super().__init__(batch, encoder, emit)
         self.work = work
-        self.sampling = Sampling(**work.sampling, rules=make_rules(encoder, work.stop_at_end, **work.texts))
+        self.sampling = sampling_of(work, encoder)
         self.prompts: dict[int, Prompt] = {}  # by number
         self.samples: dict[Row, Sample] = {}  # that are being drawn
         self.ended: dict[int, list[Sample]] = collections.defaultdict(list)  # of each prompt, where the best are sought
@@ -275,7 +275,7 @@ class SearchJob(Job):
     def __init__(self, work: Completions, model: Model, batch: Batch, emit: Callable[[Any], None]) -> None:
         super().__init__(batch, model.encoder, emit)
         self.work, self.model, self.places, self.drawn = work, model, work.beams, 0
-        self.sampling = Sampling(**work.sampling, rules=make_rules(model.encoder, work.stop_at_end, **work.texts))
+        self.sampling = sampling_of(work, model.encoder)
         self.searches: dict[int, tuple[list[Completion], Generator]] = {}  # by the number of the prompt
         self.unstarted.extend((place,) for place in range(len(work.prompts)))
 
@@ -302,9 +302,8 @@ class SearchJob(Job):
         found, _ = self.searches.pop(place)
         for number, completion in enumerate(found):
             self.drawn += len(completion.ids)
-            reason = told_reason(completion)
-            piece = Piece(place * len(found) + number, completion.text, (), reason, len(completion.ids))
-            self.emit(piece)
+            index, reason = place * len(found) + number, told_reason(completion)
+            self.emit(Piece(index, completion.text, (), reason, len(completion.ids)))
         self.end_part()
 
     def cancel(self) -> None:
@@ -348,6 +347,11 @@ class Sample:
         if text or certain or reason:
             self.job.emit(Piece(index, text, tuple(certain), told_reason(completion), self.drawn - self.emitted))
             self.emitted = self.drawn
+
+
+def sampling_of(work: Completions, encoder: Encoder) -> Sampling:
+    """The settings of a piece of work, as engines take them."""
+    return Sampling(**work.sampling, rules=make_rules(encoder, work.stop_at_end, **work.texts))
 
 
 def told_reason(completion: Completion) -> str | None:
