@@ -37,7 +37,7 @@ from gpt2.checkpoints.source import open_source  # noqa: E402
 from gpt2.litert.engine import usable_cores  # noqa: E402
 
 REQUESTS = {1: 4, 8: 4, 32: 2}  # of each client, by the number of clients
-LENGTH, STARTS = 64, 10
+LENGTH = 64
 FIELDS = {'max_tokens': LENGTH, 'temperature': 1, 'top_k': 40, 'stream': True}
 OUR_FIELDS = {'stop_at_end': False}
 # Else it would cut by top_p and min_p too, and look for repetitions.
@@ -108,10 +108,10 @@ def tell(**figures):
     print(json.dumps(figures), flush=True)
 
 
-def ask_all(name, address, prompts, fields):
-    """Tell the figures of each number of clients, after a request that is not counted."""
+def ask_all(name, address, numbers, prompts, fields):
+    """Tell the figures of so many clients each, after a request that is not counted."""
     timed_request(address, {'prompt': prompts[-1], **fields})
-    for clients in REQUESTS:
+    for clients in numbers:
         tell(server=name, **load(address, clients, prompts, fields))
 
 
@@ -158,6 +158,8 @@ def main():
     parser.add_argument('--model_name', default='124M')
     parser.add_argument('--models_dir', help='Default: a model with random weights is made')
     parser.add_argument('--precision', default='int8')
+    parser.add_argument('--clients', type=int, nargs='+', choices=REQUESTS, default=[*REQUESTS])
+    parser.add_argument('--starts', type=int, default=10, help='How often the server is started. Default: 10')
     parser.add_argument('--peer', action='store_true', help="Ask llama-cpp-python's server too")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
@@ -169,11 +171,11 @@ def main():
         arguments = ['--model_name', given.model_name, '--models_dir', models_dir, '--precision', given.precision]
         tell(engine_alone_batch_8=engine_alone(given.model_name, models_dir, given.precision, prompts[:32]))
         with server([*arguments, '--batch_size', '32', '--prefix_cache', '0']) as (address, _):
-            ask_all('ours', address, prompts, OUR_FIELDS)
-        tell(ready_after=sorted(seconds_to_ready(arguments) for _ in range(STARTS)))
+            ask_all('ours', address, given.clients, prompts, OUR_FIELDS)
+        tell(ready_after=sorted(seconds_to_ready(arguments) for _ in range(given.starts)))
         if given.peer:
             with peer(str(pathlib.Path(models_dir) / given.model_name)) as address:
-                ask_all('llama-cpp-python', address, prompts, PEER_FIELDS)
+                ask_all('llama-cpp-python', address, given.clients, prompts, PEER_FIELDS)
 
 
 if __name__ == '__main__':
