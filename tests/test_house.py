@@ -12,7 +12,7 @@ from running import environment
 SRC = REPOSITORY / 'src'
 # From the ground up; a module may import those of its own floor and of the floors below.
 FLOORS = {'system': 0, 'core': 1, 'checkpoints': 2, 'wing': 3, 'api': 4, 'serving': 5, 'commands': 6}
-WINGS = {'litert', 'training', 'scoring', 'evaluation', 'detection', 'preparation'}
+WINGS = {'litert', 'training', 'scoring', 'evaluation', 'detection', 'preparation', 'inspection'}
 # The only wings that know one another: a benchmark is made of scores, and a detector reads what scoring says of tokens.
 DOORS = {('evaluation', 'scoring'), ('detection', 'scoring')}
 # Rooms none of whose modules loads TensorFlow by being imported.
@@ -23,7 +23,7 @@ EVERYWHERE = {'gpt2.errors'}  # how things fail, the ground floor may say too
 def room(module):
     """The part of the house that a module is in: a package's name, core or api."""
     parts = module.split('.')
-    if module in ('gpt2', 'gpt2.api', 'gpt2.engines'):
+    if module in ('gpt2', 'gpt2.api', 'gpt2.engines', 'gpt2.inside'):
         return 'api'
     if module == 'gpt2.__main__':
         return 'commands'

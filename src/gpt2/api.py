@@ -24,6 +24,7 @@ from gpt2.engine import Engine, check_prompt
 from gpt2.engines import check_engine, load_engine
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams
+from gpt2.inside import Inside
 from gpt2.patterns import Pattern, check_pattern
 from gpt2.sampling import ADJUSTMENTS, DRAWING, Rule, Sampling, check_bias, check_length_penalty
 from gpt2.scoring.logits import make_score, score_logits
@@ -64,7 +65,7 @@ def open_model(
     return Model(found.name, open_source(found.path), engine, precision, found.notice, prefix)
 
 
-class Model:
+class Model(Inside):
     """A GPT-2 and its vocabulary. Several threads may use it; a process that is forked must load its own.
 
     name: of its folder. hparams: its shape. encoder: its vocabulary. notices: what a user should know of it, a line
@@ -102,15 +103,19 @@ class Model:
             if self.closed:
                 raise Error('the model is closed; load it again')
             if self.loaded is None:
-                self.loaded = load_engine(self.source, *self.chosen)
+                self.loaded = self.new_engine()
             return self.loaded
+
+    def new_engine(self) -> Engine:
+        return load_engine(self.source, *self.chosen)
 
     def close(self) -> None:
         """Give back the memory of the model, which can only encode and decode after that."""
         with self.loading:
             self.closed = True
-            if self.loaded is not None and not self.loaded.closed:
-                self.loaded.close()
+            for engine in (self.loaded, self.tapped):
+                if engine is not None and not engine.closed:
+                    engine.close()
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Token ids of a text. special: take the names of added tokens in it, `<|endoftext|>` among them, for these
@@ -395,6 +400,27 @@ class Model:
         check_text('text', text)
         score = make_score(self.engine, likeliest=min(count, self.hparams.n_vocab))
         return score_text(score, self.encoder, text, self.hparams.n_ctx, stride, end_of_text)
+
+    def ablated(self, changes: str, reference: str | None = None) -> 'AblatedModel':
+        """This model with some neurons and heads changed, whatever is then asked of it: complete, score, activations.
+        It computes on TensorFlow, with the same weights in memory.
+
+        changes: `h5.mlp.131,h9.head.6` are ablated, made 0; inspection/changes.py says what else can become of them.
+        reference: the text from which =mean and =patch take what they put in their place. Raises UsageError.
+        """
+        return AblatedModel(self, changes, reference)
+
+
+class AblatedModel(Model):
+    """A model, some of whose neurons and heads are changed."""
+
+    def __init__(self, model: Model, changes: str, reference: str | None) -> None:
+        super().__init__(model.name, model.source, 'tf', 'float32', prefix=model.prefix)
+        self.model, self.reference, self.notices = model, reference, model.notices
+        self.wanted = model.changes(changes, reference)
+
+    def new_engine(self) -> Engine:
+        return self.model.changed_engine(self.wanted, self.reference)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ positions attended to.
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,12 @@ from gpt2.system.tensorflow import tf
 
 Params = dict[str, Any]  # from the parts of names to such a dict or to a tensor
 Cache = list[dict[str, tf.Tensor]]  # see new_cache
+Tap = Callable[[str, tf.Tensor], tf.Tensor]  # see forward
+
+
+def untapped(name: str, value: tf.Tensor) -> tf.Tensor:
+    """The tap that leaves everything as it is."""
+    return value
 
 
 class Dropout(NamedTuple):
@@ -187,40 +193,49 @@ def attention_mask(positions: tf.Tensor, m: int | tf.Tensor) -> tf.Tensor:
 
 def attention(
     x: tf.Tensor, p: Params, n_head: int, mask: tf.Tensor, cache: dict[str, tf.Tensor] | None,
-    places: tuple[tf.Tensor, tf.Tensor] | None, dropout: Dropout | None, place: int,
+    places: tuple[tf.Tensor, tf.Tensor] | None, dropout: Dropout | None, place: int, tap: Tap,
 ) -> tf.Tensor:  # fmt: skip
-    q, k, v = (split_heads(part, n_head) for part in tf.split(linear(x, p['c_attn']), 3, axis=-1))
+    parts = zip('qkv', tf.split(linear(x, p['c_attn']), 3, axis=-1))
+    q, k, v = (tap(f'attn.{name}', split_heads(part, n_head)) for name, part in parts)
     matmul, softmax = tf.matmul, tf.nn.softmax
     if cache is not None and places is not None:
         k, v = write_cache(cache['k'], k, places), write_cache(cache['v'], v, places)
         matmul, softmax = small_products, small_softmax
     scores = tf.cast(matmul(q / math.sqrt(q.shape[-1]), k, transpose_b=True), tf.float32)  # -> [batch, heads, n, m]
-    weights = dropped(tf.cast(softmax(scores + mask), v.dtype), dropout, place)
-    return linear(merge_heads(matmul(weights, v)), p['c_proj'])
+    weights = dropped(tap('attn.pattern', tf.cast(softmax(scores + mask), v.dtype)), dropout, place)
+    return tap('attn.out', linear(merge_heads(tap('attn.z', matmul(weights, v))), p['c_proj']))
 
 
-def mlp(x: tf.Tensor, p: Params) -> tf.Tensor:
+def mlp(x: tf.Tensor, p: Params, tap: Tap = untapped) -> tf.Tensor:
     # The tanh form of gelu (Hendrycks & Gimpel 2016, section 2).
-    return linear(tf.nn.gelu(linear(x, p['c_fc']), approximate=True), p['c_proj'])
+    act = tap('mlp.act', tf.nn.gelu(tap('mlp.pre', linear(x, p['c_fc'])), approximate=True))
+    return tap('mlp.out', linear(act, p['c_proj']))
+
+
+def within(tap: Tap, prefix: str) -> Tap:
+    """A tap that puts a prefix before every name."""
+    return lambda name, value: tap(prefix + name, value)
 
 
 def layer(
     x: tf.Tensor, p: Params, n_head: int, mask: tf.Tensor, cache: dict[str, tf.Tensor] | None,
     places: tuple[tf.Tensor, tf.Tensor] | None, dropout: Dropout | None, place: int, dtype: tf.DType,
+    tap: Tap = untapped,
 ) -> tf.Tensor:  # fmt: skip
     """One layer: features float32 [batch, n, n_embd] -> the same, its products computed in dtype. place: the first of
-    its three for dropout."""
-    normed = tf.cast(norm(x, p['ln_1']), dtype)
-    attended = attention(normed, p['attn'], n_head, mask, cache, places, dropout, place)
-    x += tf.cast(dropped(attended, dropout, place + 1), tf.float32)
-    added = mlp(tf.cast(norm(x, p['ln_2']), dtype), p['mlp'])
-    return x + tf.cast(dropped(added, dropout, place + 2), tf.float32)
+    its three for dropout. tap: as forward() has it, by names within the layer."""
+    x = tap('pre', x)
+    normed = tf.cast(tap('ln_1', norm(x, p['ln_1'])), dtype)
+    attended = attention(normed, p['attn'], n_head, mask, cache, places, dropout, place, tap)
+    x = tap('mid', x + tf.cast(dropped(attended, dropout, place + 1), tf.float32))
+    added = mlp(tf.cast(tap('ln_2', norm(x, p['ln_2'])), dtype), p['mlp'], tap)
+    return tap('post', x + tf.cast(dropped(added, dropout, place + 2), tf.float32))
 
 
 def forward(
     hparams: HParams, params: Params, tokens: tf.Tensor, cache: Cache | None = None, position: int | tf.Tensor = 0,
     starts: tf.Tensor | None = None, dropout: Dropout | None = None, dtype: tf.DType = tf.float32,
-    recompute: bool = False,
+    recompute: bool = False, tap: Tap = untapped,
 ) -> tf.Tensor:  # fmt: skip
     """Final features float32 [batch, n, n_embd] of tokens int32 [batch, n].
 
@@ -230,6 +245,12 @@ def forward(
     and its position counts from there. None is one document a row; with a cache it must be.
     dropout: of embeddings, attention and what each layer adds, or None. dtype: of the products of matrices; all else
     that adds up numbers is in float32. recompute: whether gradients compute each layer again instead of keeping it.
+    tap: called with the name and the value of everything on the way, and what it returns goes on in its place; so it
+    sees all and may change all, and one that changes nothing adds nothing to a graph. In this order, shapes being
+    [batch, n, n_embd] unless given: positions (int32 [batch or 1, n]), wte, wpe; of each layer h0.pre (the stream as it
+    enters), h0.ln_1, h0.attn.q, .k, .v ([batch, heads, n, features / heads]), .pattern ([batch, heads, n, m]), .z (as
+    q: what each head gathers), .out, h0.mid (the stream between the two parts), h0.ln_2, h0.mlp.pre and .act (before
+    and after gelu, [batch, n, 4 n_embd]), h0.mlp.out, h0.post (the stream as it leaves); then ln_f.
     """
     p = params['model']
     batch, n = tf.shape(tokens)[0], tf.shape(tokens)[1]
@@ -239,16 +260,18 @@ def forward(
     if starts is not None:
         mask = tf.where(tf.range(m) >= starts[:, tf.newaxis, :, tf.newaxis], mask, -1e10)
         positions -= starts
-    x = dropped(tf.gather(p['wte'], tokens) + tf.gather(p['wpe'], positions), dropout, 0)
+    positions = tap('positions', positions)
+    x = tap('wte', tf.gather(p['wte'], tokens)) + tap('wpe', tf.gather(p['wpe'], positions))
+    x = dropped(x, dropout, 0)
     # Once for all layers: so many small operations would cost a token a millisecond in each.
     places = None if cache is None else cache_places(hparams, positions, m, batch)
     for index in range(hparams.n_layer):
         block = functools.partial(
             layer, p=p[f'h{index}'], n_head=hparams.n_head, mask=mask, cache=None if cache is None else cache[index],
-            places=places, dropout=dropout, place=1 + 3 * index, dtype=dtype,
+            places=places, dropout=dropout, place=1 + 3 * index, dtype=dtype, tap=within(tap, f'h{index}.'),
         )  # fmt: skip
         x = tf.recompute_grad(block)(x) if recompute else block(x)
-    return norm(x, p['ln_f'])
+    return tap('ln_f', norm(x, p['ln_f']))
 
 
 def logits(params: Params, features: tf.Tensor) -> tf.Tensor:

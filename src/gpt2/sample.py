@@ -78,23 +78,27 @@ def draw(
 class Generator(Engine):
     """The engine on TensorFlow. Holds two traces of the model: one for prompts, one for a single token;
     neither is traced again for another batch, length, cache capacity or setting of the release's. Where
-    logits are asked for there are two more, which end with them. The parameters are used as they are now."""
+    logits are asked for there are two more, which end with them. The parameters are used as they are now.
+
+    tap: what is to be seen or changed inside the model, as model.forward takes it.
+    """
 
     package = 'tensorflow'
 
-    def __init__(self, hparams: HParams, params: model.Params) -> None:
+    def __init__(self, hparams: HParams, params: model.Params, tap: model.Tap = model.untapped) -> None:
         super().__init__(hparams)
+        self.tap = tap
         # The values themselves, not copies: a step need not read 148 variables first.
         with interrupts_held_back():
-            values = {name: variable.read_value() for name, variable in model.flatten(params).items()}
+            values = {name: tf.convert_to_tensor(variable) for name, variable in model.flatten(params).items()}
         self.params = params = model.nest(values)
 
         def prompt_logits(tokens: tf.Tensor, last: tf.Tensor, rows: tf.Tensor, cache: model.Cache) -> tf.Tensor:
-            features = tf.gather(model.forward(hparams, params, tokens, cache), last, batch_dims=1)
+            features = tf.gather(model.forward(hparams, params, tokens, cache, tap=tap), last, batch_dims=1)
             return tf.gather(model.logits(params, features), rows)
 
         def token_logits(tokens: tf.Tensor, positions: tf.Tensor, cache: model.Cache) -> tf.Tensor:
-            return model.logits(params, model.forward(hparams, params, tokens, cache, positions)[:, 0])
+            return model.logits(params, model.forward(hparams, params, tokens, cache, positions, tap=tap)[:, 0])
 
         def prompt_step(
             tokens: tf.Tensor, last: tf.Tensor, rows: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor,
@@ -118,7 +122,9 @@ class Generator(Engine):
         self.token_step = traced(token_step, input_signature=[token, integers, *others])
         self.prompt_logits = traced(prompt_logits, input_signature=[prompt, integers, integers, cache])
         self.token_logits = traced(token_logits, input_signature=[token, integers, cache])
-        self.features = traced(lambda tokens: model.forward(hparams, params, tokens), input_signature=[prompt])
+        self.features = traced(
+            lambda tokens: model.forward(hparams, params, tokens, tap=tap), input_signature=[prompt]
+        )
         self.logits = lambda features: model.logits(params, features)
 
     def open_rows(

@@ -10,7 +10,7 @@ import pytest
 from gpt2.encoder import END_OF_TEXT
 from gpt2.scoring import scores
 from gpt2.scoring.scores import Score, Text, TokenScore, score_rows, score_text
-from gpt2.scoring.text_stream import Measure
+from gpt2.text_stream import Measure
 
 
 class GivenScore:

@@ -37,7 +37,7 @@ def interact_model(
     length: Any = None, temperature: Any = 1, top_k: Any = 0, top_p: Any = 1, top_p_rule: Any = 'released',
     min_p: Any = 0, typical_p: Any = 1, repetition_penalty: Any = 1, presence_penalty: Any = 0,
     frequency_penalty: Any = 0, no_repeat_ngram: Any = 0, logit_bias: list | None = None, ban: list | None = None,
-    choices: str | None = None,
+    choices: str | None = None, ablate: str | None = None, ablate_from: str | None = None,
     engine: Any = 'auto', precision: Any = 'float32', models_dir: str = DEFAULT_MODELS_DIR, prompt: str | None = None,
     prompt_file: str | None = None, errors: Any = 'strict', stop: list | None = None, stop_at_end: bool = False,
     start: str | None = None, stream: bool | None = None, json: bool = False, logprobs: Any = None,
@@ -55,7 +55,7 @@ def interact_model(
     if prompt is not None and prompt_file is not None:
         raise UsageError('--prompt and --prompt_file exclude each other; give one')
     text = read_prompt_file(prompt_file, errors) if prompt_file is not None else prompt
-    model = open_for_sampling(model_name, models_dir, engine, precision, settings)
+    model = open_for_sampling(model_name, models_dir, engine, precision, settings, ablate, ablate_from)
 
     def checked(text: str, name: str) -> str:
         text = valid(text, errors, name)

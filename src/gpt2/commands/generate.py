@@ -23,7 +23,7 @@ def sample_model(
     length: Any = None, temperature: Any = 1, top_k: Any = 0, top_p: Any = 1, top_p_rule: Any = 'released',
     min_p: Any = 0, typical_p: Any = 1, repetition_penalty: Any = 1, presence_penalty: Any = 0,
     frequency_penalty: Any = 0, no_repeat_ngram: Any = 0, logit_bias: list | None = None, ban: list | None = None,
-    choices: str | None = None,
+    choices: str | None = None, ablate: str | None = None, ablate_from: str | None = None,
     engine: Any = 'auto', precision: Any = 'float32', models_dir: str = DEFAULT_MODELS_DIR, stop: list | None = None,
     stop_at_end: bool = False, start: str | None = None, stream: bool | None = None, json: bool = False,
     logprobs: Any = None, beams: Any = 1, length_penalty: Any = 1, regex: str | None = None,
@@ -37,7 +37,7 @@ def sample_model(
         logit_bias=logit_bias, ban=ban, choices=choices, stop=stop, stop_at_end=stop_at_end, start=start,
         stream=stream, json=json, logprobs=logprobs, beams=beams, length_penalty=length_penalty, regex=regex,
     )  # fmt: skip
-    model = open_for_sampling(model_name, models_dir, engine, precision, settings)
+    model = open_for_sampling(model_name, models_dir, engine, precision, settings, ablate, ablate_from)
     model.plan([None], seed=0, **settings.drawing)
     load(model, settings)
     write_samples(model, None, range(1, (settings.nsamples or sys.maxsize - 1) + 1), settings)

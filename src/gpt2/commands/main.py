@@ -32,6 +32,9 @@ COMMANDS = {
     'evaluate': Command('evaluate', 'evaluate_model', 'evaluate', "run the paper's zero-shot evaluation"),
     'overlap': Command('overlap', 'measure_overlap', 'overlap', 'print how much of test sets a corpus has too'),
     'detect': Command('detect', 'detect_machine', 'detect', 'show how likely a text is to a model; machine or human'),
+    'inspect': Command(
+        'inspect_model', 'inspect_model', 'inspect_model', 'see inside a model: activations, neurons, contributions'
+    ),
     'convert': Command('convert', 'convert_model', 'convert', 'convert a model from one format to another'),
     'serve': Command('serve', 'serve_models', 'serve', "serve models over HTTP, to the clients of OpenAI's API"),
     'export': Command('export', 'export_model', 'export_litert', 'export a checkpoint for the LiteRT engine'),

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gpt2.api import Model, new_seed, open_model
+from gpt2.commands.ablation import ABLATION_HELP, ablated
 from gpt2.commands.flags import (
     ENGINE_HELP,
     MODEL_NAME_HELP,
@@ -65,6 +66,7 @@ SHARED_FLAGS = f"""\
 --length_penalty X    beams are compared by log-probability divided by the number of tokens to the power X;
                       from -10 to 10, 0 favours short ones. Default: 1
 {ENGINE_HELP}
+{ABLATION_HELP}
 {MODELS_DIR_HELP}
 --stop TEXT           end a sample before TEXT; may be given more than once
 --stop_at_end         end a sample at the end-of-text token
@@ -166,10 +168,12 @@ def bias_of_token(pair: str) -> tuple[str, float]:
 
 
 def open_for_sampling(
-    model_name: str | None, models_dir: str, engine: Any, precision: Any, settings: Settings
-) -> Model:
+    model_name: str | None, models_dir: str, engine: Any, precision: Any, settings: Settings,
+    ablate: str | None = None, ablate_from: str | None = None,
+) -> Model:  # fmt: skip
     """The model that flags name, nothing heavy loaded. Raises UsageError, also for settings that mean nothing to it."""
     model = open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
+    model = ablated(model, ablate, ablate_from)
     model.plan([], seed=0, **settings.drawing)
     return model
 

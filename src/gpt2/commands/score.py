@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from gpt2.api import open_model
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
+from gpt2.commands.ablation import ABLATION_HELP, ablated
 from gpt2.commands.flags import (
     ENGINE_HELP,
     MODEL_NAME_HELP,
@@ -66,6 +67,7 @@ stays. A word is what white space divides; bytes are those of UTF-8; both are co
 --batch_size N        windows that TensorFlow scores at once, at least 1; each needs memory. LiteRT scores them one by
                       one. Default: 4
 {ENGINE_HELP}
+{ABLATION_HELP}
 {MODELS_DIR_HELP}
 """
 
@@ -73,7 +75,8 @@ stays. A word is what white space divides; bytes are those of UTF-8; both are co
 def score_files(
     *files: str, lines: bool = False, model_name: str | None = None, stride: Any = None, end_of_text: bool = True,
     errors: Any = 'strict', per_token: bool = False, json: bool = False, batch_size: Any = 4,
-    engine: Any = 'auto', precision: Any = 'float32', models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
+    engine: Any = 'auto', precision: Any = 'float32', ablate: str | None = None, ablate_from: str | None = None,
+    models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
 ) -> None:  # fmt: skip
     reject_unknown((), unknown)
     lines, json = boolean('lines', lines), boolean('json', json)
@@ -83,6 +86,7 @@ def score_files(
     if not files:
         raise UsageError('give a text file, or - for standard input; --help shows how')
     model = open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
+    model = ablated(model, ablate, ablate_from)
     hparams, encoder = model.hparams, model.encoder
     stride = check_stride('--stride', stride, hparams.n_ctx)
     start = [encoder.end_of_text] if end_of_text else []

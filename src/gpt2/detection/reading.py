@@ -10,8 +10,8 @@ from gpt2.encoder import Encoder
 from gpt2.engine import Engine
 from gpt2.scoring.logits import make_reader, score_logits
 from gpt2.scoring.scores import Text, score_rows
-from gpt2.scoring.text_stream import Measure
 from gpt2.scoring.windows import check_stride
+from gpt2.text_stream import Measure
 
 NEVER = np.float32(200)  # nats: what is so surprising has a probability of 0 in float32
 

@@ -11,9 +11,9 @@ from gpt2.engine import Engine
 from gpt2.errors import UsageError
 from gpt2.sampling import Sampling
 from gpt2.scoring.fastest import fastest_score
-from gpt2.scoring.text_stream import Measure, encode_stream
 from gpt2.scoring.windows import Row, batches, windows
 from gpt2.system.text import READ_BYTES
+from gpt2.text_stream import Measure, encode_stream
 
 BAR = {'leave': False, 'delay': 2, 'disable': None}
 DRAWN_TOGETHER = 8  # prompts that are continued at once

@@ -18,4 +18,5 @@ def fastest_score(engine: Engine, excluded: Sequence[int] = ()) -> ScoreFunction
         return logits.make_score(engine, excluded)
     from gpt2.scoring import log_probabilities
 
-    return log_probabilities.make_score(engine.hparams, cast('sample.Generator', engine).params, excluded)
+    generator = cast('sample.Generator', engine)
+    return log_probabilities.make_score(generator.hparams, generator.params, excluded, tap=generator.tap)

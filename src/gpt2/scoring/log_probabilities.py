@@ -46,8 +46,9 @@ def scored(logits: tf.Tensor, targets: tf.Tensor, excluded: np.ndarray, likelies
 
 
 def make_score(
-    hparams: HParams, params: model.Params, excluded: Sequence[int] = (), likeliest: int = 0
-) -> Callable[[Sequence[Row]], list[tuple[np.ndarray, ...]]]:
+    hparams: HParams, params: model.Params, excluded: Sequence[int] = (), likeliest: int = 0,
+    tap: model.Tap = model.untapped,
+) -> Callable[[Sequence[Row]], list[tuple[np.ndarray, ...]]]:  # fmt: skip
     """A function that scores a batch of rows: a list of (log_probabilities, ranks, likelier), one a row.
 
     Each is an array [count], in the order of the ids: natural logarithms of the probabilities,
@@ -55,7 +56,7 @@ def make_score(
     likelier, int32. Where likeliest is above 0 two more follow, [count, likeliest] each: ids, int32, and
     log-probabilities, float32, of so many likeliest tokens in the place of each id, likeliest first.
     Memory is bounded by the batch: logits exist for LOGIT_ROWS positions at a time. The graph is traced
-    once for all shapes. Raises OutOfMemory where a batch is too large all the same.
+    once for all shapes. tap: as model.forward takes it. Raises OutOfMemory where a batch is too large all the same.
     """
     integers = tf.TensorSpec([None], tf.int32)
     shut_out, likeliest = np.array(excluded, np.int32), min(likeliest, hparams.n_vocab)
@@ -65,7 +66,7 @@ def make_score(
 
     @traced(input_signature=[tf.TensorSpec([None, None], tf.int32), integers, integers])
     def score_flat(tokens: tf.Tensor, positions: tf.Tensor, targets: tf.Tensor) -> list[tf.Tensor]:
-        features = tf.reshape(model.forward(hparams, params, tokens), [-1, hparams.n_embd])
+        features = tf.reshape(model.forward(hparams, params, tokens, tap=tap), [-1, hparams.n_embd])
         features = tf.gather(features, positions)
         count = tf.shape(targets)[0]
         steps = (count + LOGIT_ROWS - 1) // LOGIT_ROWS

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from gpt2.encoder import Encoder
-from gpt2.scoring.text_stream import Measure
 from gpt2.scoring.windows import Row, batches, windows
+from gpt2.text_stream import Measure
 
 ScoreFunction = Callable[[Sequence[Row]], list[tuple]]
 

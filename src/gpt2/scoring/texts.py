@@ -8,8 +8,8 @@ from typing import Any
 from gpt2.encoder import Encoder
 from gpt2.errors import UsageError
 from gpt2.scoring.scores import Text
-from gpt2.scoring.text_stream import Measure, encode_stream
 from gpt2.system.text import CONVERT_OR_REPLACE, pieces, split_lines
+from gpt2.text_stream import Measure, encode_stream
 
 Open = Callable[[str], Iterator[Text]]
 

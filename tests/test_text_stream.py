@@ -4,8 +4,8 @@ import random
 import pytest
 from example_models import MODELS
 
+from gpt2 import text_stream
 from gpt2.encoder import PRETOKEN, get_encoder
-from gpt2.scoring import text_stream
 
 CHARACTERS = "ab1'sretvlmd !,.\n\t\r\u00a0\u3000é\u0301中２ⅷ\x1c\x85😀"
 

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Speed of a survey of neurons with a synthetic 124M: tokens a second, and so the time for 10 MB of text.
+
+    python benchmarks/neurons.py examples/heidi.txt
+    python benchmarks/neurons.py examples/heidi.txt --layers 0 5 11
+
+The sample that is read again at the end is left out of the rate, and counted in the time. Also what a text of 30 tokens
+takes to be looked into, with the bundled model.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / 'src'))
+
+from bench import VOCABULARY, make_checkpoint, seconds  # noqa: E402
+from memory import peak_megabytes  # noqa: E402
+
+import gpt2  # noqa: E402
+from gpt2 import sample  # noqa: E402
+from gpt2.encoder import get_encoder  # noqa: E402
+from gpt2.inspection import survey  # noqa: E402
+from gpt2.inspection.passages import TOKENS, batches, passages  # noqa: E402
+from gpt2.inspection.reading import make_read  # noqa: E402
+from gpt2.text_stream import Measure  # noqa: E402
+
+TEXT = 10_000_000  # bytes
+BATCH = 32
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('text')
+    parser.add_argument('--passages', type=int, default=640)
+    parser.add_argument('--layers', type=int, nargs='+', default=list(range(12)))
+    arguments = parser.parse_args()
+    encoder = get_encoder('124M', str(VOCABULARY))
+    with tempfile.TemporaryDirectory() as folder:
+        hparams, params = make_checkpoint(folder)
+    generator, neurons = sample.Generator(hparams, params), range(4 * hparams.n_embd)
+    read = make_read(generator, arguments.layers, neurons)
+    found = list(itertools.islice(passages(encoder, [arguments.text], 'strict', Measure()), arguments.passages))
+    read(next(batches(iter(found), BATCH)))  # traces
+    survey.Survey.read_sample = lambda *_: None
+    start = time.perf_counter()
+    survey.survey(read, batches(iter(found), BATCH), arguments.layers, neurons, BATCH)
+    rate = len(found) * TOKENS / (time.perf_counter() - start)
+    tokens = TEXT * len(encoder.encode(pathlib.Path(arguments.text).read_text()[:100_000])) / 100_000
+    print(json.dumps({
+        'layers': len(arguments.layers), 'neurons': len(neurons) * len(arguments.layers),
+        'tokens_per_second': rate, 'minutes_for_10_MB': (tokens + survey.SAMPLE * TOKENS) / rate / 60,
+        'peak_megabytes': round(peak_megabytes()), 'cores': os.cpu_count(),
+    } | looks(), indent=1))  # fmt: skip
+
+
+def looks():
+    """Milliseconds to look into 30 tokens with the bundled model, once it has been looked into."""
+    model = gpt2.load('7M', engine='tf')
+    text = model.decode(model.encode('The king and the queen went to the garden with a rose. ' * 4)[:30])
+    kinds = {
+        'lens': lambda: model.lens(text, likeliest=5),
+        'patterns_and_neurons': lambda: model.activations(text, 'attn.pattern, mlp.act'),
+        'ablated': lambda: model.ablated('h3.mlp.131').activations(text, 'ln_f'),
+    }
+    return {f'ms_{name}': 1000 * min(seconds(look) for _ in range(5)) for name, look in kinds.items()}
+
+
+if __name__ == '__main__':
+    main()

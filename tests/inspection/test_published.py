@@ -1,0 +1,168 @@
+"""The published map, played by a local server, and explanations that are scored."""
+
+import functools
+import http.server
+import json
+import math
+import threading
+
+import numpy as np
+import pytest
+from example_models import BUNDLED
+
+import gpt2
+from gpt2.errors import Error, UsageError
+from gpt2.hparams import RELEASED_HPARAMS, load_hparams
+from gpt2.inspection import published, records
+from gpt2.inspection.reading import make_read
+from gpt2.inspection.records import Explanation, Passage
+from gpt2.inspection.simulation import Completions, by_words, expected, score_explanation
+from gpt2.system.download import DownloadError
+
+
+@pytest.fixture(scope='module')
+def model():
+    return gpt2.load('7M', engine='tf')
+
+
+@pytest.fixture(scope='module')
+def record(model):
+    """A record of what the bundled model does, of passages of several lengths, one with a piece of a character."""
+    read = make_read(model.inside, [3], range(131, 132))
+
+    def passage(text):
+        ids = model.encode(text)
+        [reading] = read(np.array([ids], np.int32))
+        return Passage(tuple(model.decode([each]) for each in ids), tuple(reading.activations[0, :, 0].tolist()))
+
+    texts = ['"It is so," said the king to the queen.', 'Once upon a time there was a fox, she said']
+    return records.NeuronRecord(3, 131, tuple(map(passage, texts)), (passage('It was a 漢 of'),), mean=0.5)
+
+
+@pytest.fixture
+def server(tmp_path, record):
+    """The address of a server that has the files of a map, and the folder in which they lie."""
+    root = tmp_path / 'served'
+    records.write_record(str(root / 'data' / 'collated-activations'), record)
+    where = root / 'data' / 'explanations' / '3'
+    where.mkdir(parents=True)
+    explained = {'explanation': ' words for speech', 'scored_simulation': {'ev_correlation_score': 0.31}}
+    (where / '131.jsonl').write_text(json.dumps({'scored_explanations': [explained]}) + '\n')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(root))
+    handler.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{serving.server_port}', root
+        serving.shutdown()
+
+
+def test_a_record_is_fetched_once_and_the_model_is_compared_with_it(server, tmp_path, record, model):
+    url, root = server
+    found, explanations = published.fetch(url, 'data', 3, 131, str(tmp_path / 'kept'))
+    assert explanations == [Explanation('words for speech', 0.31)] and found.layer == 3
+    assert (tmp_path / 'kept' / 'data' / 'explanations' / '3' / '131.jsonl').exists()
+    for path in root.rglob('131.*'):
+        path.unlink()
+    assert published.fetch(url, 'data', 3, 131, str(tmp_path / 'kept')) == (found, explanations)
+    read = make_read(model.inside, [3], range(131, 132))
+    comparison = published.compare(read, model.encoder, found.passages)
+    assert (len(comparison.ours), comparison.passed_over) == (2, 1)
+    assert comparison.correlation == pytest.approx(1, abs=1e-6) and comparison.largest_difference < 1e-4
+    other = published.compare(make_read(model.inside, [2], range(9, 10)), model.encoder, found.passages)
+    assert other.correlation < 0.9 and other.largest_difference > 0.1
+
+
+def test_what_is_not_there_or_no_record_is_not_kept(server, tmp_path):
+    url, root = server
+    with pytest.raises(DownloadError, match='404'):
+        published.fetch(url, 'data', 3, 132, str(tmp_path / 'kept'))
+    (root / 'data' / 'collated-activations' / '3' / '131.json').write_text('{"neuron_id": 5}')
+    with pytest.raises(DownloadError, match=r'is no record of a neuron .*; it was not kept'):
+        published.fetch(url, 'data', 3, 131, str(tmp_path / 'kept'))
+    assert not [path for path in (tmp_path / 'kept').rglob('*') if path.is_file() and path.suffix == '.json']
+
+
+def test_models_of_a_published_shape_have_a_map():
+    assert published.map_of(RELEASED_HPARAMS['124M']) == 'gpt2_small_data'
+    assert published.map_of(RELEASED_HPARAMS['1558M']) == 'data'
+    with pytest.raises(UsageError, match='the published map is of 124M and 1558M'):
+        published.map_of(load_hparams(str(BUNDLED / 'hparams.json')))
+
+
+# Explanations
+
+
+def test_a_score_is_the_correlation_over_all_tokens():
+    passages = [Passage(('a', ' b'), (1.0, 2.0)), Passage((' c',), (-1.0,))]
+    told = {'a': 3.0, ' b': 5.0, ' c': 4.0}
+    score = score_explanation(lambda _, tokens: [told[token] for token in tokens], 'x', passages)
+    assert score == pytest.approx(np.corrcoef([3, 5, 4], [1, 2, -1])[0, 1])
+    assert math.isnan(score_explanation(lambda _, tokens: [0.0] * len(tokens), 'x', passages))
+    for explanation, given in (('  ', passages), ('x', [])):
+        with pytest.raises(UsageError):
+            score_explanation(by_words, explanation, given)
+
+
+def test_words_that_are_named_are_simulated():
+    tokens = ['The', ' K', 'ings', ' of', ' France', ',', ' the', ' King', "'s", ' men', '\n']
+    assert by_words('references to the king or to French things', tokens) == [0, 10, 10, 0, 0, 0, 0, 10, 10, 0, 0]
+    assert by_words('words such as these', tokens) == [0] * len(tokens)
+    assert by_words('', []) == []
+
+
+def test_the_bundled_simulator_finds_what_a_neuron_does(record):
+    good = score_explanation(by_words, 'said', record.top)
+    assert good > 0.5 > score_explanation(by_words, 'foxes', record.top)
+
+
+class Completing(http.server.BaseHTTPRequestHandler):
+    """A server that finds each token of a prompt most likely to be a 7, after `king` a 9."""
+
+    def do_POST(self):
+        content = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        self.server.asked.append((self.path, content, self.headers.get('Authorization')))
+        prompt = content['prompt']
+        offsets = [0, *(at for at in range(1, len(prompt)) if prompt[at - 1] == '\t')]
+        told = [None, *({'9' if 'king\t' in prompt[at - 6 : at] else '7': math.log(0.6), '1': math.log(0.2), 'x': -1.0}
+                        for at in offsets[1:])]  # fmt: skip
+        answer = {'choices': [{'logprobs': {'text_offset': offsets, 'top_logprobs': told}}]}
+        if content.get('model') == 'none':
+            answer = {'error': {'message': 'there is no such model'}}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def completing():
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Completing) as serving:
+        serving.asked = []
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield serving
+        serving.shutdown()
+
+
+def test_a_model_behind_an_api_simulates_by_the_numbers_it_expects(completing):
+    url = f'http://127.0.0.1:{completing.server_port}/v1'
+    found = Completions(url + '/', 'big', 'secret')('kings', ['A', ' king', '\n'])
+    assert found == pytest.approx([(7 * 0.6 + 0.2) / 0.8, (9 * 0.6 + 0.2) / 0.8, (7 * 0.6 + 0.2) / 0.8])
+    [(path, content, key)] = completing.asked
+    assert (path, content['model'], content['echo'], key) == ('/v1/completions', 'big', True, 'Bearer secret')
+    assert 'kings' in content['prompt'] and '\\n\tunknown\n' in content['prompt']
+    with pytest.raises(Error, match='does not say how likely tokens are: there is no such model'):
+        Completions(url, 'none')('kings', ['A'])
+
+
+def test_servers_that_are_none_are_one_line():
+    with pytest.raises(UsageError, match="'word' is no address of a server"):
+        Completions('word')
+    with pytest.raises(Error, match=r'gives no answer \(ConnectionError\)'):
+        Completions('http://127.0.0.1:9/v1')('kings', ['A'])
+
+
+def test_numbers_are_expected_of_what_is_told():
+    assert expected({'10': math.log(0.5), ' 0': math.log(0.5)}) == pytest.approx(5)
+    assert expected({'11': 0.0, 'x': 0.0}) == 0
