@@ -1,5 +1,6 @@
 import os
 import pathlib
+import pickle
 import stat
 import subprocess
 import sys
@@ -7,9 +8,12 @@ import sys
 import pytest
 
 pytest.importorskip('datatrove')
+from running import PATIENCE, environment
 
 from gpt2.preparation import executors
+from gpt2.preparation.blocks import Documents, writer
 from gpt2.preparation.executors import Engine, Step, StepError, run_local, submit
+from gpt2.preparation.pages import Folder
 
 
 def writes(folder, dies_once=None, fails=()):
@@ -96,10 +100,18 @@ def slurm(tmp_path, monkeypatch):
 
 
 def two_steps(folder):
-    return [
-        (Step(name, [writes(str(folder / name))], tasks), str(folder / 'text' / name))
-        for name, tasks in (('first', 2), ('second', 1))
+    for number in range(2):
+        (folder / f'{number}.html').write_text(f'<p>page {number}')
+    first, second = (str(folder / name) for name in ('first', 'second'))
+    steps = [
+        Step('first', [Folder((str(folder),), 100), writer(first)], 2),
+        Step('second', [Documents(first), writer(second)], 1),
     ]
+    return [(step, str(folder / 'text' / step.name)) for step in steps]
+
+
+def texts(folder):
+    return [document.text for document in Documents(str(folder)).run()]
 
 
 def test_slurm_gets_a_job_a_step_each_after_the_one_before(tmp_path, slurm):
@@ -117,25 +129,20 @@ def test_slurm_gets_a_job_a_step_each_after_the_one_before(tmp_path, slurm):
 @pytest.mark.slow
 def test_what_slurm_gets_does_the_work(tmp_path, slurm, monkeypatch):
     monkeypatch.setenv('CARRY_OUT', '1')
-    for name in ('first', 'second'):
-        (tmp_path / name).mkdir()
     submit(two_steps(tmp_path), Engine('slurm', 4, 'cpu', '1:00:00'))
-    assert written(tmp_path / 'first') == {'0.txt': '0 of 2\n', '1.txt': '1 of 2\n'}, (slurm / 'output').read_text()
-    assert written(tmp_path / 'second') == {'0.txt': '0 of 1\n'}
-    submit(two_steps(tmp_path), Engine('slurm', 4, 'cpu', '1:00:00'))  # nothing is left
-    assert written(tmp_path / 'second') == {'0.txt': '0 of 1\n'}
+    assert texts(tmp_path / 'second') == ['<p>page 0', '<p>page 1'], (slurm / 'output').read_text()
+    jobs = len(list(slurm.glob('*.sh')))
+    submit(two_steps(tmp_path), Engine('slurm', 4, 'cpu', '1:00:00'))
+    assert len(list(slurm.glob('*.sh'))) == jobs  # nothing is left
 
 
 @pytest.mark.slow
 def test_ray_does_the_work(tmp_path):
     pytest.importorskip('ray')
-    code = (
-        'import sys; sys.path[:0] = sys.argv[2:4]\n'
-        'import test_executors as tests\n'
-        'from gpt2.preparation.executors import Engine, Step, run_on_ray\n'
-        'step = Step("write", [tests.writes(sys.argv[1])], 3)\n'
-        'run_on_ray(step, sys.argv[1] + "/steps/write", Engine("ray", 2))\n'
-    )
-    folders = [executors.SOURCE, os.path.dirname(__file__)]
-    subprocess.run([sys.executable, '-c', code, tmp_path, *folders], check=True, timeout=300)
-    assert written(tmp_path) == {f'{rank}.txt': f'{rank} of 3\n' for rank in range(3)}
+    steps = two_steps(tmp_path)
+    code = 'import pickle, sys\nfrom gpt2.preparation.executors import Engine, run_on_ray\n'
+    code += 'for step, logs in pickle.load(sys.stdin.buffer):\n    run_on_ray(step, logs, Engine("ray", 2))'
+    changes = {'PYTHONPATH': executors.SOURCE}
+    command = [sys.executable, '-c', code]
+    subprocess.run(command, input=pickle.dumps(steps), env=environment(**changes), timeout=PATIENCE, check=True)
+    assert texts(tmp_path / 'second') == ['<p>page 0', '<p>page 1']

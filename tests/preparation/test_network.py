@@ -257,9 +257,12 @@ def test_a_robots_txt_that_is_not_had(polite, code, allowed):
                 polite.page(f'{site.url}/')
 
 
-def test_a_robots_txt_that_does_not_come_is_the_reason(polite):
-    with Site({'/robots.txt': raw(b'x')}) as site, pytest.raises(Refused, match='broken answer'):
-        polite.page(f'{site.url}/')
+def test_a_robots_txt_that_does_not_come_is_the_reason_and_is_asked_for_once(polite):
+    with Site({'/robots.txt': raw(b'x')}) as site:
+        for path in '/a', '/b':
+            with pytest.raises(Refused, match='broken answer'):
+                polite.page(site.url + path)
+        assert site.paths == ['/robots.txt']
 
 
 @pytest.mark.parametrize(
@@ -366,6 +369,16 @@ def test_what_was_broken_off_goes_on(tmp_path):
                 file.write(b'["half a')
         assert fetched(tmp_path, links)[0] == ['<p>0', '<p>1', '<p>2', '<p>3']
         assert sorted(site.paths) == ['/0', '/1', '/2', '/3', '/robots.txt', '/robots.txt']
+
+
+def test_an_error_that_is_no_page_s_ends_all_of_it(tmp_path, monkeypatch):
+    def full(self, link, outcome):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(Archive, 'add', full)
+    with Site() as first, Site(address='127.0.0.2') as second, pytest.raises(OSError, match='No space'):
+        fetched(tmp_path, [f'{site.url}/{n}' for n in range(50) for site in (first, second)])
+    assert len(first.paths) + len(second.paths) < 10
 
 
 def test_archives_are_warc_files_like_others(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpt2 import __version__
 from gpt2.checkpoints.folders import BUNDLED_MODEL, DEFAULT_MODELS_DIR, expand, find_vocabulary
-from gpt2.commands.flags import boolean, choice, integer, number, reject_unknown, texts
+from gpt2.commands.flags import boolean, choice, integer, number, optional_integer, reject_unknown, texts
 from gpt2.encoder import read_encoder
 from gpt2.errors import Error, UsageError
 from gpt2.system import progress
@@ -72,7 +72,8 @@ counted with its reason. The result does not depend on --workers or --executor.
 --held_out X          fraction of the documents that tokens holds out, from 0 up to 1. Default: 0.005
 --seed N              of the order and of what is held out, at least 0. Default: 0
 --tasks N             parts in which the work is done, at least 1. Default: 8
---workers N           tasks at once, at least 1, each in a process of its own unless it is 1. Default: 1
+--workers N           tasks at once, at least 1, each in a process of its own unless it is 1. Default: 1; on Slurm and
+                      Ray all
 --executor E          local, slurm or ray, which must be set up. Default: local
 --partition NAME      of Slurm; needed there
 --time T              of Slurm's jobs, as sbatch takes it. Default: 24:00:00
@@ -86,7 +87,7 @@ def prepare_data(
     allow_private: bool | None = None, max_bytes: Any = None, max_seconds: Any = None, pause: Any = None,
     threads: Any = None, min_tokens: Any = None, quality: list | None = None, against: list | None = None,
     contaminated: Any = None, vocabulary: str | None = None, held_out: Any = None, seed: Any = None, tasks: Any = None,
-    workers: Any = 1, executor: Any = 'local', partition: str | None = None, time: str = '24:00:00',
+    workers: Any = None, executor: Any = 'local', partition: str | None = None, time: str = '24:00:00',
     models_dir: str = DEFAULT_MODELS_DIR, **unknown: Any,
 ) -> None:  # fmt: skip
     flags = {name: value for name, value in locals().items() if name not in NOT_KEPT and value is not None}
@@ -97,7 +98,8 @@ def prepare_data(
     wanted = [choice('stages', stage, (*STAGES, REPORT)) for stage in stages]
     output = os.path.abspath(expand(output))
     flags = merged(output, checked(flags))
-    engine = choice('executor', executor, EXECUTORS), integer('workers', workers, 1), partition, str(time)
+    at_once = optional_integer('workers', workers, 1) or (1 if executor == 'local' else -1)
+    engine = choice('executor', executor, EXECUTORS), at_once, partition, str(time)
     check_packages()
     check_source(flags)
     check_engine(*engine)

@@ -32,7 +32,8 @@ class Step(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """kind: one of EXECUTORS. workers: tasks that run at once. partition, time: of Slurm's jobs."""
+    """kind: one of EXECUTORS. workers: tasks that run at once; -1 is all, but not on LOCAL. partition, time: of Slurm's
+    jobs."""
 
     kind: str = LOCAL
     workers: int = 1
@@ -147,8 +148,8 @@ def run_on_ray(step: Step, logs: str, engine: Engine) -> None:
         environment = {'env_vars': {'PYTHONPATH': path_for_others()}}
         ray.init(log_to_driver=False, logging_level='ERROR', include_dashboard=False, runtime_env=environment)
     executor = RayPipelineExecutor(step.blocks, step.tasks, engine.workers, logging_dir=logs, mem_per_cpu_gb=0.5)
-    with contextlib.redirect_stderr(io.StringIO()):
-        executor.run()
+    logger.remove()
+    executor.run()
     if failed := executor.get_incomplete_ranks():
         raise StepError(
             f'{len(failed)} of {step.tasks} tasks of {os.path.basename(logs)} failed on Ray; the same command does '
@@ -170,6 +171,6 @@ def submit(steps: Sequence[tuple[Step, str]], engine: Engine) -> None:
             job_name=f'{os.path.basename(os.path.dirname(logs))}-{step.name}', depends=before, qos=None,
             env_command=f'export PYTHONPATH="{path_for_others()}"\nexport PATH="{bin_folder}:$PATH"',
         )  # fmt: skip
-    with contextlib.redirect_stderr(io.StringIO()):
-        if before:
-            before.run()
+    logger.remove()
+    if before:
+        before.run()

@@ -7,7 +7,7 @@ import os
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 from datatrove.data import Document
@@ -71,21 +71,22 @@ def fetch_all(links: Sequence[str], hosts: Hosts, archive: 'Archive', threads: i
     left = sorted((link for link in links if link not in archive.known), key=host_of)
     groups = [list(group) for _, group in itertools.groupby(left, host_of)]
     groups.sort(key=len, reverse=True)  # the longest first, so that no thread has one left at the end
-    failed = threading.Event()
+    stopped = threading.Event()
 
     def fetch_group(group: Sequence[str]) -> None:
-        try:
-            for link in group:
-                if failed.is_set():
-                    return
-                fetch(link, hosts, archive)
-        except BaseException:
-            failed.set()
-            raise
+        for link in group:
+            if stopped.is_set():
+                return
+            fetch(link, hosts, archive)
 
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(fetch_group, group) for group in groups]:
-            done.result()
+        running = [pool.submit(fetch_group, group) for group in groups]
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+        finally:
+            stopped.set()  # for those that run on after an error, or Ctrl-C
+    for each in running:
+        each.result()
 
 
 def fetch(link: str, hosts: Hosts, archive: 'Archive') -> None:

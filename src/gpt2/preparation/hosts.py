@@ -27,7 +27,7 @@ class Hosts:
 
     def __init__(self, folder: str, limits: Limits, pause: float, blocked: frozenset[str]) -> None:
         self.folder, self.limits, self.pause, self.blocked = folder, limits, pause, blocked
-        self.robots: dict[str, Protego] = {}
+        self.robots: dict[str, Protego | str] = {}  # or why there are none to be had
         self.lock = threading.Lock()
         make_folder(folder, 'choose another --output')
 
@@ -66,14 +66,20 @@ class Hosts:
                 time.sleep(pause)
 
     def robots_of(self, address: str) -> Protego:
+        """The rules of an address's host, for which it is asked once. Raises Refused."""
         parts = urlsplit(address)
         origin = f'{parts.scheme}://{parts.netloc}'
         with self.lock:
             found = self.robots.get(origin)
         if found is None:
-            found = Protego.parse(self.rules(origin))
+            try:
+                found = Protego.parse(self.rules(origin))
+            except Refused as refused:
+                found = str(refused)
             with self.lock:
                 self.robots[origin] = found
+        if isinstance(found, str):
+            raise Refused(found)
         return found
 
     def rules(self, origin: str) -> str:

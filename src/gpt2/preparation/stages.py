@@ -23,6 +23,7 @@ from gpt2.preparation.network import Limits
 from gpt2.preparation.pages import Folder, Warcs
 from gpt2.preparation.text import English, Length, Text, quality
 from gpt2.preparation.tokens import Encode, Shuffle
+from gpt2.system import progress
 from gpt2.system.files import make_folder, whole_file
 from gpt2.system.locks import locked
 
@@ -169,7 +170,7 @@ MAKERS: dict[str, Callable[[Plan], list[Step]]] = {
 
 
 def settings(plan: Plan, stage: str) -> dict[str, Any]:
-    """What a stage depends on, as JSON has it. The same files are the same input while their names and sizes are."""
+    """What a stage depends on, as JSON has it: input files by the patterns that name them."""
     fields = {name: plain(getattr(plan, name)) for name in FIELDS[stage]}
     before = stage_before(plan, stage)
     if before:
@@ -226,7 +227,7 @@ def run(plan: Plan, stages: Sequence[str], engine: Engine) -> None:
         executors.submit([each for stage in stages for each in steps_of(plan, stage)], engine)
         return
     make_folder(plan.output, 'choose another --output')
-    with locked(os.path.join(plan.output, 'prepare')):
+    with locked(os.path.join(plan.output, 'prepare'), lambda: progress.note(f'waiting for who works in {plan.output}')):
         run_here(plan, stages, engine)
 
 
