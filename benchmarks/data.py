@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/data.py --folder /tmp/pages 1000 10000 100000
 
 The pages are those of tests/example_pages.py: text among boilerplate, near-duplicates of a known similarity, other
-languages, links to Wikipedia, broken markup. Every stage is a run of src/prepare_data.py, whose processor time and peak
-memory of a process are taken; results go to <folder>/<pages>/results.json as each stage ends, and the same
+languages, links to Wikipedia, broken markup. Every stage is a run of src/prepare_data.py with one worker, whose
+processor time and peak memory of a process are taken; results go to <folder>/<pages>/results.json as each stage ends, and the same
 command goes on from there. --minutes ends it in good time, in the midst of a stage, too. Needs requirements-data.txt.
 """
 
@@ -44,11 +44,11 @@ def make_pages(folder, count):
     done.touch()
 
 
-def run_stage(folder, stage, workers, seconds):
+def run_stage(folder, stage, seconds):
     """(seconds, processor seconds, megabytes of the largest process, whether it ended) of a stage."""
     command = [
         sys.executable, ROOT / 'src' / 'prepare_data.py', stage, '--output', folder / 'out', '--tasks', FILES,
-        '--warc', folder / '*.warc.gz', '--submissions', folder / '*.jsonl', '--workers', workers,
+        '--warc', folder / '*.warc.gz', '--submissions', folder / '*.jsonl',
     ]  # fmt: skip
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
@@ -105,7 +105,7 @@ def duplication(folder):
     }  # fmt: skip
 
 
-def measure(folder, count, workers, deadline):
+def measure(folder, count, deadline):
     """Run what is left of a size. Returns whether all is done."""
     make_pages(folder, count)
     path = folder / 'results.json'
@@ -114,7 +114,7 @@ def measure(folder, count, workers, deadline):
         entry = results['stages'].setdefault(stage, {'seconds': 0, 'cpu_seconds': 0, 'megabytes': 0, 'done': False})
         if not entry['done']:
             left = max(1, deadline - time.monotonic())
-            seconds, cpu, megabytes, entry['done'] = run_stage(folder, stage, workers, left)
+            seconds, cpu, megabytes, entry['done'] = run_stage(folder, stage, left)
             entry['seconds'] += seconds
             entry['cpu_seconds'] += cpu
             entry['megabytes'] = max(entry['megabytes'], megabytes)
@@ -131,12 +131,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('pages', type=int, nargs='+')
     parser.add_argument('--folder', type=pathlib.Path, required=True)
-    parser.add_argument('--workers', type=int, default=1)
     parser.add_argument('--minutes', type=float, default=1e6)
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     for count in options.pages:
-        if not measure(options.folder / str(count), count, options.workers, deadline):
+        if not measure(options.folder / str(count), count, deadline):
             sys.exit(AGAIN)
         print((options.folder / str(count) / 'results.json').read_text())
 
