@@ -5,8 +5,9 @@
 
 The pages are those of tests/example_pages.py: text among boilerplate, near-duplicates of a known similarity, other
 languages, links to Wikipedia, broken markup. Every stage is a run of src/prepare_data.py with one worker, whose
-processor time and peak memory of a process are taken; results go to <folder>/<pages>/results.json as each stage ends, and the same
-command goes on from there. --minutes ends it in good time, in the midst of a stage, too. Needs requirements-data.txt.
+processor time and peak memory of a process are taken; results go to <folder>/<pages>/results.json as each stage ends,
+and the same command goes on from there. --minutes ends it in good time, in the midst of a stage, too. Needs
+requirements-data.txt.
 """
 
 import argparse
