@@ -1,6 +1,7 @@
 """Detectors: against scikit-learn and arithmetic by hand, how they are judged, and their file."""
 
 import itertools
+import json
 import math
 import re
 
@@ -36,7 +37,8 @@ def sides(encoder):
 @pytest.fixture(scope='module')
 def trained(engine, encoder, sides):
     found = train(*sides, engine, encoder, 'both')
-    found.about.update(human='books', machine='7M', published=None, model={'name': '7M', 'identity': '0'})
+    model = {'name': '7M', 'identity': '0', 'precision': 'float32'}
+    found.about.update(human='books', machine='7M', published=None, model=model)
     return found
 
 
@@ -206,6 +208,8 @@ def parts_of(trained, tmp_path):
         ({'about': module.as_bytes('[]')}, 'it is of another version'),
         ({'about': module.as_bytes('no JSON')}, 'Expecting value'),
         ({'words/idf': None, 'model/mean': None}, 'it is not whole'),
+        ({'about': module.as_bytes(json.dumps({'format': 1, 'features': NAMES, 'model': {}}))}, 'it is not whole'),
+        ({'about': module.as_bytes(json.dumps({'format': 1, 'features': 1}))}, 'holds no detector'),
         ({'words/terms': np.array([{}], object)}, 'Object arrays cannot be loaded'),
     ],
 )

@@ -125,7 +125,7 @@ def load(path: str) -> Detector:
         check_file(path)
         with np.load(path, allow_pickle=False) as arrays:
             return from_arrays(arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise UsageError(
             f'{path} holds no detector ({reason}); name a file that detect.py train --save has written'
@@ -146,7 +146,7 @@ def from_arrays(arrays: Any) -> Detector:
         reader = Reader(mean, scale, linear_of(arrays, 'model', len(NAMES)))
     there = [name for name in DETECTORS if all((words, reader)[part] for part in PARTS[name])]
     calibration = {name: linear_of(arrays, f'calibration/{name}', len(PARTS[name])) for name in there}
-    if not calibration or not isinstance(about['model'], dict):
+    if not calibration or not {'name', 'identity', 'precision'} <= set(about['model']) or 'by_length' not in about:
         raise ValueError('it is not whole')
     return Detector(words, reader, calibration, about)
 
