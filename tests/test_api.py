@@ -114,6 +114,20 @@ def test_a_stream_gives_whole_characters_and_in_all_the_text(model):
     assert '' not in pieces
 
 
+def test_a_text_may_outgrow_the_window(model):
+    how = {'seed': 1, 'top_k': 40, 'length': 700, 'beyond_window': True, 'keep_prompt': 3}
+    one, other = model.complete(PROMPTS[:2], **how)
+    assert (len(one.ids), one.finish_reason) == (700, 'length')
+    assert other.ids == model.complete(PROMPTS[1], **how).ids
+    inside = {'seed': 1, 'top_k': 40, 'length': 500}
+    assert one.ids[:500] == model.complete(PROMPTS[0], **inside).ids
+    assert ''.join(model.stream(PROMPTS[0], **how)) == one.text
+    stop = one.text[-20:]
+    assert model.complete(PROMPTS[0], **how | {'stop': stop}).text == one.text[: one.text.index(stop)]
+    long = model.complete('word ' * 600, **how | {'length': 3, 'logprobs': 0})
+    assert len(long.ids) == len(long.logprobs) == 3
+
+
 def test_a_stream_holds_back_what_a_stop_text_may_take(model):
     whole = model.complete(PROMPTS[0], seed=1, length=40, top_k=40).text
     stop = whole[20:26]
@@ -229,6 +243,12 @@ def test_a_score_names_the_likeliest(model):
         (lambda model: model.complete('a', samples=0, length=0), 'length is 0'),
         (lambda model: model.stream('a', length=0), 'length is 0'),
         (lambda model: model.stream('a', sample=0), 'sample is 0, expected at least 1'),
+        (lambda model: model.complete('a', beyond_window=1), 'beyond_window is 1, expected True or False'),
+        (lambda model: model.complete('a', keep_prompt=1), 'keep_prompt means nothing without beyond_window'),
+        (lambda model: model.complete('a', beyond_window=True, keep_prompt=257), 'keep_prompt is 257, expected'),
+        (lambda model: model.complete('', beyond_window=True), 'the prompt is empty'),
+        (lambda model: model.complete_each(['a'], batch_size=0), 'batch_size is 0'),
+        (lambda model: next(model.complete_each([5])), 'the prompt is 5'),
         (lambda model: model.score(5), 'the text is 5'),
         (lambda model: model.score('a', likeliest=-1), 'likeliest is -1'),
         (lambda model: model.score('a', stride=0), 'stride is 0'),

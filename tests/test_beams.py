@@ -119,6 +119,15 @@ def test_where_rules_leave_fewer_than_are_asked_for():
         assert [each.finish_reason for each in found] == ['length', 'length', 'nothing_left', 'nothing_left']
 
 
+def test_log_probabilities_of_beams_are_those_by_which_they_are_compared():
+    with gpt2.load('7M', engine='litert') as model:
+        for each in model.complete(PROMPT, samples=3, beams=3, length=5, logprobs=2):
+            assert [token.id for token in each.logprobs] == each.ids
+            total = sum(token.log_probability for token in each.logprobs)
+            assert total == pytest.approx(each.log_probability, abs=1e-3)
+            assert {len(token.likeliest) for token in each.logprobs} == {2}
+
+
 @pytest.mark.parametrize(
     ('how', 'message'),
     [
@@ -127,7 +136,7 @@ def test_where_rules_leave_fewer_than_are_asked_for():
         ({'beams': 2, 'stream': True}, '--stream and --beams exclude each other'),
         ({'beams': 2, 'temperature': 0}, '--beams and --temperature exclude each other'),
         ({'beams': 2, 'typical_p': 0.5}, '--beams and --typical_p exclude each other'),
-        ({'beams': 2, 'logprobs': 2, 'json': True}, '--beams and --logprobs exclude each other'),
+        ({'beams': 2, 'beyond_window': True}, '--beams and --beyond_window exclude each other'),
         ({'length_penalty': 2}, '--length_penalty means nothing without --beams'),
         ({'beams': 2, 'length_penalty': 11}, '--length_penalty is 11, expected a number from -10 to 10'),
     ],

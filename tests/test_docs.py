@@ -194,6 +194,8 @@ def write_examples(folder):
     example_pages.write_warc(folder / 'crawl' / 'a.warc.gz', found)
     for page in found[:9]:
         (folder / 'pages' / f'{page.number}.html').write_text(page.markup, encoding='utf-8')
+    (folder / 'prompts.txt').write_text('The king\nOnce upon a time\n')
+    (folder / 'memory.txt').write_text('Ann is a queen.\n')
     (folder / 'choices.txt').write_text(' king\n queen\n old woman\n')
     (folder / 'sentences.txt').write_text('\n'.join(paragraphs[:3]))
     words = ' '.join(paragraphs).split()

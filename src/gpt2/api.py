@@ -2,31 +2,29 @@
 
 import collections
 import contextlib
-import dataclasses
 import itertools
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, overload
 
 import numpy as np
 
 from gpt2 import checks
-from gpt2.bans import Ban
 from gpt2.beams import Hypothesis, search
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, find_model
 from gpt2.checkpoints.source import Source, open_source
 from gpt2.choices import choice_scores, choose
 from gpt2.completion import Completion, complete, ending_ids
 from gpt2.encoder import Encoder, utf8
-from gpt2.engine import Engine, check_prompt
-from gpt2.engines import check_engine, load_engine
+from gpt2.engine import Engine
+from gpt2.engines import check_engine, load_engine, open_batch
 from gpt2.errors import Error, UsageError
+from gpt2.flow import Hear, Task, flow
 from gpt2.hparams import HParams
 from gpt2.inside import Inside
-from gpt2.patterns import Pattern, check_pattern
-from gpt2.sampling import ADJUSTMENTS, DRAWING, Rule, Sampling, check_bias, check_length_penalty
+from gpt2.planning import Plan, Planner, Request, check_list, check_text, numbered
 from gpt2.scoring.logits import make_score, score_logits
 from gpt2.scoring.scores import Score, score_text, token_scores
 from gpt2.scoring.windows import check_stride
@@ -80,6 +78,7 @@ class Model(Inside):
         self.hparams: HParams = source.hparams
         self.encoder: Encoder = source.vocabulary
         self.chosen = engine, precision
+        self.planner = Planner(self.hparams, self.encoder, prefix)
         self.loading = threading.Lock()
         self.loaded: Engine | None = None
         self.closed = False
@@ -162,8 +161,10 @@ class Model(Inside):
         regex: a pattern, in the syntax of Rust's regex without look-around, that each sample, whole, will match unless
         its length cuts it; it ends with the end-of-text token. Needs requirements-regex.txt.
         stop: a text, or several, before which a sample ends. stop_at_end: whether it ends at the end-of-text token
-        too. start: the name of an added token that stands before each prompt, or in place of the end-of-text token,
-        for models that were trained so.
+        too. beyond_window: whether a text may outgrow the window of n_ctx tokens: then its first keep_prompt tokens
+        stay, at most half of the window, and the newest half of the other places, and these are processed again; length
+        has no limit. start: the name of an added token that stands before each prompt, or in place of the end-of-text
+        token, for models that were trained so.
         Returns a Completion for a prompt, a list for a list. Raises UsageError.
         """
         alone = prompt is None or isinstance(prompt, str)
@@ -184,6 +185,54 @@ class Model(Inside):
         results = [group[0] for group in groups] if samples is None else groups
         return results[0] if alone else results
 
+    def complete_each(
+        self, prompts: Iterable[str | Mapping[str, Any] | None], *, samples: int = 1, batch_size: int = BATCH_SIZE,
+        seed: int | None = None, **settings: Any,
+    ) -> Iterator[Completion]:  # fmt: skip
+        """Continue any number of prompts, and yield their completions in order, as soon as each is whole.
+
+        prompts: texts, or mappings of `prompt`, `seed`, `samples` and other settings to what they are for this one;
+        they are taken as they are needed. samples: of each prompt. batch_size: samples drawn at once; the next is begun
+        when one has ended. A prompt that comes again gets the samples that follow: with the same seed, each is what
+        complete() gives as that sample of the prompt alone. Otherwise as complete(). Raises UsageError, for a prompt
+        when its turn has come.
+        """
+        size = checks.integer('batch_size', batch_size, 1)
+        settings['seed'] = new_seed() if seed is None else seed
+        self.planner.settle(**settings)
+
+        def wanted() -> Iterator[tuple[str | None, int, Mapping[str, Any]]]:
+            for given in prompts:
+                own = {**given} if isinstance(given, Mapping) else {'prompt': given}
+                prompt, count = own.pop('prompt', None), checks.integer('samples', own.pop('samples', samples), 0)
+                yield prompt, count, settings | own if own else settings
+
+        return itertools.chain.from_iterable(self.draw_each(numbered(wanted()), size))
+
+    def draw_each(self, requests: Iterable[Request], size: int) -> Iterator[list[Completion]]:
+        """Draw what is asked for, at most `size` samples at once. Yields after every step the completions that are
+        whole and before which all others are, which may be none. Raises UsageError, for a request when its turn has
+        come."""
+        order: collections.deque[Completion] = collections.deque()
+
+        def tasks() -> Iterator[Task]:
+            settings, plan = None, None
+            for request in requests:
+                if plan is None or request.settings is not settings:
+                    settings, plan = request.settings, self.planner.settle(**request.settings)
+                own = self.planner.with_prompts(plan, [request.prompt])
+                [task] = self.tasks(own, self.completions(own, [request.prompt], [request.number]))
+                if plan.together:
+                    collections.deque(self.grow(own, [task.completion]), maxlen=0)
+                order.append(task.completion)
+                yield task
+
+        for _ in flow(open_batch(self.engine), tasks(), size):
+            whole = []
+            while order and order[0].finish_reason:
+                whole.append(order.popleft())
+            yield whole
+
     def stream(
         self, prompt: str | None = None, *, sample: int = 1, seed: int | None = None, **settings: Any
     ) -> Iterator[str]:
@@ -200,31 +249,64 @@ class Model(Inside):
         prompt each is. settings: as plan() takes them. Everything is checked before this returns, and nothing drawn.
         Raises UsageError."""
         plan = self.plan(prompts, **settings)
+        completions = self.completions(plan, prompts, numbers)
+        return completions, self.grow(plan, completions)
+
+    def completions(
+        self, plan: Plan, prompts: Sequence[str | None], numbers: Sequence[int]
+    ) -> list[Completion]:
+        """Completions of a plan, one a prompt, of which nothing is drawn. Raises UsageError."""
         if plan.beams > 1 and max(numbers, default=1) > plan.beams:
             raise UsageError(f'{max(numbers)} samples are asked for, the limit is {self.prefix}beams {plan.beams}')
-        completions = [
+        found = [
             Completion(self.encoder, number, plan.stop, plan.stop_at_end, room, prompt, plan.seed)
             for prompt, number, room in zip(prompts, numbers, plan.lengths, strict=True)
         ]
-        if plan.choices:
-            return completions, self.pick(plan, completions)
-        if plan.beams > 1:
-            return completions, self.search(plan, completions)
-        told = plan.logprobs is not None
-        rows = self.engine.start(plan.contexts, numbers=numbers, seed=plan.seed, sampling=plan.sampling, told=told)
-        if not told:
-            return completions, complete(rows, completions)
-        for completion in completions:
+        for completion in found if plan.logprobs is not None else ():
             completion.logprobs = []
+        return found
+
+    def grow(self, plan: Plan, completions: Sequence[Completion]) -> Iterator[Any]:
+        """The steps in which completions of a plan, one a prompt, grow."""
+        if plan.choices:
+            return self.pick(plan, completions)
+        if plan.beams > 1:
+            return self.search(plan, completions)
+        if plan.beyond_window:
+            return flow(open_batch(self.engine), self.tasks(plan, completions), len(completions))
+        numbers, told = [completion.number for completion in completions], plan.logprobs is not None
+        rows = self.engine.start(plan.contexts, numbers=numbers, seed=plan.seed, sampling=plan.sampling, told=told)
+        return complete(rows, completions, self.listener(plan))
+
+    def tasks(self, plan: Plan, completions: Sequence[Completion]) -> list[Task]:
+        """What a batch draws so that completions of a plan, one a prompt, grow."""
+        keep = plan.keep_prompt if plan.beyond_window else None
+        return [
+            Task(ids, plan.seed, plan.sampling, completion, self.listener(plan), keep)
+            for ids, completion in zip(plan.contexts, completions)
+        ]
+
+    def listener(self, plan: Plan) -> Hear | None:
+        """What notes how likely the model had each token that is drawn, where that is asked for."""
+        if plan.logprobs is None:
+            return None
+        likeliest = plan.logprobs
 
         def hear(completion: Completion, token: int, logits: np.ndarray) -> None:
-            found = score_logits(logits[np.newaxis], np.array([token]), likeliest=plan.logprobs or 0)
+            found = score_logits(logits[np.newaxis], np.array([token]), likeliest=likeliest)
             assert completion.logprobs is not None
             completion.logprobs.extend(token_scores(self.encoder, [token], *found))
 
-        return completions, complete(rows, completions, hear)
+        return hear
 
-    def search(self, plan: 'Plan', completions: Sequence[Completion]) -> Generator[None, None, None]:
+    def note_all(self, plan: Plan, prompt: Sequence[int], completion: Completion) -> None:
+        """Note of each token of a completion, after a prompt, how likely the model has it, where that is asked for."""
+        if plan.logprobs is not None and completion.logprobs is not None and completion.ids:
+            score = make_score(self.engine, likeliest=plan.logprobs)
+            [found] = score([([*prompt, *completion.ids], len(completion.ids))])
+            completion.logprobs.extend(token_scores(self.encoder, completion.ids, *found))
+
+    def search(self, plan: Plan, completions: Sequence[Completion]) -> Generator[None, None, None]:
         """Make completions, one a prompt of a plan, the likeliest that beams find: the first, second and so on of its
         prompt by their numbers. Yields after every step."""
         known: dict[tuple[int, ...], list[Hypothesis]] = {}
@@ -240,9 +322,10 @@ class Model(Inside):
                 for token in hypothesis.ids:
                     completion.add(token)
             completion.finish('nothing_left')  # unless it has ended
+            self.note_all(plan, prompt, completion)
             yield
 
-    def ends(self, plan: 'Plan') -> tuple[Callable[[tuple[int, ...]], bool], int]:
+    def ends(self, plan: Plan) -> tuple[Callable[[tuple[int, ...]], bool], int]:
         """(whether the last of some ids ends what they say, how many tokens always do)."""
         end_ids = ending_ids(self.encoder) if plan.stop_at_end else set()
         stops = [utf8(stop) for stop in plan.stop]
@@ -254,7 +337,7 @@ class Model(Inside):
 
         return ends, len(end_ids)
 
-    def pick(self, plan: 'Plan', completions: Sequence[Completion]) -> Iterator[None]:
+    def pick(self, plan: Plan, completions: Sequence[Completion]) -> Iterator[None]:
         """Make completions, one a prompt of a plan, one of its choices each. Yields after each."""
         texts, ids = zip(*plan.choices)
         known: dict[tuple[int, ...], Any] = {}  # by prompt, the scores of all choices
@@ -265,125 +348,16 @@ class Model(Inside):
             for token in ids[choose(known[prompt], plan.seed, prompt, completion.number, plan.sampling)]:
                 completion.add(token)
             completion.finish('choice')
+            self.note_all(plan, prompt, completion)
             yield
 
-    def plan(
-        self, prompts: Sequence[str | None], *, seed: int, length: int | None = None, stop: str | Sequence[str] = (),
-        stop_at_end: bool = False, start: str | None = None, ban: str | Sequence[str] = (),
-        logit_bias: Mapping[int | str, float] | None = None, choices: str | Sequence[str] = (),
-        logprobs: int | None = None, beams: int = 1, length_penalty: float = 1, regex: str | None = None,
-        **drawing: Any,
-    ) -> 'Plan':  # fmt: skip
+    def plan(self, prompts: Sequence[str | None], **settings: Any) -> Plan:
         """What drawing continuations of prompts would mean; see complete() for the settings. Raises UsageError."""
-        if not isinstance(stop_at_end, bool):
-            raise UsageError(f'stop_at_end is {stop_at_end!r}, expected True or False')
-        contexts = [self.prompt_ids(prompt, length, start) for prompt in prompts]
-        if regex is not None:
-            check_pattern(regex, f'{self.prefix}regex')
-            stop_at_end = True  # which is how a pattern ends
-        rules = make_rules(self.encoder, stop_at_end, ban=check_texts('ban', ban), regex=regex)
-        plan = Plan(
-            contexts=[ids for ids, _ in contexts],
-            lengths=[room for _, room in contexts],
-            seed=checks.integer('seed', seed, 0),
-            stop=check_texts('stop', stop),
-            stop_at_end=stop_at_end,
-            sampling=Sampling(**drawing, logit_bias=self.bias(logit_bias or {}), rules=rules),
-            choices=tuple((text, self.encoder.encode(text)) for text in check_texts('choices', choices)),
-            logprobs=checks.optional_integer(f'{self.prefix}logprobs', logprobs, 0),
-            beams=checks.integer(f'{self.prefix}beams', beams, 1),
-            length_penalty=check_length_penalty(f'{self.prefix}length_penalty', length_penalty),
-        )
-        told = plan.logprobs is not None
-        if plan.choices:
-            others = {'regex': regex, 'length': length, 'stop': stop, 'stop_at_end': stop_at_end, 'ban': ban}
-            others |= {'logprobs': told, 'beams': plan.beams > 1}
-            self.refuse('choices', others, plan.sampling.changed(ADJUSTMENTS))
-            self.check_choices(plan)
-        if regex is not None:  # what excludes tokens by other rules could leave it no way on
-            self.refuse('regex', {'ban': ban}, plan.sampling.changed(['no_repeat_ngram']))
-        if plan.beams > 1:
-            self.refuse('beams', {'logprobs': told}, plan.sampling.changed(DRAWING))
-        elif plan.length_penalty != 1:
-            raise UsageError(f'{self.prefix}length_penalty means nothing without {self.prefix}beams')
-        return plan
-
-    def refuse(self, name: str, given: Mapping[str, Any], changed: Sequence[str]) -> None:
-        """Raise UsageError for a setting that stands beside one that leaves it no meaning. name: of that one. given:
-        some settings; changed: names of others that are not off."""
-        if others := [*(other for other, value in given.items() if value), *changed]:
-            first, second = f'{self.prefix}{name}', f'{self.prefix}{others[0]}'
-            raise UsageError(f'{first} and {second} exclude each other; leave one of them out')
-
-    def check_choices(self, plan: 'Plan') -> None:
-        """Raise UsageError for choices of a plan that come twice, or have no room."""
-        texts, ids = zip(*plan.choices)
-        if twice := [text for text, count in collections.Counter(texts).items() if count > 1]:
-            raise UsageError(f'{self.prefix}choices has {twice[0]!r} twice; give each once')
-        longest, most = max(map(len, ids)), self.hparams.n_ctx + 1
-        for prompt in plan.contexts:
-            if len(prompt) + longest > most:
-                raise UsageError(
-                    f'{len(prompt)} prompt tokens and {longest}, the longest of {self.prefix}choices, are '
-                    f'{len(prompt) + longest}, the limit is {most}; shorten one of them'
-                )
-
-    def bias(self, given: Mapping[int | str, float]) -> tuple[tuple[int, float], ...]:
-        """(id, what is added) of each token. Raises UsageError."""
-        name = f'{self.prefix}logit_bias'
-        if not isinstance(given, Mapping):
-            raise UsageError(f'{name} is {given!r}, expected what is added by token, as in {{50256: -100}}')
-        pairs = given.items()
-        return tuple({self.token_id(name, token): check_bias(f'{name} of {token!r}', b) for token, b in pairs}.items())
+        return self.planner.plan(prompts, **settings)
 
     def token_id(self, name: str, token: int | str) -> int:
-        """The id of a token, given by it or as a text. name: of the setting, for a message. Raises UsageError."""
-        most = len(self.encoder) - 1
-        if isinstance(token, str) and not (token.isascii() and token.isdigit()):
-            ids = self.encoder.encode(token, special=True)
-            if len(ids) != 1:
-                raise UsageError(f'{name} has {token!r}, which is {len(ids)} tokens {ids}, expected one; give its id')
-            return ids[0]
-        index = checks.integer(f'{name} has a token id that', token, 0)
-        if index > most:
-            raise UsageError(f'{name} has the token id {index}, expected 0 to {most}')
-        return index
-
-    def prompt_ids(
-        self, prompt: str | None, length: int | None = None, start: str | None = None
-    ) -> tuple[list[int], int]:
-        """Token ids of a prompt, after those of start, and how many tokens are drawn after it when so many were asked
-        for. Raises UsageError where there is no room for that.
-        """
-        first = [] if start is None else [self.added_id(start)]
-        if prompt is None:
-            return first or [self.encoder.end_of_text], self.length(1, length, self.hparams.n_ctx)
-        ids = first + self.encoder.encode(check_text('prompt', prompt))
-        check_prompt(self.hparams, ids)
-        return ids, self.length(len(ids), length, self.hparams.n_ctx // 2)
-
-    def added_id(self, name: str) -> int:
-        """The id of an added token. Raises UsageError for a name that is none."""
-        if not isinstance(name, str) or name not in self.encoder.added:
-            known = ', '.join(self.encoder.added)
-            raise UsageError(f"{self.prefix}start is {name!r}, expected one of the model's added tokens: {known}")
-        return self.encoder.added[name]
-
-    def length(self, taken: int, length: int | None, default: int) -> int:
-        """Tokens to draw after so many: length, or when it is None the default, shrunk to fit. Raises UsageError."""
-        name = f'{self.prefix}length'
-        length = checks.optional_integer(name, length, 1)
-        room = self.hparams.n_ctx + 1 - taken
-        if length is None:
-            return max(1, min(default, room))
-        if length > room and taken == 1:
-            raise UsageError(f'{name} is {length}, the model allows at most {room}')
-        if length > room:
-            raise UsageError(
-                f'{taken} prompt tokens and {name} {length} are {taken + length}, the limit is '
-                f'{self.hparams.n_ctx + 1}; {name} {room} fits'
-            )
-        return length
+        """See Planner.token_id()."""
+        return self.planner.token_id(name, token)
 
     def score(
         self, text: str, *, likeliest: int = 0, stride: int | None = None, end_of_text: bool = True
@@ -423,63 +397,6 @@ class AblatedModel(Model):
         return self.model.changed_engine(self.wanted, self.reference)
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Prompts and settings, checked. contexts: the ids of each prompt. lengths: how many tokens come after each.
-    choices: texts of which each continuation is one, with their ids. logprobs: how many likeliest tokens are told of
-    each; None tells nothing. beams: how many are searched with; 1 draws."""
-
-    contexts: list[list[int]]
-    lengths: list[int]
-    seed: int
-    stop: tuple[str, ...]
-    stop_at_end: bool
-    sampling: Sampling
-    choices: tuple[tuple[str, list[int]], ...] = ()
-    logprobs: int | None = None
-    beams: int = 1
-    length_penalty: float = 1
-
-    @property
-    def together(self) -> bool:
-        """Whether all samples of a prompt come from one computation, so that they should share a batch."""
-        return self.beams > 1 or bool(self.choices)
-
-
 def new_seed() -> int:
     """Another one every time, below 2**32."""
     return int.from_bytes(os.urandom(4), 'big')
-
-
-def check_text(name: str, text: Any) -> str:
-    """text, if it is one. Raises UsageError, which calls it by name."""
-    if not isinstance(text, str):
-        raise UsageError(f'the {name} is {text!r}, expected a text')
-    return text
-
-
-def check_list(name: str, values: Any) -> list[Any]:
-    """values as a list, if they are several, in an order. Raises UsageError."""
-    if isinstance(values, bytes | Set | Mapping) or not isinstance(values, Iterable):
-        raise UsageError(f'the {name} is {values!r}, expected a text or a list of texts')
-    return list(values)
-
-
-def check_texts(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
-    """A text, or several, as a tuple. Raises UsageError, which calls them by name, for what is none, and for an empty
-    one."""
-    texts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
-    for text in texts:
-        if not isinstance(text, str) or not text:
-            what = 'empty' if text == '' else repr(text)
-            raise UsageError(f'{name} is {what}, expected a text of at least one character')
-    return texts
-
-
-def make_rules(
-    encoder: Encoder, stop_at_end: bool, ban: Sequence[str] = (), regex: str | None = None
-) -> tuple[Rule, ...]:  # fmt: skip
-    """The rules that settings made of texts are to an engine. stop_at_end: whether the tokens that end a text end a
-    sample, and so are no part of it. Raises Error where a pattern's library is not there."""
-    rules: list[Rule] = [Ban(encoder, ban, ending_ids(encoder) if stop_at_end else set())] if ban else []
-    return (*rules, Pattern(encoder, regex)) if regex is not None else tuple(rules)

@@ -7,7 +7,8 @@ import numpy as np
 
 SUM_BLOCK = 256  # numbers summed at once
 LOWEST = np.finfo(np.float32).min
-BINS_A_NAT, BINS = 64, 1024  # by which typical tokens are sought
+HALVINGS = 10  # of the distances among which the last typical token is sought
+CERTAINLY = 0.9999  # of a sum, so that it is less in whatever order its numbers are added
 NO_TOKEN = -1  # what is drawn where every token is excluded
 
 
@@ -40,28 +41,50 @@ def surely_in_nucleus(logits: np.ndarray, p: float, logit: np.floating, inclusiv
     whether what is likelier holds less than p, which is true of all in the paper's nucleus."""
     weights = np.exp(logits)
     limit = p * weights.sum()
-    return weights[logits > logit].sum() < limit if inclusive else weights[logits >= logit].sum() <= limit
+    return held(weights, logits > logit) < limit if inclusive else held(weights, logits >= logit) <= limit
 
 
-def typical(logits: np.ndarray, p: float) -> np.ndarray:
-    """Which of logits, float32 [n], finite, typical_p keeps, bool [n].
+def held(weights: np.ndarray, which: np.ndarray) -> np.floating:
+    """The sum of those of weights, float32 [n], that are chosen, bool [n]: ten times as fast as indexing by it, and in
+    this thread alone, which a product by BLAS is not."""
+    return np.einsum('i,i->', weights, which)
+
+
+def typical_winner(logits: np.ndarray, race: np.ndarray, p: float) -> np.intp:
+    """The place of the largest of race, float32 [n], that typical_p keeps, of logits, float32 [n], finite, the largest
+    being 0. race is changed.
 
     A token's surprise less the entropy is the mean of all logits, weighed by probability, less its own: those are kept
     that are nearest to that mean, until they hold p.
     """
-    weights = logits - logits.max()  # then in place: a new array of this size takes as long as what is done to it
-    np.exp(weights, out=weights)
-    weights /= weights.sum()
+    weights, distances = distances_to_mean(logits)
+    winner = race.argmax()
+    if held(weights, distances <= distances[winner]) > p * CERTAINLY:  # else it is kept, and that is known sooner
+        race[~nearest(weights, distances, p)] = -math.inf
+        winner = race.argmax()
+    return winner
+
+
+def distances_to_mean(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(probabilities, how far each of logits, float32 [n], the largest being 0, is from their mean), float32 [n]."""
+    weights = np.exp(logits)
+    weights /= weights.sum()  # in place: a new array of this size takes as long as what is done to it
     distances = logits - np.einsum('i,i->', weights, logits)
-    np.abs(distances, out=distances)
-    # Sorting all takes twice as long as finding where the sum crosses p, and sorting those that are there.
-    bins = distances * BINS_A_NAT
-    bins = np.minimum(bins, BINS, out=bins).astype(np.int32).astype(np.intp)  # quicker than in one step
-    held = np.cumsum(np.bincount(bins, weights))
-    crossing = min(int(np.searchsorted(held, p)), len(held) - 1)
-    inside = np.flatnonzero(bins == crossing)
+    return weights, np.abs(distances, out=distances)
+
+
+def nearest(weights: np.ndarray, distances: np.ndarray, p: float) -> np.ndarray:
+    """Which of the least distances, float32 [n], together hold p, bool [n]; weights, float32 [n], are what each
+    holds."""
+    # Sorting all takes three times as long as halving the room in which the sum crosses p, and sorting what is there.
+    low, high, before = -1.0, float(distances.max()), 0.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        mass = float(held(weights, distances <= middle))
+        low, high, before = (middle, high, mass) if mass < p else (low, middle, before)
+    inside = np.flatnonzero((distances > low) & (distances <= high))
     inside = inside[np.argsort(distances[inside])]
-    sums = np.cumsum(weights[inside], dtype=np.float64) + (held[crossing - 1] if crossing else 0)
+    sums = np.cumsum(weights[inside], dtype=np.float64) + before
     return distances <= distances[inside[min(int(np.searchsorted(sums, p)), len(inside) - 1)]]
 
 
@@ -100,11 +123,11 @@ def draw(
         edge = top_p_edge(np.sort(kept), top_p, inclusive)
     edge = max(edge, min_p_edge)
     if typical_p < 1:
-        places = np.flatnonzero(logits >= max(edge, LOWEST))
-        if len(places) < len(logits):
-            logits, race = logits[places], race[places]
-        race[~typical(logits, typical_p)] = -math.inf
-        return int(places[race.argmax()])
+        kept = logits >= max(edge, LOWEST)
+        if kept.all():
+            return int(typical_winner(logits, race, typical_p))
+        places = np.flatnonzero(kept)
+        return int(places[typical_winner(logits[places], race[places], typical_p)])
     if logits[winner] < edge:
         race[logits < edge] = -math.inf
         winner = race.argmax()

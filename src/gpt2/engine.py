@@ -9,7 +9,7 @@ import abc
 import contextlib
 import os
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -79,6 +79,34 @@ class Rows(abc.ABC):
     def close(self) -> None:
         """Forget all rows, and give back their memory."""
         self.keep([])
+
+
+class Batch(Protocol):
+    """Samples of any prompts that join and leave between two steps, each with settings of its own."""
+
+    hparams: HParams
+
+    def add_prompt(self, ids: Sequence[int], first: int | None = None, listen: Callable | None = None) -> Any:
+        """Take a prompt, token ids, in the next steps. listen: called with logits [n, n_vocab] and hidden features
+        [n, n_embd] of its positions from number `first` on, as they are found."""
+
+    def add_row(
+        self, prompt: Any, stream: np.random.Generator, sampling: Sampling, told: bool = True,
+        history: History | None = None,
+    ) -> Any:  # fmt: skip
+        """Draw a sample of a prompt in the next steps, until it is removed. stream: its noise. told: whether the
+        logits before its tokens are asked for. history: what its settings look back at, if that is more than the
+        prompt. The row has prompt, stream, history, drawn, the ids so far, and fault, why no token came in the last
+        step; then, and after NO_TOKEN, it must be removed."""
+
+    def remove_row(self, row: Any) -> None:
+        """Draw no more of it."""
+
+    def remove_prompt(self, prompt: Any) -> None:
+        """Forget a prompt, whose rows are removed already or never came."""
+
+    def step(self) -> list[tuple[Any, np.ndarray]]:
+        """The rows that have a new token, each with the logits [n_vocab] that the model gave before it."""
 
 
 class Engine(abc.ABC):

@@ -16,7 +16,7 @@ from gpt2.system.files import WriteError
 
 if TYPE_CHECKING:
     from gpt2.checkpoints.source import Source
-    from gpt2.engine import Engine
+    from gpt2.engine import Batch, Engine
 
 ENGINES = ('auto', 'tf', 'litert')
 PRECISIONS = ('float32', 'int8')
@@ -78,6 +78,19 @@ def load_litert(source: Source, precision: str) -> Engine:
     path = export.exported_file(source, precision)
     with progress.doing('loading weights'):
         return engine.Generator(path, source.hparams)
+
+
+def open_batch(engine: Any, remembered_bytes: int = 0) -> Batch:
+    """A running batch on an engine that load_engine() returned. remembered_bytes: of keys and values of prompts, at
+    most, that are kept for later ones, where the engine can."""
+    engine.check_usable()
+    if engine.package == 'tensorflow':
+        from gpt2 import batching
+
+        return batching.Batch(engine)
+    from gpt2.litert import batching as running
+
+    return running.Batch(engine, remembered_bytes)
 
 
 def gpu_at_hand() -> bool:

@@ -74,21 +74,24 @@ class NoRepeat:
 
 
 class NoRepeatWalk:
+    """last: the n - 1 tokens before the next. following: by so many tokens, those that have come after them."""
+
     def __init__(self, n: int, ids: Sequence[int]) -> None:
-        self.n, self.ids = n, list(ids)
+        self.n, self.last = n, tuple[int, ...]()
+        self.following: dict[tuple[int, ...], tuple[int, ...]] = {}
+        for token in ids:
+            self.take(token)
 
     def exclude(self, logits: np.ndarray) -> None:
-        before = self.n - 1  # tokens that come before the one which would complete what was there already
-        if len(self.ids) <= before:
-            return
-        ids = np.array(self.ids)
-        again = np.ones(len(ids) - before, bool)  # where the last `before` tokens stand, each with one that follows
-        for shift in range(before):
-            again &= ids[shift : len(ids) - before + shift] == ids[len(ids) - before + shift]
-        logits[ids[before:][again]] = -math.inf
+        logits[[*self.following.get(self.last, ())]] = -math.inf
 
     def take(self, token: int) -> None:
-        self.ids.append(token)
+        before = self.n - 1
+        if len(self.last) == before:
+            self.following[self.last] = (*self.following.get(self.last, ()), token)
+        self.last = (*self.last, token)[-before:] if before else ()
 
     def fork(self) -> 'NoRepeatWalk':
-        return NoRepeatWalk(self.n, self.ids)
+        new = copy.copy(self)
+        new.following = self.following.copy()
+        return new

@@ -201,13 +201,32 @@ class TensorFlowRows(Rows):
         longest = int(self.positions.max())
         check_window(self.hparams, longest + 1, 1)
         if self.cached is not None or longest == self.capacity:
-            rows = np.arange(len(self.positions)) if self.cached is None else self.cached
             capacity = self.generator.capacity(longest + 1)
-            self.cache = model.resized_cache(self.hparams, self.cache, self.capacity, rows, capacity)
+            self.cache = self.resized(capacity)
             self.capacity, self.cached = capacity, None
         found = step(self.tokens[:, np.newaxis], self.positions, *how, self.cache)
         self.positions = self.positions + 1
         return found
+
+    def join(self, other: 'TensorFlowRows') -> None:
+        """Go on with the rows of another one too, which come after these and are then these alone. Both have been
+        stepped."""
+        capacity = max(self.capacity, other.capacity)
+        with interrupts_held_back():
+            caches = zip(self.resized(capacity), other.resized(capacity))
+            self.cache = [{kind: tf.concat([a[kind], b[kind]], axis=0) for kind in a} for a, b in caches]
+        self.capacity, self.cached = capacity, None
+        self.positions = np.concatenate([self.positions, other.positions])
+        self.tokens = np.concatenate([self.tokens, other.tokens])
+        self.prompts, self.streams = self.prompts + other.prompts, self.streams + other.streams
+        self.histories = self.histories + other.histories
+
+    def resized(self, capacity: int) -> model.Cache:
+        """The cache, a row of it for each of these, of that capacity."""
+        if self.cached is None and capacity == self.capacity:
+            return self.cache
+        rows = np.arange(len(self.positions)) if self.cached is None else self.cached
+        return model.resized_cache(self.hparams, self.cache, self.capacity, rows, capacity)
 
     def noises(self) -> np.ndarray:
         """float32 [rows, n_vocab]"""

@@ -169,7 +169,8 @@ def test_help_needs_no_tensorflow(elsewhere, without_tensorflow, script):
     ],
 )
 def test_flags_of_the_release_keep_their_defaults(function, defaults):
-    released = {'seed': None, 'batch_size': 1, 'length': None, 'temperature': 1, 'top_k': 0, 'top_p': 1}
+    # That of batch_size is None, which is 1 for all that the release does.
+    released = {'seed': None, 'batch_size': None, 'length': None, 'temperature': 1, 'top_k': 0, 'top_p': 1}
     parameters = inspect.signature(function).parameters
     for name, value in (released | defaults | {'models_dir': 'models'}).items():
         assert parameters[name].default == value, name
@@ -550,7 +551,8 @@ def test_bad_prompts_of_a_session_get_a_line_each_on_standard_error(session):
     lines = session[1].splitlines()
     assert len(lines) == 3
     assert lines[0] == 'Prompt should not be empty!'
-    numbers = f'{N_CTX - 10} prompt tokens and --length 12 are {N_CTX + 2}, the limit is {N_CTX + 1}; --length 11 fits'
+    numbers = f'{N_CTX - 10} prompt tokens and --length 12 are {N_CTX + 2}, the limit is {N_CTX + 1}; '
+    numbers += '--length 11 fits, and --beyond_window lifts it'
     assert lines[1] == numbers
     assert re.fullmatch(rf'the prompt has \d{{4}} tokens, the limit is {N_CTX}; shorten it', lines[2])
 

@@ -1,8 +1,9 @@
 """What the two sampling commands share: their flags, and how samples are printed."""
 
 import dataclasses
+import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gpt2.api import Model, new_seed, open_model
@@ -29,9 +30,14 @@ SHARED_FLAGS = f"""\
 {MODEL_NAME_HELP}
 --seed N              integer of at least 0; the same seed, prompt and settings give the same
                       samples, whatever the batch size. Default: other samples every time
---batch_size N        samples drawn at once, at least 1; faster together, each needs memory. Default: 1
+--batch_size N        samples drawn at once, at least 1; faster together, each needs memory. Default: 1, with
+                      --prompts_file 8
 --length N            tokens a sample, at least 1; prompt and length together are at most n_ctx + 1
                       (1025 for the released models)
+--beyond_window       a text may outgrow the window of n_ctx tokens: then its oldest tokens leave, what stays
+                      is processed again, and --length has no limit
+--keep_prompt N       with --beyond_window, so many tokens at the start of the text stay, from 0 to n_ctx / 2,
+                      and of the others the newest that fill half of the room. Default: 0
 --temperature X       at least 0; below 1 likelier tokens become likelier still, above 1 less so;
                       0 always takes the likeliest. Default: 1
 --top_k N             draw from the N likeliest tokens only; at least 0, 0 means all. 40 is a good
@@ -95,12 +101,25 @@ class Settings:
     json: bool
 
 
+def sampling_command(function: Callable) -> Callable:
+    """A command with the flags of check_settings() beside its own; it is given them by their names."""
+    own = [each for each in inspect.signature(function).parameters.values() if each.kind is not each.VAR_KEYWORD]
+    shared = [each for each in inspect.signature(check_settings).parameters.values() if each.default is not each.empty]
+    function.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    return function
+
+
 def check_settings(
-    *, seed: Any, nsamples: Any, batch_size: Any, length: Any, stop: Any, stop_at_end: Any, start: str | None,
-    stream: Any, json: Any, logit_bias: Any, ban: Any, choices: str | None, logprobs: Any,
-    beams: Any, length_penalty: Any, regex: str | None, **drawing: Any,
+    *, nsamples: Any, seed: Any = None, batch_size: Any = None, length: Any = None, temperature: Any = 1,
+    top_k: Any = 0, top_p: Any = 1, top_p_rule: Any = 'released', min_p: Any = 0, typical_p: Any = 1,
+    repetition_penalty: Any = 1, presence_penalty: Any = 0, frequency_penalty: Any = 0, no_repeat_ngram: Any = 0,
+    logit_bias: list | None = None, ban: list | None = None, choices: str | None = None, regex: str | None = None,
+    beams: Any = 1, length_penalty: Any = 1, beyond_window: bool = False, keep_prompt: Any = 0,
+    stop: list | None = None, stop_at_end: bool = False, start: str | None = None, stream: bool | None = None,
+    json: bool = False, logprobs: Any = None,
 ) -> Settings:  # fmt: skip
-    """Settings from flags, each text or a Python value; drawing: those of sampling.CHECKS. Raises UsageError."""
+    """Settings from flags, each text or a Python value. Raises UsageError."""
+    drawing = dict(locals())
     taken: dict[str, Any] = {
         **{name: check(f'--{name}', drawing[name]) for name, check in CHECKS.items()},
         'length': optional_integer('length', length, 1),
@@ -114,8 +133,10 @@ def check_settings(
         'logprobs': optional_integer('logprobs', logprobs, 0),
         'beams': integer('beams', beams, 1),
         'length_penalty': check_length_penalty('--length_penalty', length_penalty),
+        'beyond_window': boolean('beyond_window', beyond_window),
+        'keep_prompt': integer('keep_prompt', keep_prompt, 0),
     }
-    json, batch_size = boolean('json', json), integer('batch_size', batch_size, 1)
+    json, batch_size = boolean('json', json), integer('batch_size', 1 if batch_size is None else batch_size, 1)
     if taken['logprobs'] is not None and not json:
         raise UsageError('--logprobs needs --json, in which they are told')
     nsamples = integer('nsamples', nsamples, 0)

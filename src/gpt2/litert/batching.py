@@ -35,11 +35,12 @@ class Row:
     other rows know nothing; then it must be removed."""
 
     def __init__(
-        self, prompt: Prompt, owner: int, stream: np.random.Generator, sampling: Sampling, n_vocab: int
-    ) -> None:
+        self, prompt: Prompt, owner: int, stream: np.random.Generator, sampling: Sampling, n_vocab: int,
+        history: History | None = None,
+    ) -> None:  # fmt: skip
         self.prompt, self.owner, self.stream = prompt, owner, stream
         self.greedy, self.drawing = sampling.greedy, sampling.drawing(n_vocab)
-        self.history = History(sampling, prompt.ids.tolist())
+        self.history = History(sampling, prompt.ids.tolist()) if history is None else history
         self.drawn: list[int] = []
         self.fault: Exception | None = None
 
@@ -72,11 +73,13 @@ class Batch:
         return prompt
 
     def add_row(
-        self, prompt: Prompt, stream: np.random.Generator, sampling: Sampling, told: bool = True
-    ) -> Row:
+        self, prompt: Prompt, stream: np.random.Generator, sampling: Sampling, told: bool = True,
+        history: History | None = None,
+    ) -> Row:  # fmt: skip
         """Draw a sample of a prompt in the next steps, until it is removed. stream: its noise. told: whether the
-        logits of its tokens are asked for, which are here in any case."""
-        self.rows.append(Row(prompt, self.generator.new_owner(), stream, sampling, self.hparams.n_vocab))
+        logits of its tokens are asked for, which are here in any case. history: that of the sample, where it began
+        before this prompt."""
+        self.rows.append(Row(prompt, self.generator.new_owner(), stream, sampling, self.hparams.n_vocab, history))
         return self.rows[-1]
 
     def remove_prompt(self, prompt: Prompt) -> None:

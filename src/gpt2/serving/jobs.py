@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt2.api import Model, Plan, make_rules
+from gpt2.api import Model
 from gpt2.choices import choose
 from gpt2.completion import Completion
 from gpt2.drawing import NO_TOKEN
 from gpt2.encoder import Encoder
 from gpt2.noise import noise_stream
+from gpt2.planning import Plan, make_rules
 from gpt2.sampling import Sampling
 from gpt2.scoring.logits import score_logits
 from gpt2.serving.work import Completions, Done, Embedding, Piece, Scoring, Token, Vector
@@ -285,8 +286,8 @@ class SearchJob(Job):
     def start(self, place: int) -> None:
         work, n = self.work, self.work.n
         plan = Plan(
-            [list(work.prompts[place])] * n, [work.length] * n, work.seed, work.stop, work.stop_at_end, self.sampling,
-            beams=work.beams, length_penalty=work.length_penalty,
+            work.seed, work.stop, work.stop_at_end, self.sampling, beams=work.beams, length_penalty=work.length_penalty,
+            contexts=[list(work.prompts[place])] * n, lengths=[work.length] * n,
         )  # fmt: skip
         found = [Completion(self.encoder, 1 + number, work.stop, work.stop_at_end, work.length) for number in range(n)]
         self.searches[place] = found, self.model.search(plan, found)

@@ -149,7 +149,7 @@ def prompt_lists(
 ) -> list[list[int]]:
     """The token ids of each prompt, given as parts, after those of `start`. Raises Failure."""
     try:
-        first = [] if request.start is None else [model.added_id(request.start)]
+        first = [] if request.start is None else [model.planner.added_id(request.start)]
     except UsageError as error:
         raise wrong('start', str(error)) from None
     if given is None:

@@ -14,9 +14,10 @@ class Completions:
 
     prompts: token ids of each. n: choices of each prompt that are wanted, the likeliest of best_of. length: tokens
     a sample at most; 0 draws nothing. sampling: fields of sampling.Sampling but for the rules; texts: of which these
-    are made, as api.make_rules takes them. logprobs: how many likeliest tokens are told of each; None tells nothing.
-    echo: of the prompt's tokens too. choices: token ids of continuations of which each choice is one; then length is
-    that of the longest. beams: with how many the likeliest are searched; 1 draws. length_penalty: see beams.search().
+    are made, as planning.make_rules takes them. logprobs: how many likeliest tokens are told of each; None tells
+    nothing. echo: of the prompt's tokens too. choices: token ids of continuations of which each choice is one; then
+    length is that of the longest. beams: with how many the likeliest are searched; 1 draws. length_penalty: see
+    beams.search().
     """
 
     prompts: tuple[tuple[int, ...], ...]

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from gpt2.api import Model, open_model
+from gpt2.engines import open_batch
 from gpt2.errors import Error
 from gpt2.serving.jobs import CompletionsJob, Job, new_job
 from gpt2.serving.work import LENGTH, Done, Load, packed
@@ -43,7 +44,7 @@ def main() -> None:
     try:
         model = open_model(settings['model'], settings['models_dir'], engine=settings['engine'],
                            precision=settings['precision'], prefix='--')  # fmt: skip
-        batch = new_batch(model, settings)
+        batch = open_batch(model.engine, settings['prefix_cache'] * 10**6)
     except Error as error:
         send('failed', str(error))
         return
@@ -64,18 +65,6 @@ def read_whole(file: BinaryIO, size: int) -> bytes:
     while len(content) < size and (part := file.read(size - len(content))):
         content += part
     return bytes(content) if len(content) == size else b''
-
-
-def new_batch(model: Model, settings: dict[str, Any]) -> Any:
-    """What steps the requests on the model's engine."""
-    engine: Any = model.engine
-    if type(engine).__module__ == 'gpt2.sample':
-        from gpt2.serving.turns import Turns
-
-        return Turns(engine)
-    from gpt2.litert.batching import Batch
-
-    return Batch(engine, settings['prefix_cache'] * 10**6)
 
 
 class Scheduler:
