@@ -4,9 +4,9 @@
     python benchmarks/serving_soak.py
     python benchmarks/serving_soak.py --requests 10000
 
-Eight clients, the bundled model; each whole answer is compared with what the library draws. Prints JSON: how many
-answers were lost, and how many wrong; what the server was still busy with when all was over; and the megabytes of the
-server and of the process that computes after each tenth of the requests.
+Eight clients, the bundled model; each whole answer is compared with what the library draws. Prints a line of JSON after
+each tenth of the requests: how many were right, wrong and lost, and the megabytes of the server and of the process that
+computes; at last what the server is still busy with when all is over.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 import urllib.request
 
 import serving
+from serving import tell
 
 import gpt2
 
@@ -69,18 +70,17 @@ def main():
             number % 10 and model.complete(prompt, seed=number, length=LENGTH).text
             for number, prompt in enumerate(prompts)
         ]
-    outcomes, memory = [], []
+    outcomes = []
     arguments = ['--model_name', '7M', '--models_dir', MODELS_DIR]
     with serving.server(arguments) as (address, process), concurrent.futures.ThreadPoolExecutor(CLIENTS) as clients:
         children = pathlib.Path(f'/proc/{process}/task/{process}/children').read_text().split()
         for start in range(0, count, count // 10):
             numbers = range(start, min(start + count // 10, count))
             outcomes += clients.map(lambda number: outcome(address, number, prompts[number], expected[number]), numbers)
-            memory.append([megabytes(each) for each in (process, *children)])
+            totals = {name: outcomes.count(name) for name in ('right', 'wrong', 'lost')}
+            tell(requests=len(outcomes), **totals, megabytes=[megabytes(each) for each in (process, *children)])
         time.sleep(1)  # for the end of the last that was cut off
-        left = busy(address)
-    totals = {name: outcomes.count(name) for name in ('right', 'wrong', 'lost')}
-    print(json.dumps({'requests': count, **totals, 'still_busy': left, 'megabytes': memory}))
+        tell(still_busy=busy(address))
 
 
 if __name__ == '__main__':
