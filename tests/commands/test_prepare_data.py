@@ -6,7 +6,7 @@ import pytest
 from running import help_names_every_flag_and_no_other, run
 
 from gpt2.commands import prepare_data as command
-from gpt2.commands.prepare_data import checked, merged, prepare_data, seconds
+from gpt2.commands.prepare_data import blocked, checked, merged, prepare_data, seconds
 from gpt2.errors import Error, UsageError
 
 SCRIPT = 'src/prepare_data.py'
@@ -63,6 +63,16 @@ def test_without_the_packages_it_says_in_a_line_what_to_install(monkeypatch, tmp
     with pytest.raises(Error, match=r'not here \(datatrove\); pip install -r requirements-data\.txt'):
         prepare_data(output=str(tmp_path / 'x'), warc='a')
     assert list(tmp_path.iterdir()) == []
+
+
+def test_domains_that_a_file_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'list').write_text('# mine\nBad.example\n\nworse.example\n')
+    path = checked({'blocked_domains': 'list'})['blocked_domains']
+    monkeypatch.chdir('/')
+    assert list(blocked(path)) == ['bad.example', 'worse.example']
+    with pytest.raises(UsageError, match='cannot be read'):
+        list(blocked(str(tmp_path / 'none')))
 
 
 def test_a_day_begins_at_midnight_in_greenwich():

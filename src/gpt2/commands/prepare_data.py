@@ -137,6 +137,8 @@ def checked(flags: Mapping[str, Any]) -> dict[str, Any]:
         found['allow_private'] = boolean('allow_private', flags['allow_private'])
     if 'before' in flags:
         seconds(flags['before'])
+    if 'blocked_domains' in flags:
+        found['blocked_domains'] = os.path.abspath(expand(str(flags['blocked_domains'])))
     paths = [name for name in ('submissions', 'warc', 'html', 'against') if name in found]
     return found | {name: [os.path.abspath(expand(path)) for path in found[name]] for name in paths}
 
@@ -225,7 +227,7 @@ def blocked(path: str | None) -> Iterator[str]:
     """Yield the domains that a file names."""
     if path:
         try:
-            with open(expand(path), encoding='utf-8') as file:
+            with open(path, encoding='utf-8') as file:
                 yield from (line.strip().lower() for line in file if line.strip() and not line.startswith('#'))
         except (OSError, UnicodeError) as error:
             raise UsageError(f'--blocked_domains {path} cannot be read: {error}') from None
