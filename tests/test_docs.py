@@ -40,8 +40,8 @@ PAGES = [
 LINKED = [*PAGES, 'CHANGELOG.md', 'model_card.md', 'src/gpt2/evaluation/tasks/README.md', 'tests/release/README.md']
 # Their commands load TensorFlow again and again.
 SLOW = {
-    'README.md', 'docs/data.md', 'docs/detection.md', 'docs/formats.md', 'docs/training.md', 'docs/scoring.md',
-    'models/7M/README.md',
+    'README.md', 'docs/data.md', 'docs/detection.md', 'docs/formats.md', 'docs/inside.md', 'docs/training.md',
+    'docs/scoring.md',    'models/7M/README.md',
 }  # fmt: skip
 
 # Flags that make a command quick, in place of what is shown for them, or beside it.
@@ -67,8 +67,7 @@ NOT_RUN = {
     r'(\w+=\S+ )?python -m pytest': 'it runs tests',
     r'python tests/run_notebook\.py': 'it changes the notebook; tests/test_notebook.py runs it',
     r'python src/evaluate\.py --model_name 124M --data_dir data --download': 'it fetches the files of every task',
-    r'python src/inspect_model\.py neurons .*--published': 'it needs a network; tests/inspection has a server',
-    r'python src/inspect_model\.py contributions --model_name 124M': 'its tokens are those of the released vocabulary',
+    r'python src/inspect_model\.py ': 'tests/commands/test_inspect_model.py runs each, in one process',
     r'python src/train\.py .*--workers': 'its batch is too small to be shared; tests/training/test_distribution.py',
     r'python src/train\.py "openwebtext': 'it takes days on eight cards',
     r'python src/detect\.py train --human texts/': 'it needs what benchmarks/detector_texts.py makes in ten minutes',

@@ -140,6 +140,13 @@ def server(models, without_tensorflow):
 
 
 @pytest.fixture(scope='session')
+def looking(models):
+    """A server that can look inside, for which it needs TensorFlow."""
+    with started('--model_name', '7M', models=models) as running:
+        yield running
+
+
+@pytest.fixture(scope='session')
 def offline(models):
     """The same model as a library."""
     import gpt2

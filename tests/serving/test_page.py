@@ -362,6 +362,50 @@ def test_a_text_longer_than_the_window(page, server, offline):
     assert bins == [sum(token.rank > limit for limit in (1, 10, 100, 1000)) for token in expected.tokens]
 
 
+# Inside
+
+
+def test_a_text_is_looked_into_and_a_part_ablated(browser, looking):
+    with opened(browser, looking, '#inside') as page:
+        inside = page.locator('#panel-inside')
+        box = page.get_by_label('Text to look into')
+        expect(inside.locator('.grid')).to_be_visible()
+        box.fill('The king and the')
+        expect(inside.locator('.grid thead th')).to_have_text(['The', '·king', '·and', '·the'])
+        answer = looking.ask('/v1/inside', {'text': 'The king and the', 'layer': 2, 'head': 3, 'neuron': 7})[1]
+        shown = inside.locator('.next tbody tr')
+        expect(shown.first.locator('th')).to_have_text(answer['next'][0]['token'].replace(' ', '·'))
+        rows = inside.locator('.grid tbody tr')
+        expect(rows).to_have_count(6)
+        expect(rows.first.locator('th')).to_have_text('h5')  # the last layer is at the top
+        for what, value in (('layer', '2'), ('head', '3'), ('neuron', '7')):
+            page.get_by_label(what, exact=True).locator('visible=true').fill(value)
+        expect(inside.locator('.attention li').last).to_contain_text('·the attends most to')
+        expect(inside.locator('.neuron span').nth(1)).to_have_attribute('title', f'{answer["activations"][1]:.3f}')
+        assert inside.locator('line').count() == sum(weight >= 0.02 for row in answer['pattern'] for weight in row)
+        expect(inside.locator('.next thead th')).to_have_count(2)
+        press(page, 'Ablate this head')
+        expect(inside.locator('.next thead th')).to_have_text(['token', 'ablated', 'before'])
+        page.get_by_role('button', name='Put h2.head.3 back').click()
+        expect(inside.locator('.next thead th')).to_have_count(2)
+        box.fill('')
+        expect(inside.locator('.grid')).to_have_count(0)
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_axe_finds_nothing_inside(browser, looking, scheme):
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
+    options = {'color_scheme': scheme, 'reduced_motion': 'reduce', 'viewport': {'width': 320, 'height': 256}}
+    with opened(browser, looking, '#inside', **options) as page:
+        expect(page.locator('.inside .grid')).to_be_visible()
+        press(page, 'Ablate this neuron')
+        expect(page.get_by_role('button', name='Put h0.mlp.0 back')).to_be_visible()
+        done(page)
+        found = axe.run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate('document.documentElement.scrollWidth') <= 320
+
+
 # Compare
 
 

@@ -20,7 +20,7 @@ def described(models):
         yield schemathesis.openapi.from_url(f'{server.address}/openapi.json')
 
 
-POSTS = ('/v1/completions', '/v1/score', '/v1/embeddings', '/v1/tokenize', '/v1/detokenize')
+POSTS = ('/v1/completions', '/v1/score', '/v1/embeddings', '/v1/tokenize', '/v1/detokenize', '/v1/inside')
 GETS = ('/v1/models', '/v1/models/{name}', '/health', '/metrics')  # of which nothing can be wrong
 
 

@@ -107,7 +107,8 @@ def test_the_page_of_the_api_names_every_field(server):
     document = json.loads(server.ask('/openapi.json')[1]) if isinstance(server.ask('/openapi.json')[1], str) else (
         server.ask('/openapi.json')[1])  # fmt: skip
     assert set(document['paths']) == {
-        '/v1/completions', '/v1/score', '/v1/embeddings', '/v1/tokenize', '/v1/detokenize', '/v1/models',
+        '/v1/completions', '/v1/score', '/v1/embeddings', '/v1/tokenize', '/v1/detokenize', '/v1/inside',
+        '/v1/models',
         '/v1/models/{name}', '/health', '/metrics',
     }  # fmt: skip
     for field in document['components']['schemas']['CompletionRequest']['properties']:

@@ -21,7 +21,7 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from gpt2 import __version__
-from gpt2.serving import answers, requests, schema
+from gpt2.serving import answers, inside, requests, schema
 from gpt2.serving.bodies import check_body
 from gpt2.serving.encoding import Encoding
 from gpt2.serving.failures import Failure
@@ -46,7 +46,7 @@ def new_app(settings: Settings, models: ServedModels, metrics: Metrics, log: Log
     """The ASGI application of a server."""
     app = FastAPI(title='GPT-2', version=__version__, docs_url=None, redoc_url=None)
     app.router.route_class = Route
-    app.state.encoding = Encoding(settings.time_limit)
+    app.state.encoding, app.state.looking = Encoding(settings.time_limit), Encoding(settings.time_limit)
     app.state.settings, app.state.models, app.state.metrics, app.state.log = settings, models, metrics, log
     app.add_exception_handler(Failure, failed)
     app.add_exception_handler(RequestValidationError, not_understood)
@@ -316,6 +316,7 @@ ENDPOINTS: list[tuple[str, str, Callable, Any]] = [
     ('POST', '/v1/embeddings', post_embeddings, schema.Embeddings),
     ('POST', '/v1/tokenize', post_tokenize, schema.Tokens),
     ('POST', '/v1/detokenize', post_detokenize, schema.Detokenized),
+    ('POST', '/v1/inside', inside.post_inside, inside.InsideAnswer),
     ('GET', '/v1/models', get_models, schema.ModelList),
     ('GET', '/v1/models/{name}', get_model, schema.ModelCard),
     ('GET', '/health', get_health, schema.Health),

@@ -1,17 +1,18 @@
 // The page: its tabs, what is shown above them, and what they share. A tab is a module with a name, a title, and
-// build(shared), which returns {element, recall?(), restore?(state), take?(text), ownSettings?}; another one is a line
-// in TABS.
+// build(shared), which returns {element, recall?(), restore?(state), take?(text), opened?(), ownSettings?}; another one
+// is a line in TABS.
 
 import { ask, Failure, health, useKeysFrom } from './api.js';
 import * as compare from './compare.js';
 import { button, element, moveByArrows } from './dom.js';
+import * as inside from './inside.js';
 import * as look from './look.js';
 import { Settings } from './settings.js';
 import { tellRefusal } from './storage.js';
 import * as story from './story.js';
 import * as write from './write.js';
 
-const TABS = [write, look, compare, story];
+const TABS = [write, look, inside, compare, story];
 const PATIENCE = 1000; // milliseconds until the server is looked for again; one more each time,
 const MOST_PATIENCE = 5000; // up to this: where --rate limits requests, these count
 
@@ -133,6 +134,7 @@ function open(built) {
   }
   $('settings').hidden = Boolean(shown.ownSettings);
   document.title = `${shown.tab.title} · GPT-2`;
+  shown.opened?.();
   if (state === undefined) return;
   // Taken once: neither going back nor loading the page again shall bring it back over what was written since.
   history.replaceState(null, '', `#${shown.tab.name}`);
