@@ -39,7 +39,7 @@ def test_scores_are_the_sums_of_the_tokens_log_probabilities(engines, expected, 
     for engine in engines:
         np.testing.assert_allclose(choices.choice_scores(engine, PROMPT, CHOICES), expected, atol=1e-3)
     with engines[1].alone():
-        assert not np.count_nonzero(engines[1].owners >= 0)  # nothing is left in the cache
+        assert engines[1].cache.in_use() == 0  # nothing is left in the cache
 
 
 @pytest.mark.parametrize('how', [{}, {'temperature': 3}, {'top_k': 2}, {'min_p': 0.1}, {'temperature': 0}])

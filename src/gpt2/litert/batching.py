@@ -1,7 +1,7 @@
 """A running batch on LiteRT: samples of any prompts that join and leave between two steps, each with settings of its
 own. Knows nothing of text.
 
-A step is one run of the graph. Its rows are the last token of every sample and a block of what prompts are still to be
+A step runs the graph for the last token of every sample, and once more for a block of what prompts are still to be
 taken, so samples go on while a long prompt is taken. The start of a prompt that an earlier one began with is not
 computed again, while its keys and values are remembered.
 """
@@ -92,13 +92,15 @@ class Batch:
         self.generator.ended.append(row.owner)
 
     def step(self) -> list[tuple[Row, np.ndarray]]:
-        """Run the graph once. Returns the rows that have a new token, the last of row.drawn, each with the logits
-        [n_vocab] that the model gave, before any setting was applied to them."""
+        """Draw a token of every row that can. Returns the rows that have a new token, the last of row.drawn, each with
+        the logits [n_vocab] that the model gave, before any setting was applied to them."""
         fed = [row for row in self.rows if row.drawn]
         with self.generator.alone():
             self.recall()
-            logits = self.feed(fed, self.next_blocks())
-        given = list(zip(fed, logits))  # the blocks' come after them
+            logits = self.feed_rows(fed) if fed else []
+            if blocks := self.next_blocks():
+                self.feed_blocks(blocks)
+        given = list(zip(fed, logits))
         given += [(row, row.prompt.logits) for row in self.rows if not row.drawn and row.prompt.logits is not None]
         self.draw(given)
         return given
@@ -107,7 +109,8 @@ class Batch:
         """Give prompts that are new what is remembered of their starts."""
         for prompt in self.prompts:
             if not prompt.taken and (known := self.memory.find(prompt.ids, prompt.first)):
-                self.generator.put_in_cache(np.concatenate(known, axis=2), prompt.owner)
+                for values in known:
+                    self.generator.cache.wait(values, np.full(BLOCK, prompt.owner))
                 prompt.taken = len(known) * BLOCK
 
     def next_blocks(self) -> list[tuple[Prompt, int]]:
@@ -122,38 +125,36 @@ class Batch:
                 room -= count
         return blocks
 
-    def feed(self, fed: list[Row], blocks: list[tuple[Prompt, int]]) -> np.ndarray:
-        """Take the tokens that rows have drawn last, and blocks; returns logits [rows, n_vocab] of the rows."""
+    def feed_rows(self, fed: list[Row]) -> np.ndarray:
+        """Take the tokens that rows have drawn last; returns logits [rows, n_vocab]."""
         tokens = np.array([row.drawn[-1] for row in fed], np.int32)
-        positions = np.array([row.position for row in fed], int)
-        owners = np.array([row.owner for row in fed], int)
-        prompts = np.array([row.prompt.owner for row in fed], int)
-        if not blocks:
-            return self.generator.process_tokens(tokens, positions, owners, prompts) if fed else tokens
-        chosen, heard, start = list(range(len(fed))), [], len(fed)
-        for prompt, count in blocks:
-            block = np.arange(prompt.taken, prompt.taken + count)
-            tokens, positions = np.append(tokens, prompt.ids[block]), np.append(positions, block)
-            owners, prompts = (np.append(some, np.full(count, prompt.owner)) for some in (owners, prompts))
-            heard.append(np.flatnonzero(block >= prompt.first) + start)
-            chosen += heard[-1].tolist()
-            start += count
-        self.generator.resize(len(tokens), 0, chosen or [start - 1])
+        positions, owners, prompts = np.array([(row.position, row.owner, row.prompt.owner) for row in fed]).T
+        return self.generator.process_tokens(tokens, positions, owners, prompts)
+
+    def feed_blocks(self, blocks: list[tuple[Prompt, int]]) -> None:
+        """Take blocks of prompts."""
+        positions = [np.arange(prompt.taken, prompt.taken + count) for prompt, count in blocks]
+        tokens = np.concatenate([prompt.ids[block] for (prompt, _), block in zip(blocks, positions)])
+        owners = np.repeat([prompt.owner for prompt, _ in blocks], [count for _, count in blocks])
+        heard = [block >= prompt.first for (prompt, _), block in zip(blocks, positions)]
+        chosen = np.flatnonzero(np.concatenate(heard))
         places = np.arange(len(tokens))
         sees = (owners[:, np.newaxis] == owners) & (places <= places[:, np.newaxis])
-        logits = self.generator.step(tokens, positions, [owners, prompts], sees, owners)
+        logits = self.generator.process_block(
+            tokens, np.concatenate(positions), owners, sees, chosen if len(chosen) else places[-1:]
+        )
         hidden = self.generator.interpreter.get_tensor(self.generator.hidden)
-        self.finish_blocks(blocks, [len(rows) for rows in heard], logits[len(fed) :], hidden[len(fed) :], len(fed))
-        return logits[: len(fed)]
+        self.finish_blocks(blocks, [int(which.sum()) for which in heard], logits, hidden)
 
     def finish_blocks(
-        self, blocks: list[tuple[Prompt, int]], counts: list[int], logits: np.ndarray, hidden: np.ndarray, start: int
+        self, blocks: list[tuple[Prompt, int]], counts: list[int], logits: np.ndarray, hidden: np.ndarray
     ) -> None:
         """Note what a step found of blocks: counts says of how many positions of each there are logits and hidden
-        features, which follow one another; start is the place of the first block among the step's rows."""
-        found = 0
+        features, which follow one another."""
+        values = self.generator.cache.waiting[-1].values
+        found = start = 0
         for (prompt, size), count in zip(blocks, counts):
-            self.memory.keep(prompt, size, self.generator.waiting[:, :, start : start + size])
+            self.memory.keep(prompt, size, values[:, :, start : start + size])
             prompt.taken += size
             mine = slice(found, found + count)
             if prompt.taken == len(prompt.ids):

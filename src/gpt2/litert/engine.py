@@ -23,6 +23,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from gpt2.engine import Engine, Rows, check_prompt, check_window, distinct_prompts
 from gpt2.hparams import HParams
+from gpt2.litert.cache import NOBODY, Cache
 from gpt2.litert.export import stored_array
 from gpt2.sampling import Sampling
 from gpt2.system.signals import interrupts_held_back, standard_error_held_back
@@ -35,13 +36,11 @@ BLOCK = 256
 # microseconds, growing it 7 milliseconds.
 CACHE_STEP = 64
 TOKENS_PER_STEP = 24  # of each row, at least: growing a cache of many rows takes as long as several steps
-NOBODY = -1  # owner of a free slot of the cache
-NOTHING = np.empty([1, 1, 0, 1], np.float32)  # no keys and values, of any layer, head or feature
 
 
 class Generator(Engine):
-    """The engine on LiteRT. Holds LiteRT's interpreter, among whose inputs is the key/value cache: slots for all
-    rows there are, of which `owners` says who may look there. One step runs at a time; others wait."""
+    """The engine on LiteRT. Holds LiteRT's interpreter, among whose inputs is the key/value cache of all rows there
+    are. One step runs at a time; others wait."""
 
     package = 'ai-edge-litert'
 
@@ -52,19 +51,18 @@ class Generator(Engine):
         self.scales = stored_array(path, 'model/wte/scales') if self.wte.dtype == np.int8 else None
         with standard_error_held_back(), plainly_named(path) as name:  # LiteRT says what it computes with
             self.interpreter = Interpreter(name, num_threads=usable_cores())
-            self.allocate()  # packs the weights
+            details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+            inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
+            self.x, self.mask, self.new_mask, self.pick, self.ones, self.new_ones, *tensors = inputs
+            self.logits, self.hidden, *self.additions = outputs
+            pairs = np.reshape(tensors, [-1, 2, 2])  # of keys and values: earlier ones and the cache's, a layer
+            self.cache = Cache(self.view, pairs[:, 1].ravel().tolist(), pairs[:, 0].ravel().tolist())
+            self.resize(1, [0], 1, 1, 1)  # packs the weights
         release_pages(path)
-        details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
-        inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
-        self.x, self.mask, self.new_mask, self.pick, self.ones, self.new_ones, *self.cache = inputs
-        self.logits, self.hidden, *self.additions = outputs
         self.threads = concurrent.futures.ThreadPoolExecutor(usable_cores())
         self.lock = threading.Lock()
         self.new_owner = itertools.count(NOBODY + 1).__next__
         self.ended = collections.deque()  # owners that are gone, whose slots are to be freed
-        self.rows = self.chosen = 0  # of the graph as it is: tokens taken, and rows of logits given
-        self.owners = np.empty([0], int)  # of each slot
-        self.waiting, self.waiting_owners = NOTHING, self.owners  # what the cache had no room for
 
     def open_rows(
         self, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling, told: bool = False
@@ -98,11 +96,8 @@ class Generator(Engine):
             yield
 
     def free_slots(self) -> None:
-        gone = [self.ended.popleft() for _ in range(len(self.ended))]
-        if gone:
-            self.owners[np.isin(self.owners, gone)] = NOBODY
-            stay = ~np.isin(self.waiting_owners, gone)
-            self.waiting, self.waiting_owners = self.waiting[:, :, stay], self.waiting_owners[stay]
+        if gone := [self.ended.popleft() for _ in range(len(self.ended))]:
+            self.cache.free(gone)
 
     def process_prompt(self, prompt: Sequence[int], owner: int, first: int) -> Iterator[np.ndarray]:
         """Yield logits [rows, n_vocab] of the positions of a prompt, token ids, from number first on, block by block.
@@ -113,10 +108,9 @@ class Generator(Engine):
         for start in range(0, len(prompt), BLOCK):
             block = tokens[start : start + BLOCK]
             chosen = range(max(first - start, 0), len(block)) or [len(block) - 1]
-            # No more slots than are filled: attention takes its time for all.
-            self.resize(len(block), 0, chosen)
             places = np.arange(len(block))
-            logits = self.step(block, start + places, [owners], places <= places[:, np.newaxis], owners[0 * places])
+            sees = places <= places[:, np.newaxis]
+            logits = self.process_block(block, start + places, owners[0 * places], sees, chosen)
             if start + len(block) > first:
                 yield logits
 
@@ -137,9 +131,25 @@ class Generator(Engine):
         sizes = [len(prompt) for prompt in prompts]
         tokens, theirs = np.concatenate(prompts), np.repeat(owners, sizes)
         positions, places = np.concatenate([np.arange(size) for size in sizes]), np.arange(len(tokens))
-        self.resize(len(tokens), 0, np.cumsum(sizes) - 1)
         sees = (theirs[:, np.newaxis] == theirs) & (places <= places[:, np.newaxis])
-        return self.step(tokens, positions, [theirs], sees, theirs)
+        return self.process_block(tokens, positions, theirs, sees, np.cumsum(sizes) - 1)
+
+    def process_block(
+        self, tokens: np.ndarray, positions: np.ndarray, owners: np.ndarray, sees: np.ndarray,
+        chosen: Sequence[int] | np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
+        """Logits [chosen, n_vocab] of tokens [rows] of prompts, by their owners [rows], that see of one another what
+        sees says, bool [rows, rows], and all that their owners have. What is found waits."""
+        self.cache.take_out()
+        self.cache.rows = None
+        seen = np.unique(owners)
+        # No more slots than are filled: attention takes its time for all.
+        self.resize(len(tokens), chosen, 1, 1, self.cache.count(seen))
+        self.cache.put(seen, None)
+        self.cache.forget_waiting(seen)
+        logits = self.invoke(tokens, positions, [owners], sees)
+        self.cache.wait(np.stack([self.view(index) for index in self.additions]), owners)
+        return logits
 
     def map_logits(self, function: Callable[[np.ndarray], Any], ids: Sequence[int], first: int = 0) -> list[Any]:
         check_prompt(self.hparams, ids)
@@ -157,87 +167,67 @@ class Generator(Engine):
 
         positions: int [rows]. owners: int [rows], whose slots a row sees and adds to; others: whose it only sees.
         """
-        count = len(tokens)
-        full = len(self.free_places()) < count or len(self.waiting_owners) > 0
-        if full or (self.rows, self.chosen) != (count, count):
-            left = int((self.hparams.n_ctx - positions).sum())
-            self.resize(count, min(max(CACHE_STEP, TOKENS_PER_STEP * count), left), range(count))
-        return self.step(tokens, positions, [owners, *others], np.eye(count, dtype=bool), owners)
+        looks, count = [owners, *others], len(tokens)
+        kept = self.cache.rows is None or np.array_equal(self.cache.rows, owners)
+        room = self.cache.room() >= (count if self.cache.rows is None else 1)
+        if not (kept and room and (self.rows, self.chosen) == (count, count)) or self.cache.waits_for(looks):
+            self.make_room(owners, np.stack(looks, axis=1), self.hparams.n_ctx - positions)
+        logits = self.invoke(tokens, positions, looks, np.eye(count, dtype=bool))
+        self.cache.add((self.view(index) for index in self.additions), owners)
+        return logits
 
-    def resize(self, rows: int, free: int, chosen: Sequence[int] | np.ndarray) -> None:
-        """Make the graph take so many rows and give the logits of those chosen, with a cache of as many slots as
-        are in use, which now takes what waits for room, and so many free ones. LiteRT keeps its packed weights."""
+    def make_room(self, owners: np.ndarray, looks: np.ndarray, left: np.ndarray) -> None:
+        """Arrange the cache for tokens of rows, by their last owners [rows] and all of their owners [rows, n]; left:
+        how many more each may take."""
+        groups = self.cache.arrange(owners, looks, self.cache.take_out())
+        count, free = len(owners), max(CACHE_STEP, TOKENS_PER_STEP * len(owners))
+        free = min(free, int(left.sum())) if self.cache.rows is None else min(-(-free // count), int(left.max()))
+        slots = max(self.cache.count(np.unique(group)) for group in groups) + free
+        self.resize(count, range(count), len(groups), slots, 0)
+        for group, seen in enumerate(groups):
+            self.cache.put(seen, group)
+        self.cache.forget_waiting(groups)
+
+    def resize(self, rows: int, chosen: Sequence[int] | np.ndarray, groups: int, slots: int, earlier: int) -> None:
+        """Make the graph take so many rows and give the logits of those chosen, with an empty cache of so many groups
+        of slots and with room for so many earlier ones. LiteRT keeps its packed weights."""
         n_head, features = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
-        used = np.flatnonzero(self.owners != NOBODY)
-        owners = np.concatenate([self.owners[used], self.waiting_owners])
-        # One array: memory of that size goes back to the system, that of many small ones may not.
-        kept = np.empty([len(self.cache), n_head, len(owners), features], np.float32)
-        for index, values in zip(self.cache, kept):
-            if len(used):
-                values[:, : len(used)] = self.view(index)[:, as_slice(used)]
-        kept[:, :, len(used) :] = self.waiting
-        slots = max(len(owners) + free, 1)
-        if slots > len(self.owners) > 0:  # LiteRT is about to copy its memory, of which the cache need not be
-            for index in self.cache:
+        earlier = max(earlier, 1)
+        if groups * slots > self.cache.owners.size:  # LiteRT is about to copy its memory, of which this need not be
+            for index in self.cache.tensors:
                 view = self.view(index)
                 give_back(view.ctypes.data, view.nbytes)
                 del view
-        shapes = {self.x: [rows, self.hparams.n_embd], self.mask: [rows, slots], self.new_mask: [rows, rows]}
-        shapes |= {self.ones: [n_head, slots, 1], self.new_ones: [n_head, rows, 1]}
-        shapes |= {self.pick: [len(chosen), rows]} | {index: [n_head, slots, features] for index in self.cache}
+        shapes = {self.x: [rows, self.hparams.n_embd], self.pick: [len(chosen), rows]}
+        shapes |= {self.mask: [rows, 1, slots], self.ones: [1, 1, slots, 1]}
+        shapes |= {self.new_mask: [rows, earlier + rows], self.new_ones: [1, earlier + rows, 1]}
+        shapes |= {index: [n_head, earlier, features] for index in self.cache.earlier_tensors}
+        shapes |= {index: [n_head, groups, slots, features] for index in self.cache.tensors}
         for index, shape in shapes.items():
             self.interpreter.resize_tensor_input(index, shape)
         self.allocate()
-        for index, values in zip(self.cache, kept):
-            self.view(index)[:, : len(owners)] = values
-            self.view(index)[:, len(owners) :] = 0  # what is masked must still be finite
         self.view(self.ones)[:] = self.view(self.new_ones)[:] = 1
         self.view(self.pick)[:] = np.arange(rows) == np.reshape(chosen, [-1, 1])
-        self.rows, self.chosen = rows, len(chosen)
-        self.owners = np.concatenate([owners, np.full(slots - len(owners), NOBODY)])
-        self.waiting, self.waiting_owners = NOTHING, owners[:0]
+        self.rows, self.chosen = rows, len(chosen)  # tokens taken, and rows of logits given
+        self.cache.clear(groups, slots, earlier)
 
-    def step(
-        self, tokens: np.ndarray, positions: np.ndarray, looks: list[np.ndarray], sees: np.ndarray, owners: np.ndarray
+    def invoke(
+        self, tokens: np.ndarray, positions: np.ndarray, looks: list[np.ndarray], sees: np.ndarray
     ) -> np.ndarray:
-        """Logits [chosen, n_vocab] of new tokens [rows], whose keys and values are added to the cache, or, where
-        it has no room for them, wait for the next resize.
+        """Logits [chosen, n_vocab] of new tokens [rows].
 
-        looks: arrays int [rows or 1] of owners whose slots a token sees. sees: bool [rows, rows], which of the
-        new ones see which. owners: whose each new one is.
+        looks: arrays int [rows] of owners whose slots a token sees. sees: bool [rows, rows], which of the new ones see
+        which.
         """
-        visible = functools.reduce(np.logical_or, (self.owners == look[:, np.newaxis] for look in looks))
+        visible, earlier = (
+            functools.reduce(np.logical_or, (owners == look[:, np.newaxis] for look in looks))
+            for owners in (self.cache.owners, self.cache.earlier)
+        )
         self.view(self.x)[:] = self.embed(tokens) + self.wpe[positions]
-        for mask, allowed in ((self.mask, visible), (self.new_mask, sees)):
+        for mask, allowed in ((self.mask, visible[:, np.newaxis]), (self.new_mask, np.hstack([earlier, sees]))):
             self.view(mask)[:] = np.where(allowed, np.float32(0), np.float32(-1e10))
         self.interpreter.invoke()
-        free = self.free_places()[: len(tokens)]
-        if len(free) < len(tokens):
-            self.waiting = np.stack([self.view(index) for index in self.additions])
-            self.waiting_owners = owners
-        else:
-            for index, addition in zip(self.cache, self.additions):
-                self.view(index)[:, as_slice(free)] = self.view(addition)
-            self.owners[free] = owners
         return self.interpreter.get_tensor(self.logits)
-
-    def give_slots(self, old: int, new: int) -> None:
-        """Make the slots of one owner another's."""
-        for owners in (self.owners, self.waiting_owners):
-            owners[owners == old] = new
-
-    def put_in_cache(self, values: np.ndarray, owner: int) -> None:
-        """Give an owner keys and values that a step found before, float32 [2 n_layer, n_head, n, features]: they wait
-        for the next resize as what the cache has no room for does."""
-        waiting = [self.waiting, values] if len(self.waiting_owners) else [values]
-        self.waiting = np.concatenate(waiting, axis=2)
-        self.waiting_owners = np.append(self.waiting_owners, np.full(values.shape[2], owner))
-
-    def free_places(self) -> np.ndarray:
-        """Slots behind all that are in use: those of one owner stay in the order of its tokens, so that sums over
-        them are the same sums wherever they lie."""
-        used = np.flatnonzero(self.owners != NOBODY)
-        return np.arange(used[-1] + 1 if len(used) else 0, len(self.owners))
 
     def embed(self, tokens: np.ndarray) -> np.ndarray:
         """float32 [rows, n_embd]"""
@@ -308,7 +298,7 @@ class LiteRTRows(Rows):
         if len(set(prompt_owners.tolist())) > 1:
             return
         while all(len(line) > 1 and line[0] == self.lines[0][0] for line in self.lines):
-            self.generator.give_slots(self.lines[0][0], prompt_owners[0])
+            self.generator.cache.give(self.lines[0][0], prompt_owners[0])
             self.lines = [line[1:] for line in self.lines]
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -338,12 +328,6 @@ def grouped(sizes: Sequence[int]) -> Iterator[list[int]]:
         total += size
     if group:
         yield group
-
-
-def as_slice(places: np.ndarray) -> slice | np.ndarray:
-    """Ascending places, int [n], n at least 1, as a slice if they follow one another: copying is then faster."""
-    first, last = int(places[0]), int(places[-1])
-    return slice(first, last + 1) if last - first + 1 == len(places) else places
 
 
 @contextlib.contextmanager

@@ -1,18 +1,22 @@
 """The graph of GPT-2 in LiteRT's file format, written through the schema that ships with LiteRT.
 
 One graph serves prompts and single tokens of any batch. Its rows are new tokens: some of one
-prompt, or one of each sample of a batch. Who may see whom is said by a mask alone, so the cache is
-a list of slots in which any row's keys and values may lie. Nothing in the graph but the matrices
-knows the shape of the model's weights, and all of its operators are among those that XNNPACK takes.
+prompt, or one of each sample of a batch. Every row looks at three places: a cache, where all rows look
+in one group of slots or each in its own; what earlier blocks of prompts left; and the new tokens
+themselves. Prompts leave the first empty, single tokens the second: a masked slot takes no time to speak
+of. Who may see whom is said by masks alone, so any row's keys and values may lie in any slot. Nothing in
+the graph but the matrices knows the shape of the model's weights, and all of its operators are among
+those that XNNPACK takes.
 
-Inputs, float32, where rows and slots are chosen at run time:
+Inputs, float32, where rows, groups (1 or rows), slots and earlier are chosen at run time:
     x      [rows, n_embd]                  embedding of the token and its position
-    mask   [rows, slots]                   0 where a row may look in the cache, -1e10 elsewhere
-    new_mask [rows, rows]                  the same for the new tokens themselves
+    mask   [rows, 1, slots]                0 where a row may look in the cache, -1e10 elsewhere
+    new_mask [rows, earlier + rows]        the same for what came earlier and for the new tokens themselves
     pick   [chosen, rows]                  one 1 a line: the rows whose logits are asked for
-    ones   [n_head, slots, 1]              nothing but 1, as LiteRT does not make them
-    new_ones [n_head, rows, 1]             the same for the new tokens
-    k, v   [n_head, slots, n_embd / n_head] a layer
+    ones   [1, 1, slots, 1]                nothing but 1, as LiteRT does not make them
+    new_ones [1, earlier + rows, 1]        the same for what came earlier and the new tokens
+    earlier k, v [n_head, earlier, n_embd / n_head] a layer
+    k, v   [n_head, groups, slots, n_embd / n_head] a layer
 Outputs:
     logits [chosen, n_vocab]
     hidden [chosen, n_embd]                of the same rows, after the last norm: what the logits are made from
@@ -163,8 +167,15 @@ class Graph:
         inputs = [self.constant(0, np.int32), x]
         return self.operator('SPLIT', inputs, [[size // count, *rest]] * count, 'SplitOptions', numSplits=count)
 
+    def join(self, x: int, y: int, axis: int) -> int:
+        shape = [ANY if place == axis else size for place, size in enumerate(self.shape(x))]
+        return self.operator('CONCATENATION', [x, y], [shape], 'ConcatenationOptions', axis=axis)[0]
+
     def matmul(self, x: int, y: int, transpose_y: bool = False) -> int:
-        shape = [*self.shape(x)[:-1], self.shape(y)[-2 if transpose_y else -1]]
+        """Of matrices in the last two dimensions; those before are broadcast against each other."""
+        *batch, rows, _ = self.shape(x)
+        *other, inner, outputs = self.shape(y)
+        shape = [b if a == 1 else a for a, b in zip(batch, other)] + [rows, inner if transpose_y else outputs]
         return self.operator('BATCH_MATMUL', [x, y], [shape], 'BatchMatMulOptions', adjY=transpose_y)[0]
 
     def exp(self, x: int) -> int:
@@ -211,38 +222,44 @@ def gpt2(hparams: HParams, dtype: np.dtype) -> Graph:
         w = graph.stored(f'{name}/w', [outputs, inputs], dtype)
         return graph.linear(x, w, graph.stored(f'{name}/b', [outputs]))
 
-    def attention(x: int, name: str, k: int, v: int) -> tuple[int, list[int]]:
+    def attention(x: int, name: str, earlier: list[int], cache: list[int]) -> tuple[int, list[int]]:
         qkv = graph.reshape(linear(x, f'{name}/c_attn', embd, 3 * embd), [ANY, 3 * heads, features])
-        q, new_k, new_v = graph.split(graph.transpose(qkv, [1, 0, 2]), 3)  # -> [heads, rows, features]
+        q, *new = graph.split(graph.transpose(qkv, [1, 0, 2]), 3)  # -> [heads, rows, features]
+        (k, v), (new_k, new_v) = cache, (graph.join(*pair, axis=1) for pair in zip(earlier, new))
         # Softmax by hand over cached and new keys: joining the two would copy the cached values.
-        scores = graph.add(graph.matmul(q, k, True), mask)  # -> [heads, rows, slots]
-        new_scores = graph.add(graph.matmul(q, new_k, True), new_mask)  # -> [heads, rows, rows]
-        largest = graph.maximum(graph.reduce('REDUCE_MAX', scores), graph.reduce('REDUCE_MAX', new_scores))
-        e, new_e = (graph.exp(graph.subtract(some, largest)) for some in (scores, new_scores))
+        scores = graph.matmul(graph.reshape(q, [heads, ANY, 1, features]), k, True)  # -> [heads, rows, 1, slots]
+        new_scores = graph.matmul(q, new_k, True)  # -> [heads, rows, earlier + rows]
+        scores, new_scores = graph.add(scores, mask), graph.add(new_scores, new_mask)
+        largest = graph.reshape(graph.reduce('REDUCE_MAX', scores), [heads, ANY, 1])
+        largest = graph.maximum(largest, graph.reduce('REDUCE_MAX', new_scores))
+        e = graph.exp(graph.subtract(scores, graph.reshape(largest, [heads, ANY, 1, 1])))
+        new_e = graph.exp(graph.subtract(new_scores, largest))
         # By a matrix of ones: its sum goes from slot to slot, and slots that are masked do not change it. That of
         # SUM depends on where they lie.
-        total = graph.add(graph.matmul(e, ones), graph.matmul(new_e, new_ones))
-        attended = graph.divide(graph.add(graph.matmul(e, v), graph.matmul(new_e, new_v)), total)
+        total = graph.add(graph.reshape(graph.matmul(e, ones), [heads, ANY, 1]), graph.matmul(new_e, new_ones))
+        attended = graph.reshape(graph.matmul(e, v), [heads, ANY, features])
+        attended = graph.divide(graph.add(attended, graph.matmul(new_e, new_v)), total)
         attended = graph.reshape(graph.transpose(attended, [1, 0, 2]), [ANY, embd])
-        return linear(attended, f'{name}/c_proj', embd, embd), [new_k, new_v]
+        return linear(attended, f'{name}/c_proj', embd, embd), new
 
     def mlp(x: int, name: str) -> int:
         return linear(graph.gelu(linear(x, f'{name}/c_fc', embd, 4 * embd)), f'{name}/c_proj', 4 * embd, embd)
 
     x = graph.tensor([ANY, embd], name='x')
-    mask = graph.tensor([ANY, ANY], name='mask')
+    mask = graph.tensor([ANY, 1, ANY], name='mask')
     new_mask = graph.tensor([ANY, ANY], name='new_mask')
     pick = graph.tensor([ANY, ANY], name='pick')
-    ones = graph.tensor([heads, ANY, 1], name='ones')
-    new_ones = graph.tensor([heads, ANY, 1], name='new_ones')
+    ones = graph.tensor([1, 1, ANY, 1], name='ones')
+    new_ones = graph.tensor([1, ANY, 1], name='new_ones')
     inputs, outputs = [x, mask, new_mask, pick, ones, new_ones], []
     for layer in range(hparams.n_layer):
         block = f'model/h{layer}'
-        cache = [graph.tensor([heads, ANY, features], name=f'h{layer}/{kind}') for kind in 'kv']
-        attended, new = attention(norm(graph, x, f'{block}/ln_1', embd), f'{block}/attn', *cache)
+        earlier = [graph.tensor([heads, ANY, features], name=f'h{layer}/earlier/{kind}') for kind in 'kv']
+        cache = [graph.tensor([heads, ANY, ANY, features], name=f'h{layer}/{kind}') for kind in 'kv']
+        attended, new = attention(norm(graph, x, f'{block}/ln_1', embd), f'{block}/attn', earlier, cache)
         x = graph.add(x, attended)
         x = graph.add(x, mlp(norm(graph, x, f'{block}/ln_2', embd), f'{block}/mlp'))
-        inputs += cache
+        inputs += [*earlier, *cache]
         outputs += new
     chosen = graph.matmul(pick, norm(graph, x, 'model/ln_f', embd))
     logits = graph.linear(chosen, graph.stored('model/wte', [hparams.n_vocab, embd], dtype))
