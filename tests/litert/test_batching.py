@@ -168,6 +168,38 @@ def test_prompts_and_rows_leave_in_the_midst(generator):
     assert row.drawn == alone(generator, tokens[:10])
 
 
+def test_what_memory_held_before_does_not_matter(longer, monkeypatch):
+    generator = longer['float32']
+    tokens = random_tokens(LONGER, 1, 300)[0].tolist()
+    prompts = [tokens[:7], tokens, tokens[5:60]]
+    expected = [alone(generator, ids) for ids in prompts]
+    allocate = generator.allocate
+
+    def allocate_used_memory():
+        allocate()
+        for details in generator.interpreter.get_input_details():
+            generator.view(details['index'])[:] = np.nan
+
+    monkeypatch.setattr(generator, 'allocate', allocate_used_memory)
+    assert [alone(generator, ids) for ids in prompts] == expected
+    steps = generator.generate(prompts[::2], LENGTH, numbers=[1, 1], seed=3)
+    assert np.stack(list(steps), axis=1).tolist() == expected[::2]
+
+
+def test_rows_look_at_slots_of_their_own_where_that_takes_few(generator):
+    tokens = random_tokens(LONGER, 1, 780)[0].tolist()
+    for prompts, apart in (
+        ([tokens[:30], tokens[40:60], tokens[50:90]], True), ([tokens[:20]] * 3, False), ([tokens[:600]] * 3, False),
+        ([tokens[:600], tokens[:2], tokens[5:8], tokens[6:9]], False), ([tokens[:9]], False),
+    ):  # fmt: skip
+        steps = generator.generate(prompts, LENGTH, numbers=range(len(prompts)), seed=3)
+        first = [next(steps) for _ in range(2)][1]
+        slots = generator.cache.owners.size
+        assert (generator.cache.rows is not None) == apart, (len(prompts), first)
+        assert slots <= 2 * generator.cache.in_use() + 64 * len(prompts)
+        steps.close()
+
+
 def test_tiny_prompts_to_the_end_of_the_window(tmp_path, tiny_params):
     generator = both_engines(tmp_path, TINY, tiny_params)[1]
     ids = random_tokens(TINY, 1, TINY.n_ctx)[0].tolist()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 NOBODY = -1  # owner of a free slot
+NONE = np.empty([0], int)  # no owners
 
 
 class Kept(NamedTuple):
@@ -93,8 +94,15 @@ class Cache:
         self.earlier[:] = NOBODY
         return came
 
+    def fill(self, groups: Sequence[np.ndarray], earlier: np.ndarray) -> None:
+        """Put what waits in the graph, which is as clear() said: the owners of each group, and what prompts are taken
+        after."""
+        for group, seen in enumerate(groups):
+            self.put(seen, group)
+        self.put(earlier, None)
+        self.forget_waiting(np.concatenate([*groups, earlier]))
+
     def put(self, seen: np.ndarray, group: int | None) -> None:
-        """Copy what waits of some owners to a group of the cache, or where prompts look."""
         tensors, owners = (self.earlier_tensors, self.earlier) if group is None else (self.tensors, self.owners[group])
         start = 0
         for kept in self.waiting:

@@ -23,7 +23,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from gpt2.engine import Engine, Rows, check_prompt, check_window, distinct_prompts
 from gpt2.hparams import HParams
-from gpt2.litert.cache import NOBODY, Cache
+from gpt2.litert.cache import NOBODY, NONE, Cache
 from gpt2.litert.export import stored_array
 from gpt2.sampling import Sampling
 from gpt2.system.signals import interrupts_held_back, standard_error_held_back
@@ -145,8 +145,7 @@ class Generator(Engine):
         seen = np.unique(owners)
         # No more slots than are filled: attention takes its time for all.
         self.resize(len(tokens), chosen, 1, 1, self.cache.count(seen))
-        self.cache.put(seen, None)
-        self.cache.forget_waiting(seen)
+        self.cache.fill([NONE], seen)
         logits = self.invoke(tokens, positions, [owners], sees)
         self.cache.wait(np.stack([self.view(index) for index in self.additions]), owners)
         return logits
@@ -184,9 +183,7 @@ class Generator(Engine):
         free = min(free, int(left.sum())) if self.cache.rows is None else min(-(-free // count), int(left.max()))
         slots = max(self.cache.count(np.unique(group)) for group in groups) + free
         self.resize(count, range(count), len(groups), slots, 0)
-        for group, seen in enumerate(groups):
-            self.cache.put(seen, group)
-        self.cache.forget_waiting(groups)
+        self.cache.fill(groups, NONE)
 
     def resize(self, rows: int, chosen: Sequence[int] | np.ndarray, groups: int, slots: int, earlier: int) -> None:
         """Make the graph take so many rows and give the logits of those chosen, with an empty cache of so many groups
