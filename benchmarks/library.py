@@ -87,7 +87,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--size', choices=RELEASED_HPARAMS, default='124M')
     parser.add_argument('--engine', choices=('tf', 'litert'), default='litert')
-    parser.add_argument('--precision', choices=('float32', 'int8'), default='int8')
+    parser.add_argument('--precision', choices=('float32', 'int8', 'int4'), default='int8')
     parser.add_argument('--prompts', type=int, default=32)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--loads', type=int, default=20)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""How much int8 changes a model: perplexity, likeliest token and divergence from float32, on LiteRT.
+"""How much int8 and int4 change a model: perplexity, likeliest token and divergence from float32, on LiteRT.
 
     python benchmarks/quality.py models/7M heidi.txt wikitext2.test.txt
+    python benchmarks/quality.py --precision int4 models/7M heidi.txt
     python benchmarks/quality.py --outliers
 """
 
@@ -33,10 +34,13 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-def compare(folder, windows):
-    """Figures over windows, int [count, n + 1], without overlap: the first n predict the last n."""
+def compare(folder, windows, precision='int8'):
+    """Figures of a precision beside float32 over windows, int [count, n + 1], without overlap: the first n predict
+    the last n."""
     hparams = load_hparams(f'{folder}/hparams.json')
-    exact, quantised = (Generator(exported_file(open_source(folder), precision), hparams) for precision in PRECISIONS)
+    exact, quantised = (
+        Generator(exported_file(open_source(folder), each), hparams) for each in ('float32', precision)
+    )
     sums = np.zeros(4)
     for window in tqdm(windows, 'comparing', unit='window', disable=None):
         p, q = (log_softmax(window_logits(generator, window[:-1])) for generator in (exact, quantised))
@@ -51,7 +55,7 @@ def compare(folder, windows):
     return {
         'tokens': windows[:, 1:].size,
         'perplexity_float32': float(np.exp(exact_loss)),
-        'perplexity_int8': float(np.exp(quantised_loss)),
+        f'perplexity_{precision}': float(np.exp(quantised_loss)),
         'perplexity_ratio': float(np.exp(quantised_loss - exact_loss)),
         'top_1_agreement': float(agreement),
         'mean_kl_nats': float(divergence),
@@ -90,6 +94,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', nargs='?', help='a model folder')
     parser.add_argument('texts', nargs='*', help='UTF-8 texts, counted together')
+    parser.add_argument('--precision', choices=PRECISIONS[1:], default='int8')
     parser.add_argument('--outliers', action='store_true', help='a synthetic 124M with outlier channels, random tokens')
     arguments = parser.parse_args()
     if arguments.outliers:
@@ -97,10 +102,10 @@ def main():
             hparams = RELEASED_HPARAMS['124M']
             write_outlier_model(folder, hparams)
             windows = np.random.default_rng(1).integers(hparams.n_vocab, size=[8, 257])
-            print(json.dumps(compare(folder, windows)))
+            print(json.dumps(compare(folder, windows, arguments.precision)))
     elif arguments.texts:
         text = ''.join(open(path, encoding='utf-8').read() for path in arguments.texts)
-        print(json.dumps(compare(arguments.model, text_windows(arguments.model, text))))
+        print(json.dumps(compare(arguments.model, text_windows(arguments.model, text), arguments.precision)))
     else:
         parser.error('give a model folder and texts, or --outliers')
 

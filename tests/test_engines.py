@@ -39,7 +39,7 @@ def load(engine, precision='float32'):
     ('engine', 'precision', 'expected'),
     [
         ('auto', 'float32', 'litert float32'), ('auto', 'int8', 'litert int8'), ('litert', 'float32', 'litert float32'),
-        ('litert', 'int8', 'litert int8'), ('tf', 'float32', 'tf'),
+        ('litert', 'int8', 'litert int8'), ('auto', 'int4', 'litert int4'), ('tf', 'float32', 'tf'),
     ],
 )  # fmt: skip
 def test_what_is_asked_for_is_loaded_and_litert_by_default(loaded, engine, precision, expected):
@@ -121,7 +121,7 @@ def test_1558m_is_thought_to_need_what_was_measured():
 
 
 @pytest.mark.parametrize(
-    ('engine', 'precision'), [('tf', 'int8'), ('torch', 'float32'), ('auto', 'int4'), (None, 'float32')]
+    ('engine', 'precision'), [('tf', 'int8'), ('tf', 'int4'), ('torch', 'float32'), ('auto', 'int2'), (None, 'float32')]
 )
 def test_engines_and_precisions_that_do_not_go_together_are_refused(engine, precision):
     with pytest.raises(UsageError, match=r'--engine|--precision'):

@@ -42,7 +42,8 @@ def load(
     None means 124M if it is there, and the bundled model if not. models_dir: the default means `models` in the
     current folder, or else where this library keeps its own.
     engine: 'tf', TensorFlow; 'litert', LiteRT, which is faster on a processor and exports the model once; 'auto',
-    TensorFlow where it would use a graphics card and LiteRT elsewhere. precision: 'float32' or, on LiteRT, 'int8'.
+    TensorFlow where it would use a graphics card and LiteRT elsewhere. precision: 'float32' or, on LiteRT, 'int8'
+    or 'int4'.
     Raises UsageError for arguments that mean nothing, Error for a model that cannot be loaded.
     """
     model = open_model(model_name, models_dir, engine=engine, precision=precision)

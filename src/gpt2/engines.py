@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpt2.engine import Batch, Engine
 
 ENGINES = ('auto', 'tf', 'litert')
-PRECISIONS = ('float32', 'int8')
+PRECISIONS = ('float32', 'int8', 'int4')
 MEGABYTE = 10**6
 # Where Linux shows an NVIDIA card, also inside a container, and in Windows' subsystem: TensorFlow knows no other.
 GPU_PATHS = ('/dev/nvidia[0-9]*', '/proc/driver/nvidia/gpus/*', '/usr/lib/wsl/lib/libcuda.so*')
@@ -37,8 +37,10 @@ def check_engine(engine: Any, precision: Any, prefix: str = '') -> tuple[str, st
     """(engine, precision), if they go together. prefix: of their names in a message. Raises UsageError."""
     engine = checks.choice(f'{prefix}engine', engine, ENGINES)
     precision = checks.choice(f'{prefix}precision', precision, PRECISIONS)
-    if engine == 'tf' and precision == 'int8':
-        raise UsageError(f'{prefix}precision int8 needs {prefix}engine litert; {prefix}engine tf computes in float32')
+    if engine == 'tf' and precision != 'float32':
+        raise UsageError(
+            f'{prefix}precision {precision} needs {prefix}engine litert; {prefix}engine tf computes in float32'
+        )
     return engine, precision
 
 
@@ -49,7 +51,7 @@ def load_engine(source: Source, engine: str, precision: str) -> Engine:
     """
     if engine == 'tf' or (engine == 'auto' and precision == 'float32' and gpu_at_hand()):
         return load_tensorflow(source)
-    if engine == 'litert' or precision == 'int8':
+    if engine == 'litert' or precision != 'float32':
         return load_litert(source, precision)
     try:
         check_memory(source.hparams)

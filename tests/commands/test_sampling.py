@@ -75,9 +75,14 @@ SHARED_MISTAKES = [
     pytest.param(['--seed', '-1'], '--seed is -1, expected at least 0', id='seed, negative'),
     pytest.param(['--seed', 'x'], "--seed is 'x'", id='seed, no integer'),
     pytest.param(['--engine', 'torch'], "--engine is 'torch', expected auto or tf or litert", id='engine, unknown'),
-    pytest.param(['--precision', 'int4'], "--precision is 'int4', expected float32 or int8", id='precision, unknown'),
+    pytest.param(
+        ['--precision', 'int2'], "--precision is 'int2', expected float32 or int8 or int4", id='precision, unknown'
+    ),
     pytest.param(
         ['--engine', 'tf', '--precision', 'int8'], '--precision int8 needs --engine litert', id='int8 on TensorFlow'
+    ),
+    pytest.param(
+        ['--engine', 'tf', '--precision', 'int4'], '--precision int4 needs --engine litert', id='int4 on TensorFlow'
     ),
     pytest.param(['--stop', ''], '--stop is empty', id='stop, empty'),
     pytest.param(['--stream', '--batch_size', '2'], '--stream needs --batch_size 1', id='stream of a batch'),

@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 import pytest
-from example_models import TINY, as_params, random_tokens, random_values
+from example_models import TINY, as_params, random_tokens, random_values, save
 from litert.test_engine import both_engines
 from samples import EVERYTHING
 
@@ -12,11 +12,11 @@ from gpt2.checkpoints.source import open_source
 from gpt2.hparams import HParams
 from gpt2.litert.batching import Batch
 from gpt2.litert.engine import BLOCK, Generator
-from gpt2.litert.export import exported_file
+from gpt2.litert.export import PRECISIONS, exported_file
 from gpt2.noise import noise_stream
 from gpt2.sampling import Sampling
 
-LONGER = HParams(n_vocab=61, n_ctx=800, n_embd=20, n_head=4, n_layer=2)
+LONGER = HParams(n_vocab=61, n_ctx=800, n_embd=32, n_head=4, n_layer=2)
 LENGTH = 15
 
 
@@ -24,8 +24,8 @@ LENGTH = 15
 def longer(tmp_path_factory):
     """Generators of one model, by precision."""
     folder = tmp_path_factory.mktemp('longer')
-    generator = both_engines(folder, LONGER, as_params(random_values(LONGER)))[1]
-    return {'float32': generator, 'int8': Generator(exported_file(open_source(str(folder)), 'int8'), LONGER)}
+    source = open_source(save(folder, LONGER, as_params(random_values(LONGER))))
+    return {precision: Generator(exported_file(source, precision), LONGER) for precision in PRECISIONS}
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +56,7 @@ def alone(generator, ids, number=1, seed=3, **how):
 
 
 @pytest.mark.parametrize('remembered', [0, 10**7])
-@pytest.mark.parametrize('precision', ['float32', 'int8'])
+@pytest.mark.parametrize('precision', PRECISIONS)
 def test_a_row_is_to_the_bit_what_it_is_alone_whoever_joins_and_leaves(longer, precision, remembered):
     generator = longer[precision]
     tokens = random_tokens(LONGER, 1, 780)[0].tolist()

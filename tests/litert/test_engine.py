@@ -20,7 +20,7 @@ from gpt2.checkpoints.source import open_source
 from gpt2.encoder import get_encoder
 from gpt2.hparams import HParams, load_hparams
 from gpt2.litert import engine as sample_litert
-from gpt2.litert.export import exported_file
+from gpt2.litert.export import PRECISIONS, exported_file
 from gpt2.noise import noise_stream
 from gpt2.system.tensorflow import tf
 
@@ -44,13 +44,13 @@ def tiny(tmp_path_factory, tiny_params):
 
 @pytest.fixture(scope='module')
 def bundled(tmp_path_factory):
-    """A models folder with a copy of the bundled model, exported in both precisions."""
+    """A models folder with a copy of the bundled model, exported in each precision."""
     models = tmp_path_factory.mktemp('models')
     (models / '7M').mkdir()
     for path in (REPOSITORY / 'models' / '7M').iterdir():
         if path.suffix != '.tflite':
             (models / '7M' / path.name).symlink_to(path)
-    for precision in ('float32', 'int8'):
+    for precision in PRECISIONS:
         exported_file(open_source(str(models / '7M')), precision)
     return models
 
@@ -157,14 +157,17 @@ def test_logits_equal_the_numpy_reference(tiny):
     np.testing.assert_allclose(quality.window_logits(tiny[1], tokens), expected, atol=1e-3)
 
 
-def test_int8_keeps_the_quality_of_the_bundled_model(bundled):
+@pytest.mark.parametrize(
+    ('precision', 'ratio', 'agreement', 'divergence'), [('int8', 0.01, 0.95, 0.003), ('int4', 0.03, 0.88, 0.016)]
+)
+def test_integers_keep_the_quality_of_the_bundled_model(bundled, precision, ratio, agreement, divergence):
     text = (HERE / 'held_out.txt').read_text(encoding='utf-8')
     folder = str(bundled / '7M')
-    found = quality.compare(folder, quality.text_windows(folder, text))
+    found = quality.compare(folder, quality.text_windows(folder, text), precision)
     assert found['tokens'] > 2000
-    assert 0.99 < found['perplexity_ratio'] < 1.01
-    assert found['top_1_agreement'] > 0.95
-    assert found['mean_kl_nats'] < 0.003
+    assert 1 - ratio < found['perplexity_ratio'] < 1 + ratio
+    assert found['top_1_agreement'] > agreement
+    assert found['mean_kl_nats'] < divergence
 
 
 def test_the_window_holds_prompt_and_length_up_to_one_more_than_n_ctx(tiny):

@@ -6,7 +6,6 @@ import resource
 import signal
 import threading
 
-import numpy as np
 import pytest
 from example_models import TINY, as_params, random_values, save
 from samples import draw_samples
@@ -44,7 +43,7 @@ def sampled(path):
     return draw_samples(Generator(path, TINY), [3, 1, 4], 10, [1], 1)
 
 
-@pytest.mark.parametrize('precision', ['float32', 'int8'])
+@pytest.mark.parametrize('precision', export_litert.PRECISIONS)
 def test_a_file_is_exported_once_and_kept(folder, exports, precision):
     path = exported_file(open_source(folder), precision)
     assert exported_file(open_source(folder), precision) == path
@@ -171,15 +170,6 @@ def test_of_two_exports_at_once_one_is_made_and_both_have_it(folder, exports):
         thread.join()
     assert len(exports) == 1
     assert paths == [exports[0]] * 2
-
-
-def test_quantised_values_are_the_nearest():
-    matrix = np.random.default_rng(0).standard_normal([20, 300]).astype(np.float32)
-    matrix[3] = 0
-    values, scales = export_litert.quantise(matrix)
-    assert (values.dtype, scales.dtype, scales.shape) == (np.int8, np.float32, (20,))
-    assert (np.abs(values).max(axis=1) == np.where(np.arange(20) == 3, 0, 127)).all()
-    assert (np.abs(values * scales[:, None] - matrix) <= scales[:, None] * 0.5001).all()
 
 
 def test_the_script_exports_and_says_where(tmp_path, tiny_params, capsys):

@@ -67,7 +67,7 @@ text8 every byte counts.
 --batch_size N        windows that TensorFlow scores at once, at least 1; each needs memory. LiteRT scores them one by
                       one. Default: 4
 {ENGINE_HELP}
-                      Results of int8 are kept apart, in <output_dir>/<model>-int8.json, .md and .png
+                      Results of int8 and int4 are kept apart, in <output_dir>/<model>-int8.json, .md and .png
 --json                print the results as JSON in UTF-8, not as Markdown
 {MODELS_DIR_HELP}
 """
@@ -89,8 +89,8 @@ def evaluate_model(
     present = present_tasks(chosen, data_dir, download)
     name, index = printable(model.name), model.source.identity
     described = {'name': name, 'hparams': dataclasses.asdict(model.hparams), 'index_sha256': index}
-    if precision == 'int8':
-        name, described['precision'] = f'{name}-int8', precision
+    if precision != 'float32':
+        name, described['precision'] = f'{name}-{precision}', precision
     results: dict[str, Any] = {'model': described}
     saved = os.path.join(output_dir, name if limit is None else f'{name}-first-{limit}')
     results |= {'limit': limit, 'tasks': load_tasks(f'{saved}.json', results['model'], limit)}

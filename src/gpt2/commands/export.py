@@ -16,7 +16,8 @@ The sampling scripts do so by themselves when --engine litert is first used. A f
 belongs to the checkpoint is kept.
 
 {MODEL_NAME_HELP}
---precision P         float32, or int8: matrices as integers, one scale a row. Default: float32
+--precision P         float32; int8: matrices as integers of 8 bits, one scale a row; or int4: of 4 bits, one scale for
+                      32 values. Default: float32
 {MODELS_DIR_HELP}
 """
 

@@ -38,7 +38,8 @@ ENGINE_HELP = """\
 --engine E            tf, TensorFlow; litert, LiteRT, which is faster on a processor: the first use exports
                       the model once; or auto: TensorFlow where it would use a graphics card, LiteRT
                       elsewhere. Both give the same results. Default: auto
---precision P         float32; or int8, several times as fast, on LiteRT only. Default: float32"""
+--precision P         float32; int8, several times as fast; or int4, faster still and less exact. Both are LiteRT's.
+                      Default: float32"""
 HELP = {'--help', '-h'}
 VERSION = '--version'
 NEVER_TYPED = '\x00'  # fire splits commands at a separator, by default the lone `-` we read as a file
@@ -152,7 +153,7 @@ def remedies(function: Callable, given: Mapping[str | None, str]) -> list[str]:
 
     ways = [f'a lower --{name}' for name in ('batch_size',) if name in parameters and value(name) != '1']
     ways += [f'a lower --{name}' for name in ('length', 'window') if name in parameters]
-    if 'precision' in parameters and value('precision') != 'int8':
+    if 'precision' in parameters and value('precision') == 'float32':
         ways.append('--engine litert --precision int8' if 'engine' in parameters else '--precision int8')
     if {'model_name', 'init_from'} & set(parameters):
         ways.append('a smaller model')

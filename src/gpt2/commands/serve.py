@@ -42,7 +42,8 @@ Ctrl-C, and SIGTERM, let requests that run come to their end first. /docs lists 
 --models_dir DIR      folder of the model folders; ~ and $VARS are expanded. Default: {DEFAULT_MODELS_DIR}, here or
                       else in the repository
 --engine E            tf, litert or auto, as the sampling commands take it. Default: auto
---precision P         float32; or int8, several times as fast, on LiteRT only. Default: float32
+--precision P         float32; int8, several times as fast; or int4, faster still and less exact. Both are LiteRT's.
+                      Default: float32
 --host HOST           name or address to listen at. Any but this machine's own loopback needs --api_key_file or
                       --insecure. Default: 127.0.0.1
 --port N              port to listen at; 0 takes a free one. Default: 8000

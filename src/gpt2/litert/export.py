@@ -15,12 +15,13 @@ import numpy as np
 from gpt2.checkpoints.folders import PACKAGE
 from gpt2.checkpoints.source import Source
 from gpt2.hparams import HParams, weights_bytes
+from gpt2.litert.quantise import quantise, quantise_blocks
 from gpt2.system import locks, progress
 from gpt2.system.files import WriteError, check_space, make_folder, whole_file
 
 # The exported file: LiteRT's graph, then the weights it names, then tables of our own (what is needed
 # to embed tokens), a directory of these as JSON, and the footer. LiteRT reads the first two.
-PRECISIONS = ('float32', 'int8')
+PRECISIONS = ('float32', 'int8', 'int4')
 FORMAT_VERSION = 3  # another one for every change to what is exported
 MAGIC = b'GPT2LRT\0'
 FOOTER = struct.Struct('<8sQQ')  # magic, bytes of the directory, checksum of all before the footer
@@ -129,13 +130,13 @@ def locked(folder: str) -> Iterator[None]:
 
 
 def export(path: str, source: Source, precision: str, wanted: dict[str, Any]) -> None:
-    dtype = np.dtype(precision)
-    check_space(os.path.dirname(path), weights_bytes(source.hparams) * dtype.itemsize // 4, REMEDY)
+    share = 1 if precision == 'float32' else 4  # of float32's bytes; int4 takes fewer than int8
+    check_space(os.path.dirname(path), weights_bytes(source.hparams) // share, REMEDY)
     progress.begin(f'exporting {source.path} for LiteRT')
     values = progress.bar(source.values(), 'exporting', len(source.shapes), unit='variable')
     stored = ((name, as_stored(name, value, source.hparams)) for name, value in values)
     with whole_file(path, 'w+b', REMEDY) as file:
-        directory = write_model(file, stored, source.hparams, dtype)
+        directory = write_model(file, stored, source.hparams, precision)
         write_end(file, {'identity': wanted, 'arrays': directory})
 
 
@@ -147,20 +148,13 @@ def as_stored(name: str, value: np.ndarray, hparams: HParams) -> np.ndarray:
     return np.ascontiguousarray(value[0].T) if value.ndim == 3 else value
 
 
-def quantise(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int8 values and float32 scales [rows] whose product is nearest to matrix, float32 [rows, columns]."""
-    scales = np.abs(matrix).max(axis=1) / 127
-    scales[scales == 0] = 1
-    return np.rint(matrix / scales[:, np.newaxis]).astype(np.int8), scales
-
-
 def write_model(
-    file: IO[bytes], values: Iterable[tuple[str, np.ndarray]], hparams: HParams, dtype: np.dtype
+    file: IO[bytes], values: Iterable[tuple[str, np.ndarray]], hparams: HParams, precision: str
 ) -> dict[str, Any]:
     """Write graph, weights and tables; returns where the tables are. values yields (name, array)."""
     from gpt2.litert import graph as litert_graph
 
-    graph = litert_graph.gpt2(hparams, dtype)
+    graph = litert_graph.gpt2(hparams, precision)
     size = len(graph.serialise())  # as many bytes as later, when places and scales are known
     file.write(bytes(size))
     directory = {}
@@ -175,7 +169,11 @@ def write_model(
             directory[name] = append(value)
             continue
         tensor, buffer = graph.weights[name]
-        if tensor.quantization:
+        if f'{name}/scales' in graph.weights:
+            value, scales = quantise_blocks(value)
+            graph.weights[f'{name}/scales'][1].offset = append(scales)['offset']
+            graph.weights[f'{name}/scales'][1].size = scales.nbytes
+        elif tensor.quantization:
             value, tensor.quantization.scale = quantise(value)
         place = append(value)
         buffer.offset, buffer.size = place['offset'], value.nbytes

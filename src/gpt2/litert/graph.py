@@ -22,7 +22,8 @@ Outputs:
     hidden [chosen, n_embd]                of the same rows, after the last norm: what the logits are made from
     k, v   [n_head, rows, n_embd / n_head] a layer: what belongs in the cache afterwards
 
-Weights stay outside the graph: it names them, with their place in the file (see export_litert.py).
+Weights stay outside the graph: it names them, with their place in the file (see export.py). Matrices are float32, int8
+with a scale a row, or int4 with a scale for every BLOCK values of a row.
 """
 
 from collections.abc import Sequence
@@ -34,11 +35,11 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import ArrayLike, DTypeLike
 
 from gpt2.hparams import HParams
+from gpt2.litert.quantise import BLOCK
 
 FILE_IDENTIFIER = b'TFL3'
 SCHEMA_VERSION = 3
 PLACEHOLDER = 2  # of offsets and sizes not yet known; 0 and 1 mean that the data are in the graph
-TYPES = {np.dtype(name): getattr(schema.TensorType, name.upper()) for name in ('float32', 'int32', 'int8')}
 ANY = -1  # a dimension chosen at run time
 
 
@@ -63,12 +64,13 @@ class Graph:
     def shape(self, tensor: int) -> list[int]:
         return self.subgraph.tensors[tensor].shapeSignature
 
-    def tensor(self, shape: Sequence[int], dtype: DTypeLike = np.float32, buffer: int = 0, name: str = '') -> int:
+    def tensor(self, shape: Sequence[int], kind: str = 'float32', buffer: int = 0, name: str = '') -> int:
+        """kind: LiteRT's name of the values' type."""
         found = schema.TensorT()
         found.shape = [max(size, 1) for size in shape]
         found.shapeSignature = list(shape)
         found.hasRank = True
-        found.type = TYPES[np.dtype(dtype)]
+        found.type = getattr(schema.TensorType, kind.upper())
         found.buffer = buffer
         found.name = name or f'tensor_{len(self.subgraph.tensors)}'
         self.subgraph.tensors.append(found)
@@ -82,21 +84,28 @@ class Graph:
             buffer = schema.BufferT()
             buffer.data = np.frombuffer(values.tobytes(), np.uint8)
             self.model.buffers.append(buffer)
-            self.constants[key] = self.tensor(values.shape, dtype, len(self.model.buffers) - 1)
+            self.constants[key] = self.tensor(values.shape, values.dtype.name, len(self.model.buffers) - 1)
         return self.constants[key]
 
-    def stored(self, name: str, shape: list[int], dtype: DTypeLike = np.float32) -> int:
-        """A weight that lies behind the graph in the file. int8 means one scale a row."""
+    def stored(self, name: str, shape: list[int], kind: str = 'float32') -> int:
+        """A weight that lies behind the graph in the file, in int4 with its scales beside it."""
         buffer = schema.BufferT()
         buffer.offset = buffer.size = PLACEHOLDER
         self.model.buffers.append(buffer)
-        tensor = self.tensor(shape, dtype, len(self.model.buffers) - 1, name)
-        if dtype == np.int8:
+        tensor = self.tensor(shape, kind, len(self.model.buffers) - 1, name)
+        self.weights[name] = (self.subgraph.tensors[tensor], buffer)
+        if kind.startswith('int'):
             quantization = schema.QuantizationParametersT()
+            self.subgraph.tensors[tensor].quantization = quantization
+        if kind == 'int8':
             quantization.scale = np.ones(shape[0], np.float32)
             quantization.zeroPoint = np.zeros(shape[0], np.int64)
-            self.subgraph.tensors[tensor].quantization = quantization
-        self.weights[name] = (self.subgraph.tensors[tensor], buffer)
+        if kind == 'int4':
+            quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+            quantization.details = schema.BlockwiseQuantizationT()
+            quantization.details.scales = self.stored(f'{name}/scales', [shape[0], shape[1] // BLOCK], 'float16')
+            quantization.details.zeroPoints = -1  # none
+            quantization.details.blockSize = BLOCK
         return tensor
 
     def operator(
@@ -187,7 +196,7 @@ class Graph:
     def linear(self, x: int, w: int, b: int | None = None) -> int:
         """[rows, inputs] -> [rows, outputs] with w [outputs, inputs]; b None is none.
 
-        With int8 w, x is quantised as it comes, with a scale and a zero point of its own a row.
+        With w of integers, x is quantised as it comes, with a scale and a zero point of its own a row.
         """
         inputs, shapes = [x, w, -1 if b is None else b], [[ANY, self.shape(w)[0]]]
         fields = {'asymmetricQuantizeInputs': True}
@@ -208,8 +217,13 @@ def norm(graph: Graph, x: int, name: str, features: int) -> int:
     return graph.add(scaled, graph.stored(f'{name}/b', [features]))
 
 
-def gpt2(hparams: HParams, dtype: np.dtype) -> Graph:
-    """The Graph of a model whose matrices are of dtype, float32 or int8.
+def matrix_kind(precision: str, inputs: int) -> str:
+    """What a matrix of the blocks is stored as."""
+    return 'int8' if precision == 'int4' and inputs % BLOCK else precision
+
+
+def gpt2(hparams: HParams, precision: str) -> Graph:
+    """The Graph of a model whose matrices are float32, int8 or int4; in int4 the one of the tokens is int8.
 
     Its weights have the names of the checkpoint's variables; matrices are [outputs, inputs]. What
     computes queries is to be divided by the square root of a head's features.
@@ -219,7 +233,7 @@ def gpt2(hparams: HParams, dtype: np.dtype) -> Graph:
     features = embd // heads
 
     def linear(x: int, name: str, inputs: int, outputs: int) -> int:
-        w = graph.stored(f'{name}/w', [outputs, inputs], dtype)
+        w = graph.stored(f'{name}/w', [outputs, inputs], matrix_kind(precision, inputs))
         return graph.linear(x, w, graph.stored(f'{name}/b', [outputs]))
 
     def attention(x: int, name: str, earlier: list[int], cache: list[int]) -> tuple[int, list[int]]:
@@ -262,6 +276,7 @@ def gpt2(hparams: HParams, dtype: np.dtype) -> Graph:
         inputs += [*earlier, *cache]
         outputs += new
     chosen = graph.matmul(pick, norm(graph, x, 'model/ln_f', embd))
-    logits = graph.linear(chosen, graph.stored('model/wte', [hparams.n_vocab, embd], dtype))
+    tokens = graph.stored('model/wte', [hparams.n_vocab, embd], 'float32' if precision == 'float32' else 'int8')
+    logits = graph.linear(chosen, tokens)
     graph.subgraph.inputs, graph.subgraph.outputs = inputs, [logits, chosen, *outputs]
     return graph

@@ -255,7 +255,7 @@ def memory(files: ModelFiles, settings: Settings) -> int:
     """Bytes that a model takes, about. Raises Error for one that cannot be read."""
     from gpt2.checkpoints.source import open_source
 
-    share = 4 if settings.precision == 'int8' else 1
+    share = {'float32': 1, 'int8': 4, 'int4': 5}[settings.precision]
     return LOADED_TWICE * weights_bytes(open_source(files.path).hparams) // share
 
 
