@@ -79,6 +79,21 @@ def test_the_race_among_what_is_kept_is_that_of_what_is_kept_alone():
             assert found == left
 
 
+@pytest.mark.parametrize('scale', [0.01, 1, 9])
+def test_looking_at_the_likeliest_first_changes_no_draw(scale, monkeypatch):
+    random = np.random.default_rng(2)
+    rows = [(random.standard_normal(20_000) * scale).astype(np.float32) for _ in range(4)]
+    rows += [np.round(row, 1) for row in rows] + [np.zeros(20_000, np.float32)]  # with ties at the edge
+    cases = [
+        (row, drawing.log_noise(random, len(row)), Sampling(temperature=temperature, top_k=k, **how).drawing(len(row)))
+        for row in rows for temperature in (1, 0.6, 1e-38) for k in (1, 2, 40)
+        for how in ({}, {'top_p': 0.8}, {'typical_p': 0.7}, {'min_p': 0.3})
+    ]  # fmt: skip
+    found = [drawing.draw(row, noise, *settings) for row, noise, settings in cases]
+    monkeypatch.setattr(drawing, 'surely_in_top_k', lambda *_: None)
+    assert found == [drawing.draw(row, noise, *settings) for row, noise, settings in cases]
+
+
 def test_excluded_tokens_are_never_drawn_and_where_all_are_none_is():
     logits = np.float32([-np.inf, 3, -np.inf, 2])
     noises = [drawing.log_noise(np.random.default_rng(seed), 4) for seed in range(200)]

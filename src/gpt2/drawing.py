@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 SUM_BLOCK = 256  # numbers summed at once
+COLUMN = 64  # logits of which only the largest is looked at first
 LOWEST = np.finfo(np.float32).min
 HALVINGS = 10  # of the distances among which the last typical token is sought
 CERTAINLY = 0.9999  # of a sum, so that it is less in whatever order its numbers are added
@@ -15,6 +16,20 @@ NO_TOKEN = -1  # what is drawn where every token is excluded
 def top_k_edge(logits: np.ndarray, k: int) -> np.floating:
     """The smallest of logits, float32 [n], that top_k keeps, the k-th largest; k from 1 to n."""
     return np.partition(logits, -k)[-k]
+
+
+def surely_in_top_k(logits: np.ndarray, k: int, best: np.floating) -> np.ndarray | None:
+    """Places of all of logits, float32 [n], whose quotients by any temperature top_k may keep, and some more, in
+    order; None where they are too many to save anything. best: the largest of them."""
+    columns = len(logits) // COLUMN
+    if columns < 4 * k:
+        return None
+    largest = logits[: columns * COLUMN].reshape(COLUMN, columns).max(axis=0)
+    edge = np.partition(largest, -k)[-k]  # k columns hold one that is as large
+    if edge == -math.inf:
+        return None
+    places = np.flatnonzero(logits >= edge - np.float32(1e-5) * (best - edge))  # by as much as quotients are rounded
+    return places if 2 * len(places) < len(logits) else None
 
 
 def top_p_edge(ascending: np.ndarray, p: float, inclusive: bool = False) -> np.floating:
@@ -108,6 +123,10 @@ def draw(
         return NO_TOKEN
     if temperature == 0:
         return int(best)
+    shortlist = surely_in_top_k(logits, top_k, logits[best]) if 0 < top_k < len(logits) else None
+    if shortlist is not None:
+        some = draw(logits[shortlist], noise[shortlist], temperature, top_k, top_p, inclusive, min_p_edge, typical_p)
+        return int(shortlist[some])
     # Softmax is blind to a shift; without it a temperature near 0 would overflow.
     with np.errstate(over='ignore'):
         logits = (logits - logits[best]) / np.float32(temperature)

@@ -76,7 +76,7 @@ class Generator(Engine):
         with self.alone():
             super().close()
             self.threads.shutdown()
-            del self.interpreter
+            del self.memory, self.interpreter
 
     def allocate(self) -> None:
         try:
@@ -192,9 +192,7 @@ class Generator(Engine):
         earlier = max(earlier, 1)
         if groups * slots > self.cache.owners.size:  # LiteRT is about to copy its memory, of which this need not be
             for index in self.cache.tensors:
-                view = self.view(index)
-                give_back(view.ctypes.data, view.nbytes)
-                del view
+                give_back(self.view(index).ctypes.data, self.view(index).nbytes)
         shapes = {self.x: [rows, self.hparams.n_embd], self.pick: [len(chosen), rows]}
         shapes |= {self.mask: [rows, 1, slots], self.ones: [1, 1, slots, 1]}
         shapes |= {self.new_mask: [rows, earlier + rows], self.new_ones: [1, earlier + rows, 1]}
@@ -203,6 +201,7 @@ class Generator(Engine):
         for index, shape in shapes.items():
             self.interpreter.resize_tensor_input(index, shape)
         self.allocate()
+        self.memory = {index: self.memory_of(index) for index in (*shapes, *self.additions)}
         self.view(self.ones)[:] = self.view(self.new_ones)[:] = 1
         self.view(self.pick)[:] = np.arange(rows) == np.reshape(chosen, [-1, 1])
         self.rows, self.chosen = rows, len(chosen)  # tokens taken, and rows of logits given
@@ -232,8 +231,15 @@ class Generator(Engine):
         return rows if self.scales is None else rows * self.scales[tokens, np.newaxis]
 
     def view(self, index: int) -> np.ndarray:
-        """LiteRT's own memory of a tensor. To be dropped at once: LiteRT runs only when nobody holds one."""
-        return self.interpreter.tensor(index)()
+        """LiteRT's own memory of an input, or of keys and values it found, which is that of another after the next
+        resize."""
+        return self.memory[index]
+
+    def memory_of(self, index: int) -> np.ndarray:
+        """The array that LiteRT would give anew for each use, which takes longer than what it is used for."""
+        given = self.interpreter.tensor(index)()
+        address, shape = given.ctypes.data, given.shape
+        return np.ctypeslib.as_array((ctypes.c_float * given.size).from_address(address)).reshape(shape)
 
 
 class LiteRTRows(Rows):
