@@ -2,8 +2,8 @@
 
     python peer_systems.py SYSTEM convert WEIGHTS FOLDER    make what the system loads from an .npz of the
                                                             checkpoint's variables
-    python peer_systems.py SYSTEM serve FOLDER THREADS      read {"batch", "prompt", "length"} a line from
-                                                            standard input, sample, print the seconds
+    python peer_systems.py SYSTEM serve FOLDER THREADS      read {"prompts", "length"} a line from standard input,
+                                                            sample, print the seconds; prompts: their sizes in tokens
 """
 
 import json
@@ -15,11 +15,13 @@ import time
 import numpy as np
 
 N_CTX, TOP_K = 1024, 40
+HEAD = 64  # features of a head, in all released sizes
 SRC = pathlib.Path(__file__).parent.parent / 'src'
 
 
-def prompt_tokens(n):
-    return list(range(100, 100 + n))
+def prompt_tokens(sizes):
+    """Token ids of prompts, of which those of one size are the same."""
+    return [list(range(100 + size, 100 + 2 * size)) for size in sizes]
 
 
 def layer_names(p):
@@ -51,9 +53,9 @@ def serve_tf(folder, threads):
 
 
 def our_sampler(generator):
-    def sample(batch, prompt, length):
-        context = [prompt_tokens(prompt)] * batch
-        return sum(1 for _ in generator.generate(context, length, numbers=range(batch), seed=0, top_k=TOP_K))
+    def sample(prompts, length):
+        steps = generator.generate(prompt_tokens(prompts), length, numbers=range(len(prompts)), seed=0, top_k=TOP_K)
+        return sum(1 for _ in steps)
 
     return sample
 
@@ -66,7 +68,7 @@ def convert_ctranslate2(p, folder, quantization):
 
     layers = layer_names(p)
     spec = TransformerDecoderModelSpec.from_config(
-        len(layers), 12, pre_norm=True, activation=common_spec.Activation.GELUTanh
+        len(layers), len(p['model/wpe'][0]) // HEAD, pre_norm=True, activation=common_spec.Activation.GELUTanh
     )
     decoder = spec.decoder
 
@@ -105,10 +107,10 @@ def serve_ctranslate2(folder, threads, compute_type):
 
     generator = ctranslate2.Generator(folder, compute_type=compute_type, inter_threads=1, intra_threads=threads)
 
-    def sample(batch, prompt, length):
+    def sample(prompts, length):
         results = generator.generate_batch(
-            [[f'token{index}' for index in prompt_tokens(prompt)]] * batch, max_length=length, min_length=length,
-            sampling_topk=TOP_K, include_prompt_in_result=False,
+            [[f'token{index}' for index in tokens] for tokens in prompt_tokens(prompts)],
+            max_length=length, min_length=length, sampling_topk=TOP_K, include_prompt_in_result=False,
         )  # fmt: skip
         return len(results[0].sequences_ids[0])
 
@@ -144,7 +146,7 @@ def write_gguf(p, path):
     writer.add_embedding_length(embd)
     writer.add_block_count(len(layers))
     writer.add_feed_forward_length(4 * embd)
-    writer.add_head_count(12)
+    writer.add_head_count(embd // HEAD)
     writer.add_layer_norm_eps(1e-5)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     tokens = token_names(p)
@@ -180,9 +182,10 @@ def serve_llama(folder, threads):
         f'{folder}/model.gguf', n_ctx=N_CTX, n_threads=threads, n_threads_batch=threads, verbose=False
     )
 
-    def sample(batch, prompt, length):
+    def sample(prompts, length):
         model.reset()  # otherwise the prompt, known from the last run, would not be processed
-        steps = model.generate(prompt_tokens(prompt), top_k=TOP_K, top_p=1.0, min_p=0.0, temp=1.0, repeat_penalty=1.0)
+        [tokens] = prompt_tokens(prompts)
+        steps = model.generate(tokens, top_k=TOP_K, top_p=1.0, min_p=0.0, temp=1.0, repeat_penalty=1.0)
         return sum(1 for _ in zip(range(length), steps))
 
     return sample
@@ -195,7 +198,9 @@ def convert_transformers(p, folder):
     import torch
     import transformers
 
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+    embd = p['model/wte'].shape[1]
+    config = transformers.GPT2Config(n_embd=embd, n_head=embd // HEAD, n_layer=len(layer_names(p)))
+    model = transformers.GPT2LMHeadModel(config)
     names = {'g': 'weight', 'w': 'weight', 'b': 'bias'}
     state = {'transformer.wte.weight': p['model/wte'], 'transformer.wpe.weight': p['model/wpe']}
     for name, value in p.items():
@@ -217,19 +222,20 @@ def serve_transformers(folder, threads):
     torch.set_num_threads(threads)
     model = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
 
-    def sample(batch, prompt, length):
-        context = torch.tensor([prompt_tokens(prompt)] * batch)
+    def sample(prompts, length):
+        context = torch.tensor(prompt_tokens(prompts))
         with torch.inference_mode():
             tokens = model.generate(
                 context, attention_mask=torch.ones_like(context), do_sample=True, top_k=TOP_K,
                 min_new_tokens=length, max_new_tokens=length, pad_token_id=0,
             )  # fmt: skip
-        return tokens.shape[1] - prompt
+        return tokens.shape[1] - prompts[0]
 
     return sample
 
 
 SYSTEMS = {
+    'litert int4': (None, lambda folder, threads: serve_litert(folder, threads, 'int4')),
     'litert int8': (None, lambda folder, threads: serve_litert(folder, threads, 'int8')),
     'litert float32': (None, lambda folder, threads: serve_litert(folder, threads, 'float32')),
     'tf float32': (None, serve_tf),

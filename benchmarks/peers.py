@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
-"""Measure our engines beside CTranslate2, llama.cpp and transformers, on the same synthetic 124M weights.
+"""Measure our engines beside CTranslate2, llama.cpp and transformers, on the same synthetic weights.
 
-    make bench-peers                   a table on standard output, benchmarks/peers.json
+    make bench-peers                   124M: a table on standard output, benchmarks/peers.json
     python benchmarks/peers.py --rounds 5
+    python benchmarks/peers.py --folder /tmp/peers --cases int4 int8    some cases; their models stay in the folder
+    python benchmarks/peers.py --size 774M
 
-Each of the others gets a virtual environment below .venv-peers/, made once; llama.cpp is compiled.
+Each of the others gets a virtual environment below .venv-peers/, made once; llama.cpp is compiled. Cases that are not
+measured keep the figures that peers.json has of them.
 """
 
 import argparse
 import datetime
+import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -20,12 +25,14 @@ import tempfile
 import time
 
 import bench
+import library
 import numpy as np
-from peer_systems import SYSTEMS
 from tqdm import tqdm
 
-from gpt2 import model
+from gpt2.checkpoints.source import open_source
+from gpt2.hparams import RELEASED_HPARAMS
 from gpt2.litert.engine import usable_cores
+from gpt2.litert.export import PRECISIONS, exported_file
 
 HERE = pathlib.Path(__file__).parent
 ENVIRONMENTS = HERE.parent / '.venv-peers'
@@ -37,38 +44,51 @@ PACKAGES = {
 # Compiled with GCC 12 llama.cpp 0.3.36's products for AMX crash with q8_0 and q4_0; without them it takes AVX-512.
 WITHOUT_AMX = {'CMAKE_ARGS': '-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8'}
 OURS = ('litert', 'tf')
-# name: (what is asked for, systems). Each line of BARS: case, ours, theirs, least ratio of speeds.
+DIFFERENT = [5, 9, 14, 20, 28, 37, 48, 60]  # tokens of eight prompts
+FLOATS = ['litert float32', 'ctranslate2 float32', 'llama.cpp f32', 'transformers float32', 'tf float32']
+START = 'start to first token'  # of our command
+# name: ((tokens of each prompt, tokens to draw), systems). Of BARS each: case, ours, theirs, least ratio of speeds.
 CASES = {
-    'int8, 100 tokens': (
-        {'batch': 1, 'prompt': 16, 'length': 100},
-        ['litert int8', 'ctranslate2 int8', 'llama.cpp q8_0', 'llama.cpp q4_0'],
-    ),
-    'int8, 500 tokens': ({'batch': 1, 'prompt': 16, 'length': 500}, ['litert int8', 'ctranslate2 int8']),
-    'int8, batch 8, 100 tokens': ({'batch': 8, 'prompt': 16, 'length': 100}, ['litert int8', 'ctranslate2 int8']),
-    'float32, 100 tokens': (
-        {'batch': 1, 'prompt': 16, 'length': 100},
-        ['litert float32', 'ctranslate2 float32', 'llama.cpp f32', 'transformers float32', 'tf float32'],
-    ),
-    'prompt of 512, float32': (
-        {'batch': 1, 'prompt': 512, 'length': 1},
-        ['litert float32', 'ctranslate2 float32', 'llama.cpp f32', 'transformers float32', 'tf float32'],
-    ),
-    'prompt of 512, int8': ({'batch': 1, 'prompt': 512, 'length': 1}, ['litert int8', 'ctranslate2 int8']),
+    'int4, 100 tokens': (([16], 100), ['litert int4', 'llama.cpp q4_0']),
+    'int8, 100 tokens': (([16], 100), ['litert int8', 'ctranslate2 int8', 'llama.cpp q8_0', 'llama.cpp q4_0']),
+    'int8, 500 tokens': (([16], 500), ['litert int8', 'ctranslate2 int8']),
+    'int8, batch 8, 100 tokens': (([16] * 8, 100), ['litert int8', 'ctranslate2 int8']),
+    'int8, 8 different prompts, 100 tokens': ((DIFFERENT, 100), ['litert int8', 'ctranslate2 int8']),
+    'float32, 100 tokens': (([16], 100), FLOATS),
+    'float32, 500 tokens': (([16], 500), ['litert float32', 'llama.cpp f32']),
+    'prompt of 512, float32': (([512], 1), FLOATS),
+    'prompt of 1,000, float32': (([1000], 1), FLOATS[:4]),
+    'prompt of 512, int8': (([512], 1), ['litert int8', 'ctranslate2 int8']),
+    'prompt of 1,000, int8': (([1000], 1), ['litert int8', 'ctranslate2 int8']),
 }
 BARS = [
-    ('int8, 100 tokens', 'litert int8', 'ctranslate2 int8', 1.3),
-    ('int8, 100 tokens', 'litert int8', 'llama.cpp q8_0', 1.5),
-    ('int8, 100 tokens', 'litert int8', 'llama.cpp q4_0', 1.1),
+    ('int4, 100 tokens', 'litert int4', 'llama.cpp q4_0', 1.2),
+    ('int8, 100 tokens', 'litert int8', 'ctranslate2 int8', 2.0),
+    ('int8, 100 tokens', 'litert int8', 'llama.cpp q8_0', 1.3),
     ('int8, 500 tokens', 'litert int8', 'ctranslate2 int8', 1.25),
-    ('int8, batch 8, 100 tokens', 'litert int8', 'ctranslate2 int8', 1.0),
+    ('int8, batch 8, 100 tokens', 'litert int8', 'ctranslate2 int8', 1.6),
+    ('int8, 8 different prompts, 100 tokens', 'litert int8', 'ctranslate2 int8', 1.3),
     ('float32, 100 tokens', 'litert float32', 'ctranslate2 float32', 1.0),
-    ('float32, 100 tokens', 'litert float32', 'llama.cpp f32', 0.95),
-    ('prompt of 512, float32', 'litert float32', 'ctranslate2 float32', 1.0),
-    ('prompt of 512, int8', 'litert int8', 'ctranslate2 int8', 1.0),
+    ('float32, 100 tokens', 'litert float32', 'llama.cpp f32', 1.0),
+    ('float32, 500 tokens', 'litert float32', 'llama.cpp f32', 1.0),
+    *(
+        (f'prompt of {size}, float32', 'litert float32', theirs, 1.0)
+        for size in ('512', '1,000')
+        for theirs in FLOATS[1:4]
+    ),
+    ('prompt of 512, int8', 'litert int8', 'ctranslate2 int8', 1.3),
+    ('prompt of 1,000, int8', 'litert int8', 'ctranslate2 int8', 1.3),
+]
+LARGE_CASES = {  # of the sizes of which float32 takes long
+    'int8, 50 tokens': (([16], 50), ['litert int8', 'llama.cpp q8_0']),
+    'int4, 50 tokens': (([16], 50), ['litert int4', 'llama.cpp q4_0']),
+}
+LARGE_BARS = [
+    ('int8, 50 tokens', 'litert int8', 'llama.cpp q8_0', 1.2),
+    ('int4, 50 tokens', 'litert int4', 'llama.cpp q4_0', 1.2),
 ]
 PAUSE = 0.5  # seconds before a run: threads of the one before may still spin
-START_LIMIT = 1.5  # seconds to the first token, and of the TensorFlow engine's time this part:
-START_RATIO = 0.3
+START_BARS = {'litert int8': 0.5, 'litert float32': 1.0}  # seconds at most
 
 
 def python_of(system):
@@ -93,13 +113,28 @@ def run_system(system, *arguments, **how):
     return subprocess.Popen([python_of(system), str(HERE / 'peer_systems.py'), system, *map(str, arguments)], **how)
 
 
-def converted(system, weights, folder):
+def made(folder, size):
+    """A model of a released shape in a folder, made if it is not there; returns its variables as a file."""
+    weights = f'{folder}/weights.npz'
+    if not os.path.exists(weights):
+        os.makedirs(f'{folder}/{size}', exist_ok=True)
+        library.make_model(f'{folder}/{size}', size)
+        np.savez(weights, **dict(open_source(f'{folder}/{size}').values()))
+    for precision in PRECISIONS if size == '124M' else PRECISIONS[1:]:
+        exported_file(open_source(f'{folder}/{size}'), precision)
+    return weights
+
+
+def converted(system, weights, folder, size):
     """The folder that a system loads."""
     if system.split()[0] in OURS:
-        return f'{folder}/124M'
+        return f'{folder}/{size}'
     target = f'{folder}/{system.replace(" ", "-")}'
-    if run_system(system, 'convert', weights, target, stderr=subprocess.DEVNULL).wait():
+    if os.path.exists(target):
+        return target
+    if run_system(system, 'convert', weights, f'{target}.new', stderr=subprocess.DEVNULL).wait():
         raise RuntimeError(f'{system} did not take the weights')
+    os.rename(f'{target}.new', target)
     return target
 
 
@@ -129,68 +164,90 @@ def start_times(folder):
     return {
         'litert int8': seconds('--engine', 'litert', '--precision', 'int8'),
         'litert float32': seconds('--engine', 'litert'),
-        'tf float32': seconds(),
+        'tf float32': seconds('--engine', 'tf'),
     }
 
 
-def measure(rounds):
-    """Medians: {case: {system: tokens a second}}, and seconds to the first token by engine."""
-    with tempfile.TemporaryDirectory() as folder:
-        params = bench.make_checkpoint(folder)[1]
-        weights = f'{folder}/weights.npz'
-        np.savez(weights, **{name: value.numpy() for name, value in model.flatten(params).items()})
-        servers = {system: serve(system, converted(system, weights, folder)) for system in tqdm(SYSTEMS, 'preparing')}
-        speeds = {case: {system: [] for system in systems} for case, (_, systems) in CASES.items()}
-        for server in servers.values():  # once to warm up
-            ask(server, {'batch': 1, 'prompt': 16, 'length': 8})
-        starts = []
-        for number in tqdm(range(rounds), 'measuring', unit='round'):
-            for case, (request, systems) in CASES.items():
-                tokens = request['batch'] * (request['length'] if request['length'] > 1 else request['prompt'])
-                for system in systems[:: -1 if number % 2 else 1]:
-                    speeds[case][system].append(tokens / ask(servers[system], request))
-            starts.append(start_times(folder))
-        for server in servers.values():
-            server.stdin.close()
-            server.wait()
-    medians = {case: {system: statistics.median(values) for system, values in found.items()}
-               for case, found in speeds.items()}  # fmt: skip
-    return medians, {engine: statistics.median(start[engine] for start in starts) for engine in starts[0]}
+def measure(folder, size, cases, rounds):
+    """Medians: {case: {system: tokens a second}}; of the start, seconds."""
+    weights = made(folder, size)
+    systems = sorted({system for _, systems in cases.values() for system in systems})
+    servers = {}
+    for system in tqdm(systems, 'preparing'):
+        servers[system] = serve(system, converted(system, weights, folder, size))
+        ask(servers[system], {'prompts': [16], 'length': 8})  # once to warm up
+    found = {case: {system: [] for system in systems} for case, (_, systems) in cases.items()}
+    for number in tqdm(range(rounds), 'measuring', unit='round'):
+        for case, (asked, systems) in cases.items():
+            if case == START:
+                for engine, seconds in start_times(folder).items():
+                    found[case].setdefault(engine, []).append(seconds)
+                continue
+            prompts, length = asked
+            tokens = len(prompts) * length if length > 1 else prompts[0]
+            for system in systems[:: -1 if number % 2 else 1]:
+                seconds = ask(servers[system], {'prompts': prompts, 'length': length})
+                found[case][system].append(tokens / seconds)
+    for server in servers.values():
+        server.stdin.close()
+        server.wait()
+    return {case: {system: statistics.median(values) for system, values in speeds.items()}
+            for case, speeds in found.items()}  # fmt: skip
 
 
-def table(speeds, starts):
+def table(found, bars):
     lines = ['| case | tokens/s |', '|---|---|']
-    for case, found in speeds.items():
-        lines.append(f'| {case} | {", ".join(f"{system} {speed:.1f}" for system, speed in found.items())} |')
-    seconds = ', '.join(f'{engine} {value:.2f} s' for engine, value in starts.items())
-    lines += [f'| process start to first token | {seconds} |', '']
-    lines += ['| ratio of speeds | measured | bar |', '|---|---|---|']
-    for case, ours, theirs, bar in BARS:
-        lines.append(f'| {case}: {ours} to {theirs} | {speeds[case][ours] / speeds[case][theirs]:.2f} | {bar:.2f} |')
-    first = starts['litert int8']
-    lines.append(f'| first token, seconds | {first:.2f} | at most {START_LIMIT} |')
-    lines.append(f'| first token, of TensorFlow\'s | {first / starts["tf float32"]:.2f} | at most {START_RATIO} |')
+    for case, speeds in found.items():
+        unit = ' s' if case == START else ''
+        lines.append(f'| {case} | {", ".join(f"{system} {speed:.4g}{unit}" for system, speed in speeds.items())} |')
+    lines += ['', '| ratio of speeds | measured | bar |', '|---|---|---|']
+    for case, ours, theirs, bar in bars:
+        if case in found:
+            ratio = found[case][ours] / found[case][theirs]
+            lines.append(f'| {case}: {ours} to {theirs} | {ratio:.2f} | {bar:.2f} |')
+    if START in found:
+        lines += [f'| {START}, {engine} | {found[START][engine]:.2f} s | at most {most} |'
+                  for engine, most in START_BARS.items()]  # fmt: skip
     return '\n'.join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=5, help='rounds, of which the median counts (default 5)')
+    parser.add_argument('--size', choices=RELEASED_HPARAMS, default='124M')
+    parser.add_argument('--folder', help='where models are made and stay; else they are removed')
+    parser.add_argument('--cases', nargs='*', default=[''], help='only cases in whose name one of these is')
     arguments = parser.parse_args()
-    speeds, starts = measure(arguments.rounds)
-    results = {
-        'tokens_per_second': speeds,
-        'seconds_to_first_token': starts,
-        'ratios': {f'{case}: {ours} to {theirs}': speeds[case][ours] / speeds[case][theirs]
-                   for case, ours, theirs, _ in BARS},
+    cases, bars = (CASES | {START: (None, [])}, BARS) if arguments.size == '124M' else (LARGE_CASES, LARGE_BARS)
+    cases = {case: asked for case, asked in cases.items() if any(part in case for part in arguments.cases)}
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(arguments.folder or folder, arguments.size, cases, arguments.rounds)
+    path = HERE / 'peers.json'
+    results = json.loads(path.read_text()) if path.exists() else {}
+    made_on = {
+        'rounds': arguments.rounds,
         'date': datetime.date.today().isoformat(),
-        'machine': f'{os.cpu_count()} cores, {platform.machine()}',
+        'machine': f'{processor()}, {os.cpu_count()} cores, {platform.machine()}',
         'python': platform.python_version(),
+        'ai-edge-litert': importlib.metadata.version('ai-edge-litert'),
         'packages': PACKAGES,
-        'command': ' '.join(['python', 'benchmarks/peers.py', *sys.argv[1:]]),
-    }  # fmt: skip
-    (HERE / 'peers.json').write_text(json.dumps(results, indent=1) + '\n')
-    print(table(speeds, starts))
+    }
+    for case, values in found.items():
+        results.setdefault(arguments.size, {})[case] = {'seconds' if case == START else 'tokens_per_second': values} | {
+            'ratios': {f'{ours} to {theirs}': values[ours] / values[theirs]
+                       for of, ours, theirs, _ in bars if of == case},
+        } | made_on  # fmt: skip
+    path.write_text(json.dumps(results, indent=1) + '\n')
+    print(table(found, bars))
+
+
+def processor():
+    """The name of the processor, where Linux tells it."""
+    try:
+        found = re.search(r'model name\s*: (.*)', pathlib.Path('/proc/cpuinfo').read_text())
+    except OSError:
+        return platform.processor()
+    return found[1] if found else platform.processor()
 
 
 if __name__ == '__main__':
