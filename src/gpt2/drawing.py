@@ -124,7 +124,7 @@ def draw(
     if temperature == 0:
         return int(best)
     shortlist = surely_in_top_k(logits, top_k, logits[best]) if 0 < top_k < len(logits) else None
-    if shortlist is not None:
+    if shortlist is not None and noise is not None:
         some = draw(logits[shortlist], noise[shortlist], temperature, top_k, top_p, inclusive, min_p_edge, typical_p)
         return int(shortlist[some])
     # Softmax is blind to a shift; without it a temperature near 0 would overflow.

@@ -78,23 +78,24 @@ class Cache:
     def take_out(self) -> np.ndarray:
         """Let all that is in the graph wait, before what waits already; returns the owners of the cache."""
         came = np.setdiff1d(self.owners, NOBODY)
-        found = [(self.earlier_tensors, None, np.flatnonzero(self.earlier != NOBODY))]
+        front = [self.kept(None, np.flatnonzero(self.earlier != NOBODY))]
         seen = np.array([NOBODY])
         for group, owners in enumerate(self.owners):  # what several groups have is the same
-            found.append((self.tensors, group, np.flatnonzero(~np.isin(owners, seen))))
+            front.append(self.kept(group, np.flatnonzero(~np.isin(owners, seen))))
             seen = np.union1d(seen, owners)
-        front = []
-        for tensors, place, slots in found:
-            if len(slots):
-                owners = (self.earlier if place is None else self.owners[place])[slots]
-                values = np.stack([self.part(index, place)[:, as_slice(slots)] for index in tensors])
-                front.append(Kept(values, owners))
-        self.waiting = front + self.waiting
+        self.waiting = [kept for kept in front if kept] + self.waiting
         self.owners[:] = NOBODY
         self.earlier[:] = NOBODY
         return came
 
-    def fill(self, groups: Sequence[np.ndarray], earlier: np.ndarray) -> None:
+    def kept(self, group: int | None, slots: np.ndarray) -> Kept | None:
+        """A copy of what lies in some slots, of a group or of those that prompts are taken after."""
+        if not len(slots):
+            return None
+        tensors, owners = (self.earlier_tensors, self.earlier) if group is None else (self.tensors, self.owners[group])
+        return Kept(np.stack([self.part(index, group)[:, as_slice(slots)] for index in tensors]), owners[slots])
+
+    def fill(self, groups: Sequence[np.ndarray] | np.ndarray, earlier: np.ndarray) -> None:
         """Put what waits in the graph, which is as clear() said: the owners of each group, and what prompts are taken
         after."""
         for group, seen in enumerate(groups):
