@@ -158,7 +158,7 @@ def test_logits_equal_the_numpy_reference(tiny):
 
 
 @pytest.mark.parametrize(
-    ('precision', 'ratio', 'agreement', 'divergence'), [('int8', 0.01, 0.95, 0.003), ('int4', 0.03, 0.88, 0.016)]
+    ('precision', 'ratio', 'agreement', 'divergence'), [('int8', 0.01, 0.95, 0.003), ('int4', 0.02, 0.9, 0.012)]
 )
 def test_integers_keep_the_quality_of_the_bundled_model(bundled, precision, ratio, agreement, divergence):
     text = (HERE / 'held_out.txt').read_text(encoding='utf-8')

@@ -217,13 +217,15 @@ def norm(graph: Graph, x: int, name: str, features: int) -> int:
     return graph.add(scaled, graph.stored(f'{name}/b', [features]))
 
 
-def matrix_kind(precision: str, inputs: int) -> str:
-    """What a matrix of the blocks is stored as."""
-    return 'int8' if precision == 'int4' and inputs % BLOCK else precision
+def matrix_kind(precision: str, name: str, inputs: int) -> str:
+    """What a matrix of the blocks is stored as. That of queries, keys and values is a quarter of their weights, and in
+    four bits it would change the logits nearly as much as all others together do."""
+    return 'int8' if precision == 'int4' and (inputs % BLOCK or name.endswith('/c_attn')) else precision
 
 
 def gpt2(hparams: HParams, precision: str) -> Graph:
-    """The Graph of a model whose matrices are float32, int8 or int4; in int4 the one of the tokens is int8.
+    """The Graph of a model whose matrices are float32, int8 or int4; in int4 that of the tokens is int8, as are some of
+    the blocks'.
 
     Its weights have the names of the checkpoint's variables; matrices are [outputs, inputs]. What
     computes queries is to be divided by the square root of a head's features.
@@ -233,7 +235,7 @@ def gpt2(hparams: HParams, precision: str) -> Graph:
     features = embd // heads
 
     def linear(x: int, name: str, inputs: int, outputs: int) -> int:
-        w = graph.stored(f'{name}/w', [outputs, inputs], matrix_kind(precision, inputs))
+        w = graph.stored(f'{name}/w', [outputs, inputs], matrix_kind(precision, name, inputs))
         return graph.linear(x, w, graph.stored(f'{name}/b', [outputs]))
 
     def attention(x: int, name: str, earlier: list[int], cache: list[int]) -> tuple[int, list[int]]:
