@@ -41,7 +41,7 @@ LINKED = [*PAGES, 'CHANGELOG.md', 'model_card.md', 'src/gpt2/evaluation/tasks/RE
 # Their commands load TensorFlow again and again.
 SLOW = {
     'README.md', 'docs/data.md', 'docs/detection.md', 'docs/formats.md', 'docs/inside.md', 'docs/training.md',
-    'docs/scoring.md',    'models/7M/README.md',
+    'docs/scoring.md', 'models/7M/README.md',
 }  # fmt: skip
 
 # Flags that make a command quick, in place of what is shown for them, or beside it.
