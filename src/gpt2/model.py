@@ -191,24 +191,52 @@ def attention_mask(positions: tf.Tensor, m: int | tf.Tensor) -> tf.Tensor:
     return tf.where(tf.range(m) <= positions[:, tf.newaxis, :, tf.newaxis], 0.0, -1e10)
 
 
+def attend(
+    q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, mask: tf.Tensor, dropout: Dropout | None = None, place: int = 0,
+    tap: Tap = untapped, matmul: Callable = tf.matmul, softmax: Callable = tf.nn.softmax,
+) -> tf.Tensor:  # fmt: skip
+    """What queries [batch, heads, n, features], which are scaled, take from keys and values [batch, heads, m,
+    features]."""
+    scores = tf.cast(matmul(q, k, transpose_b=True), tf.float32)  # -> [batch, heads, n, m]
+    weights = dropped(tap('attn.pattern', tf.cast(softmax(scores + mask), v.dtype)), dropout, place)
+    return matmul(weights, v)
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """In its tanh form (Hendrycks & Gimpel 2016, section 2)."""
+    return tf.nn.gelu(x, approximate=True)
+
+
+class Parts(NamedTuple):
+    """What layers are made of; training has others, with gradients of their own (training/gradients.py). around: what
+    is made of a layer's function, [batch, n, n_embd] -> the same."""
+
+    norm: Callable[[tf.Tensor, Params], tf.Tensor] = norm
+    gelu: Callable[[tf.Tensor], tf.Tensor] = gelu
+    attend: Callable[..., tf.Tensor] = attend
+    around: Callable[[Callable], Callable] = lambda layer: layer
+
+
+PLAIN = Parts()
+
+
 def attention(
     x: tf.Tensor, p: Params, n_head: int, mask: tf.Tensor, cache: dict[str, tf.Tensor] | None,
-    places: tuple[tf.Tensor, tf.Tensor] | None, dropout: Dropout | None, place: int, tap: Tap,
+    places: tuple[tf.Tensor, tf.Tensor] | None, dropout: Dropout | None, place: int, parts: Parts, tap: Tap,
 ) -> tf.Tensor:  # fmt: skip
-    parts = zip('qkv', tf.split(linear(x, p['c_attn']), 3, axis=-1))
-    q, k, v = (tap(f'attn.{name}', split_heads(part, n_head)) for name, part in parts)
-    matmul, softmax = tf.matmul, tf.nn.softmax
+    thirds = zip('qkv', tf.split(linear(x, p['c_attn']), 3, axis=-1))
+    q, k, v = (tap(f'attn.{name}', split_heads(third, n_head)) for name, third in thirds)
+    q /= math.sqrt(q.shape[-1])
     if cache is not None and places is not None:
         k, v = write_cache(cache['k'], k, places), write_cache(cache['v'], v, places)
-        matmul, softmax = small_products, small_softmax
-    scores = tf.cast(matmul(q / math.sqrt(q.shape[-1]), k, transpose_b=True), tf.float32)  # -> [batch, heads, n, m]
-    weights = dropped(tap('attn.pattern', tf.cast(softmax(scores + mask), v.dtype)), dropout, place)
-    return tap('attn.out', linear(merge_heads(tap('attn.z', matmul(weights, v))), p['c_proj']))
+        attended = attend(q, k, v, mask, tap=tap, matmul=small_products, softmax=small_softmax)
+    else:
+        attended = parts.attend(q, k, v, mask, dropout, place, tap)
+    return tap('attn.out', linear(merge_heads(tap('attn.z', attended)), p['c_proj']))
 
 
-def mlp(x: tf.Tensor, p: Params, tap: Tap = untapped) -> tf.Tensor:
-    # The tanh form of gelu (Hendrycks & Gimpel 2016, section 2).
-    act = tap('mlp.act', tf.nn.gelu(tap('mlp.pre', linear(x, p['c_fc'])), approximate=True))
+def mlp(x: tf.Tensor, p: Params, parts: Parts = PLAIN, tap: Tap = untapped) -> tf.Tensor:
+    act = tap('mlp.act', parts.gelu(tap('mlp.pre', linear(x, p['c_fc']))))
     return tap('mlp.out', linear(act, p['c_proj']))
 
 
@@ -220,22 +248,22 @@ def within(tap: Tap, prefix: str) -> Tap:
 def layer(
     x: tf.Tensor, p: Params, n_head: int, mask: tf.Tensor, cache: dict[str, tf.Tensor] | None,
     places: tuple[tf.Tensor, tf.Tensor] | None, dropout: Dropout | None, place: int, dtype: tf.DType,
-    tap: Tap = untapped,
+    parts: Parts = PLAIN, tap: Tap = untapped,
 ) -> tf.Tensor:  # fmt: skip
     """One layer: features float32 [batch, n, n_embd] -> the same, its products computed in dtype. place: the first of
     its three for dropout. tap: as forward() has it, by names within the layer."""
     x = tap('pre', x)
-    normed = tf.cast(tap('ln_1', norm(x, p['ln_1'])), dtype)
-    attended = attention(normed, p['attn'], n_head, mask, cache, places, dropout, place, tap)
+    normed = tf.cast(tap('ln_1', parts.norm(x, p['ln_1'])), dtype)
+    attended = attention(normed, p['attn'], n_head, mask, cache, places, dropout, place, parts, tap)
     x = tap('mid', x + tf.cast(dropped(attended, dropout, place + 1), tf.float32))
-    added = mlp(tf.cast(tap('ln_2', norm(x, p['ln_2'])), dtype), p['mlp'], tap)
+    added = mlp(tf.cast(tap('ln_2', parts.norm(x, p['ln_2'])), dtype), p['mlp'], parts, tap)
     return tap('post', x + tf.cast(dropped(added, dropout, place + 2), tf.float32))
 
 
 def forward(
     hparams: HParams, params: Params, tokens: tf.Tensor, cache: Cache | None = None, position: int | tf.Tensor = 0,
     starts: tf.Tensor | None = None, dropout: Dropout | None = None, dtype: tf.DType = tf.float32,
-    recompute: bool = False, tap: Tap = untapped,
+    parts: Parts = PLAIN, tap: Tap = untapped,
 ) -> tf.Tensor:  # fmt: skip
     """Final features float32 [batch, n, n_embd] of tokens int32 [batch, n].
 
@@ -244,7 +272,7 @@ def forward(
     starts: int32 [batch, n], where in its row the document of each token begins: the token sees nothing before
     and its position counts from there. None is one document a row; with a cache it must be.
     dropout: of embeddings, attention and what each layer adds, or None. dtype: of the products of matrices; all else
-    that adds up numbers is in float32. recompute: whether gradients compute each layer again instead of keeping it.
+    that adds up numbers is in float32. parts: what layers are made of.
     tap: called with the name and the value of everything on the way, and what it returns goes on in its place; so it
     sees all and may change all, and one that changes nothing adds nothing to a graph. In this order, shapes being
     [batch, n, n_embd] unless given: positions (int32 [batch or 1, n]), wte, wpe; of each layer h0.pre (the stream as it
@@ -268,10 +296,11 @@ def forward(
     for index in range(hparams.n_layer):
         block = functools.partial(
             layer, p=p[f'h{index}'], n_head=hparams.n_head, mask=mask, cache=None if cache is None else cache[index],
-            places=places, dropout=dropout, place=1 + 3 * index, dtype=dtype, tap=within(tap, f'h{index}.'),
+            places=places, dropout=dropout, place=1 + 3 * index, dtype=dtype, parts=parts,
+            tap=within(tap, f'h{index}.'),
         )  # fmt: skip
-        x = tf.recompute_grad(block)(x) if recompute else block(x)
-    return tap('ln_f', norm(x, p['ln_f']))
+        x = parts.around(block)(x)
+    return tap('ln_f', parts.norm(x, p['ln_f']))
 
 
 def logits(params: Params, features: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from example_models import TINY, as_params, random_values
+from example_models import TINY, as_params, random_values, training_settings
 
 from gpt2.errors import UsageError
 from gpt2.training.batches import (
@@ -18,7 +18,6 @@ from gpt2.training.batches import (
     weighted,
 )
 from gpt2.training.data import DatasetError
-from gpt2.training.settings import Settings
 from gpt2.training.tokens import Tokens
 from gpt2.training.update import total_loss
 
@@ -32,14 +31,6 @@ def tokens_of(sizes, trained=None):
 
 def text_of(*sizes):
     return split(tokens_of(sizes), 0, 0)[0]
-
-
-def settings(**changed):
-    values = {
-        'steps': 20, 'batch_size': 4, 'window': 10, 'learning_rate': 0.01, 'warmup': 5, 'weight_decay': 0.1,
-        'held_out': 0.0, 'seed': 3,
-    }  # fmt: skip
-    return Settings(**values | changed)
 
 
 HOLD_OUT = [(73, 0.05, 4), (10, 0.05, 1), (10, 0, 0), (1, 0.5, 0), (4, 0.99, 3), (0, 0.5, 0)]
@@ -91,7 +82,8 @@ def test_the_last_window_is_filled_with_what_does_not_count(size, packed):
 
 
 def stream_batch(text, step, batch_size=4, seed=3):
-    return Batches([Stream(text, 10, seed)], [Weight()], settings(batch_size=batch_size)).batch(step)
+    settings = training_settings(batch_size=batch_size, window=10, seed=seed)
+    return Batches([Stream(text, 10, seed)], [Weight()], settings).batch(step)
 
 
 def test_an_epoch_visits_each_window_at_most_once_and_misses_few():
@@ -181,7 +173,7 @@ class Counted:
 
 def mixture(weights, steps=2000, seed=3):
     windows = [Counted(index) for index in range(len(weights))]
-    return Batches(windows, weights, settings(steps=steps, seed=seed))
+    return Batches(windows, weights, training_settings(steps=steps, batch_size=4, seed=seed))
 
 
 def test_a_mixture_draws_by_weight_and_each_text_in_its_order():

@@ -11,16 +11,19 @@ import time
 
 import numpy as np
 import pytest
-from example_models import REPOSITORY
+from example_models import MODELS, REPOSITORY
 from kill_workers import killed, run_workers, started, worker_ids
 from running import PATIENCE, environment
+from training_runs import write_small
 
 from gpt2.checkpoints.source import open_source
 from gpt2.commands import train
+from gpt2.encoder import get_encoder
 from gpt2.errors import Error, UsageError
 from gpt2.training import distribution
 from gpt2.training.batches import Batch
 from gpt2.training.distribution import ALONE, Cluster, Team, check_shareable, cluster, divisible
+from gpt2.training.launcher import free_ports
 
 FLAGS = {'n_embd': 8, 'n_head': 2, 'n_layer': 1, 'n_ctx': 32, 'batch_size': 6, 'every': 4, 'log_every': 1, 'pack': True}
 
@@ -122,11 +125,10 @@ def test_more_workers_than_the_batch_has_windows_are_refused_before_they_start(c
 
 
 def test_a_worker_that_does_not_see_the_chief_s_files_says_so(corpus):
-    from gpt2.encoder import get_encoder
     from gpt2.training.data import Reading
     from gpt2.training.tokens import existing_token_file
 
-    encoder = get_encoder('7M', str(REPOSITORY / 'models'))
+    encoder = get_encoder('7M', str(MODELS))
     with pytest.raises(Error, match=r'is not there, which the first worker has made; .* on a disk that they share'):
         existing_token_file([str(corpus / 'text.jsonl')], Reading(None, False), encoder, str(corpus))
 
@@ -160,10 +162,10 @@ def weights(folder):
     return dict(open_source(str(folder)).values())
 
 
-def same_run(folder, other):
+def same_run(folder, other, steps=24):
     """Whether a run has the other's losses, norms and weights, within float error."""
     found, expected = entries(folder), entries(other)
-    assert len(found) == len(expected) == 24
+    assert len(found) == len(expected) == steps
     assert all(line == pytest.approx(other, rel=1e-4) for line, other in zip(found, expected))
     for name, value in weights(other).items():
         np.testing.assert_allclose(weights(folder)[name], value, atol=2e-5, err_msg=name)
@@ -218,28 +220,119 @@ def test_three_workers_stop_together_and_one_goes_on(corpus, one):
 
 
 CARDS = """
-import sys
+import functools, json, sys
 from gpt2.system.tensorflow import tf
-from gpt2.training import distribution
-from gpt2.commands.flags import run
+from gpt2.training import distribution, run
 from gpt2.commands.train import train_model
 [processor] = tf.config.list_physical_devices('CPU')
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 distribution.card_files = lambda: 2
 distribution.cards = lambda: ['CPU:0', 'CPU:1']
+run.assembled = functools.cache(run.assembled)  # two strategies of one process would wait for each other
+for text, flags in json.loads(sys.argv[1]):
+    train_model(text, **flags)
+"""
+# What devices share, by the name of the run.
+SHARED = {
+    'plain': {'steps': 24},
+    'adapters': {'steps': 3, 'init_from': 'base', 'lora_rank': 2, 'accumulate': 2},
+    'student': {'steps': 3, 'teacher': 'base', 'freeze': 'embeddings'},
+}
+
+
+def shared_run(corpus, kind, name):
+    """The text and flags of a run of SHARED."""
+    shape = ('n_embd', 'n_head', 'n_layer', 'n_ctx')
+    given = {flag: value for flag, value in FLAGS.items() if kind == 'plain' or flag not in shape}
+    return str(corpus / 'text.jsonl'), given | SHARED[kind] | {'model_name': name, 'models_dir': str(corpus)}
+
+
+@pytest.fixture(scope='module')
+def cards(corpus):
+    """What is said as each of SHARED is trained by two devices, which are both the processor."""
+    write_small(corpus / 'base', get_encoder('7M', str(MODELS)))
+    runs = json.dumps([shared_run(corpus, kind, f'{kind}-of-two') for kind in SHARED])
+    path = os.pathsep.join(str(REPOSITORY / name) for name in ('src', 'tests', 'tests/training'))
+    done = subprocess.run(
+        [sys.executable, '-c', CARDS, runs], env=environment(PYTHONPATH=path),
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.slow
+def test_two_cards_are_as_one(cards, corpus, one):
+    assert cards.count('on each of 2 devices') == len(SHARED)
+    same_run(corpus / 'plain-of-two', one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['adapters', 'student'])
+def test_two_cards_share_what_one_can_do(cards, corpus, kind):
+    text, flags = shared_run(corpus, kind, kind)
+    train.train_model(text, **flags)
+    same_run(corpus / f'{kind}-of-two', corpus / kind, 3)
+    before, after = (weights(corpus / name) for name in ('base', kind))
+    same = [name for name in after if name in before and before[name].shape == after[name].shape
+            and (before[name] == after[name]).all()]  # fmt: skip
+    assert ('model/wte' in same) and 'model/h0/mlp/c_fc/w' not in same
+
+
+# Workers that never come, or do not go on. The first word is the seconds of heartbeats, of arrival and of a stall.
+
+IMPATIENT = """
+import sys, time
+from gpt2.commands.flags import run
+from gpt2.commands.train import train_model
+from gpt2.training import distribution
+from gpt2.training.batches import Batches
+distribution.HEARTBEAT, distribution.ARRIVAL, distribution.STALL = map(int, sys.argv.pop(1).split(','))
+hangs, batch = sys.argv.pop(1) == 'hangs', Batches.batch
+Batches.batch = lambda self, step: time.sleep(1000) if hangs and step == 3 else batch(self, step)
 run(train_model)
 """
 
 
+def impatient(corpus, name, index, addresses, seconds, hangs=False):
+    words = [seconds, 'hangs' if hangs else 'goes on', *command(corpus, name, steps=10**6, every=10**6)[1:]]
+    where = environment(PYTHONPATH=str(REPOSITORY / 'src'), TF_CONFIG=config(index=index, worker=addresses))
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    return subprocess.Popen([sys.executable, '-c', IMPATIENT, *words], env=where, **pipes)
+
+
+def local_addresses():
+    return [f'127.0.0.1:{port}' for port in free_ports(2)]
+
+
 @pytest.mark.slow
-def test_two_cards_are_as_one(corpus, one):
-    """The processor is two of them."""
-    arguments = command(corpus, 'cards')[1:]
-    path = os.pathsep.join(str(REPOSITORY / name) for name in ('src', 'tests', 'tests/training'))
-    done = subprocess.run(
-        [sys.executable, '-c', CARDS, *arguments], env=environment(PYTHONPATH=path),
-        capture_output=True, text=True, timeout=PATIENCE,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert 'on each of 2 devices' in done.stderr
-    same_run(corpus / 'cards', one)
+def test_a_worker_that_never_comes_is_not_waited_for_without_end(corpus):
+    with impatient(corpus, 'alone', 0, local_addresses(), '10,2,3600') as process:
+        said = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 1, said
+    assert 'the 2 workers of TF_CONFIG have not found one another' in said.splitlines()[-1]
+    assert len(said.splitlines()) == 2 and not (corpus / 'alone').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.workers
+@pytest.mark.parametrize('how', ['stopped', 'hanging'])
+def test_a_worker_that_does_not_go_on_is_not_waited_for_without_end(corpus, how):
+    """A process that is stopped sends no heartbeats; one that hangs in its own code does."""
+    addresses, seconds = local_addresses(), '3600,300,2' if how == 'hanging' else '3,300,3600'
+    with (
+        impatient(corpus, how, 0, addresses, seconds) as chief,
+        impatient(corpus, how, 1, addresses, seconds, hangs=how == 'hanging') as other,
+    ):
+        try:
+            while how == 'stopped' and (not (corpus / how / 'training.jsonl').exists() or not entries(corpus / how)):
+                assert chief.poll() is None, chief.stderr.read()
+                time.sleep(0.02)
+            if how == 'stopped':
+                other.send_signal(signal.SIGSTOP)
+            said = chief.communicate(timeout=PATIENCE)[1]
+        finally:
+            other.kill()
+            chief.kill()
+    assert chief.returncode == 1 and 'Traceback' not in said, said
+    assert 'another worker has ended or cannot be reached; the same command' in said.splitlines()[-1]

@@ -177,5 +177,5 @@ def attention(
 ) -> tuple[tf.Tensor, Pair]:
     q, k, v = (model.split_heads(part, n_head) for part in tf.split(model.linear(x, p['c_attn']), 3, axis=-1))
     k, v = (tf.concat(pair, axis=2) for pair in zip(past, (k, v)))
-    scores = tf.matmul(q / q.shape[-1] ** 0.5, k, transpose_b=True)  # -> [batch, heads, n, m]
-    return model.linear(model.merge_heads(tf.matmul(tf.nn.softmax(scores + mask), v)), p['c_proj']), (k, v)
+    attended = model.attend(q / q.shape[-1] ** 0.5, k, v, mask)
+    return model.linear(model.merge_heads(attended), p['c_proj']), (k, v)

@@ -17,6 +17,7 @@ from gpt2.errors import UsageError
 from gpt2.hparams import HParams
 from gpt2.training.settings import Settings
 from gpt2.training.update import TotalLoss
+from gpt2.training.update import features as final_features
 
 LAYER = re.compile(r'(?<=^model/h)\d+(?=/)')
 
@@ -74,8 +75,8 @@ def make_loss(teacher_hparams: HParams, teacher: dict, settings: Settings) -> To
         hparams: HParams, params: dict, tokens: Any, weights: Any, starts: Any = None, *, dtype: str = 'float32',
         **how: Any,
     ) -> Any:  # fmt: skip
-        theirs = model.forward(teacher_hparams, teacher, tokens[:, :-1], starts=starts, dtype=tf.as_dtype(dtype))
-        ours = model.forward(hparams, params, tokens[:, :-1], starts=starts, dtype=tf.as_dtype(dtype), **how)
+        theirs = final_features(teacher_hparams, teacher, tokens[:, :-1], starts, dtype=dtype)
+        ours = final_features(hparams, params, tokens[:, :-1], starts, dtype=dtype, **how)
         logits, expected = (
             model.logits(whose, tf.cast(features, dtype)) for whose, features in ((params, ours), (teacher, theirs))
         )

@@ -124,9 +124,9 @@ class Team:
             return list(parts)
         from gpt2.system.tensorflow import tf
 
-        rows = tf.shape(parts[0])[0] // self.replicas
+        rows = parts[0].shape[0] // self.replicas
         first = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32) * rows
-        return [part[first : first + rows] for part in parts]
+        return [tf.slice(part, [first, 0], [rows, part.shape[1]]) for part in parts]
 
     def seed(self, seed: Any) -> Any:
         """A seed of this replica's own."""
@@ -304,9 +304,9 @@ def check_shareable(flags: Mapping[str, Any], replicas: int) -> None:
         )
 
 
-def divisible(batch: Batch, replicas: int) -> Batch:
-    """A batch with rows of no weight behind it, so that replicas can share it evenly."""
-    missing = -len(batch.tokens) % replicas
+def divisible(batch: Batch, rows: int) -> Batch:
+    """A batch with rows of no weight behind it, so that their number is a multiple of rows."""
+    missing = -len(batch.tokens) % rows
     if not missing:
         return batch
     filling = batch.rows([0] * missing)

@@ -104,7 +104,7 @@ def train(
     """
     settings = run.settings
     train_step = make_train_step(run.hparams, params, optimizer, settings, loss, run.team)
-    evaluate = make_evaluate(run.hparams, params, settings.batch_size, settings.pack, run.team)
+    evaluate = make_evaluate(run.hparams, params, settings.batch_size, run.team)
     first = int(optimizer.iterations.numpy())
     entries = [entry for entry in folders.read_log(run.folder) if entry['step'] <= first]
     state = Progress(first, entries, tensorboard.writer(run.habits.tensorboard if run.team.chief else None, first))

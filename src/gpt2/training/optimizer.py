@@ -50,17 +50,53 @@ def trained(params: dict, freeze: str | None) -> list[Any]:
 
 
 def make_optimizer(variables: Sequence[Any], settings: 'Settings') -> 'keras.optimizers.Optimizer':
-    """Keras' optimizer of that name over TensorFlow variables, each of a name of its own: gradients clipped to a norm
-    of 1, the decay on matrices only, the embeddings among them."""
+    """Keras' optimizer of that name over TensorFlow variables, each of a name of its own: the decay on matrices only,
+    the embeddings among them. The gradients that it is given are clipped already."""
     kind, constants = OPTIMIZERS[settings.optimizer]
-    optimizer = getattr(load_keras().optimizers, kind)(
-        0.0, weight_decay=settings.weight_decay, global_clipnorm=CLIP_NORM, **constants
-    )
+    optimizer = in_turn(getattr(load_keras().optimizers, kind))(0.0, weight_decay=settings.weight_decay, **constants)
     optimizer.exclude_from_weight_decay(var_list=[each for each in variables if len(each.shape) < 2])
     if settings.precision == 'float16':  # whose smallest gradients would be 0
         optimizer = load_keras().optimizers.LossScaleOptimizer(optimizer)
     optimizer.build([Renamed(each) for each in variables])
     return optimizer
+
+
+def in_turn(kind: type) -> type:
+    """An optimizer of Keras that moves one variable after another: TensorFlow would begin with all at once, and have
+    what is between of all of them in memory. What AdamW does is one operation of TensorFlow's own."""
+    from gpt2.system.tensorflow import tf
+
+    class InTurn(kind):
+        def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+            self.before: list[Any] = []
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            self.before = []
+
+        def _apply_weight_decay(self, variables: Any) -> None:
+            """Each variable decays before it moves."""
+
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            with tf.control_dependencies(self.before):
+                if self.weight_decay and self._use_weight_decay(variable):
+                    variable.assign_sub(self.weight_decay * learning_rate * variable)
+                if kind.__name__ == 'AdamW':
+                    self.adam_step(gradient, variable, learning_rate)
+                else:
+                    super().update_step(gradient, variable, learning_rate)
+            if not tf.executing_eagerly():
+                self.before = tf.compat.v1.get_default_graph().get_operations()[-1:]
+
+        def adam_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            index = self._get_variable_index(variable)
+            step = tf.cast(self.iterations.value + 1, tf.float32)
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle, m=self._momentums[index].value.handle, v=self._velocities[index].value.handle,
+                beta1_power=tf.pow(self.beta_1, step), beta2_power=tf.pow(self.beta_2, step), lr=learning_rate,
+                beta1=self.beta_1, beta2=self.beta_2, epsilon=self.epsilon, grad=gradient,
+            )  # fmt: skip
+
+    InTurn.__name__ = kind.__name__  # after which Keras names what it keeps
+    return InTurn
 
 
 def loss_scale(optimizer: 'keras.optimizers.Optimizer') -> Any:

@@ -85,23 +85,26 @@ def forward_operations(hparams: HParams, settings: Settings) -> float:
 
 
 def memory(hparams: HParams, settings: Settings, teacher: HParams | None = None) -> float:
-    """Bytes that a run needs at most, roughly: parameters and what goes with them, and what the backward pass keeps;
-    the teacher's parameters, and the probabilities of both."""
+    """Bytes that a run needs at most, roughly: parameters and what goes with them, what the backward pass keeps, and
+    the logits; the teacher's parameters, and the probabilities of both."""
+    from gpt2.training.gradients import BLOCKS, CHUNK
+
     count, half = parameter_count(hparams), settings.precision != 'float32'
     copies = 1 + STATES[settings.optimizer] + (settings.accumulate > 1)  # of what is trained: gradients first
     halves = count / 2 if half else 0  # a copy of each matrix
     tokens = settings.batch_size * settings.window
-    kept = tokens * (kept_numbers(hparams, settings) * (0.7 if half else 1) + 3 * hparams.n_vocab)
+    at_work = max(20 * hparams.n_embd, 3 * hparams.n_head * settings.window // BLOCKS)  # in a layer, a token
+    kept = tokens * (kept_numbers(hparams, settings) * (0.7 if half else 1) + at_work)
+    kept += 2 * min(tokens, CHUNK) * hparams.n_vocab
     if settings.lora_rank:  # when it saves, with the adapters added, the weights are there twice
         kept = max(kept, count)
-    taught = parameter_count(teacher) * (1.5 if half else 1) + 5 * tokens * teacher.n_vocab if teacher else 0
+    taught = parameter_count(teacher) * (1.5 if half else 1) + 8 * tokens * teacher.n_vocab if teacher else 0
     return PROGRAM + BYTES * (count + copies * trained(hparams, settings) + halves + kept + taught)
 
 
 def kept_numbers(hparams: HParams, settings: Settings) -> int:
     """How many numbers of a token the layers keep for the backward pass: below the lowest that is trained, none."""
-    features, attention = (40, 6) if settings.dropout else (34, 4)
-    layer = features * hparams.n_embd + attention * hparams.n_head * settings.window
+    layer = (18 if settings.dropout else 17) * hparams.n_embd + hparams.n_head
     embeddings, blocks = frozen(settings.freeze)
     layers = hparams.n_layer - (blocks if embeddings or settings.lora_rank else 0)
     return layers * hparams.n_embd + layer if settings.recompute else layers * layer

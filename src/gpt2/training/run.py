@@ -262,7 +262,7 @@ def with_way_chosen(run: Run, params: dict, optimizer: Any, loss: TotalLoss, tea
 def conclude(run: Run, params: dict, texts: Texts, step: int, state: Progress | None) -> None:
     """Say how good the model is, where it lies and how to use it, and draw the curves."""
     if run.held_out is not None:
-        evaluate = make_evaluate(run.hparams, params, run.settings.batch_size, run.settings.pack, run.team)
+        evaluate = make_evaluate(run.hparams, params, run.settings.batch_size, run.team)
         progress.note(held_out_report(run.hparams, run.encoder, evaluate(run.held_out), texts.kept, run.held_out))
     entries = folders.read_log(run.folder) if run.team.chief else []
     if entries and not draw_curves(os.path.join(run.folder, folders.CURVES), entries):

@@ -4,13 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from gpt2.hparams import HParams
 from gpt2.system import progress
 from gpt2.training.batches import Batch
 from gpt2.training.distribution import ALONE, Team, divisible
-from gpt2.training.optimizer import loss_scale, trained
+from gpt2.training.optimizer import CLIP_NORM, loss_scale, trained
 
 if TYPE_CHECKING:
     import keras
@@ -39,25 +37,34 @@ def total_loss(
     **how: Any,
 ) -> Any:  # fmt: skip
     """Next-token losses of a batch's tensors in nats, summed with its weights, a scalar. dtype: of the products of
-    matrices. how: dropout and recompute, as model.forward() takes them."""
+    matrices. how: dropout and recompute, as features() takes them."""
+    from gpt2.system.tensorflow import tf
+    from gpt2.training.gradients import vocabulary_loss
+
+    found = features(hparams, params, tokens[:, :-1], starts, dtype=dtype, **how)
+    return vocabulary_loss(tf.cast(found, dtype), params['model']['wte'], tokens[:, 1:], weights)
+
+
+def features(
+    hparams: HParams, params: dict, tokens: Any, starts: Any, *, dtype: str, dropout: Any = None,
+    recompute: bool = False,
+) -> Any:  # fmt: skip
+    """As model.forward(), by what keeps little for gradients. recompute: whether these compute each layer again
+    instead of keeping it."""
     from gpt2 import model
     from gpt2.system.tensorflow import tf
+    from gpt2.training.gradients import AGAIN, SPARING
 
-    features = model.forward(hparams, params, tokens[:, :-1], starts=starts, dtype=tf.as_dtype(dtype), **how)
-    logits = model.logits(params, tf.cast(features, dtype))
-    return tf.reduce_sum(weights * tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tokens[:, 1:], logits=logits))
+    how: dict[str, Any] = {'starts': starts, 'dropout': dropout, 'dtype': tf.as_dtype(dtype)}
+    return model.forward(hparams, params, tokens, parts=AGAIN if recompute else SPARING, **how)
 
 
-def signature(packed: bool) -> list[Any]:
-    """Of a batch's tensors. packed: whether it has starts."""
+def tensors(batch: Batch) -> list[Any]:
+    """What of a batch is computed with. TensorFlow makes a function of its own of each shape, so all batches of a run
+    should have one."""
     from gpt2.system.tensorflow import tf
 
-    dtypes = [tf.int32, tf.float32, tf.int32] if packed else [tf.int32, tf.float32]
-    return [tf.TensorSpec([None, None], dtype) for dtype in dtypes]
-
-
-def tensors(batch: Batch) -> list[np.ndarray]:
-    return [part for part in batch if part is not None]
+    return [tf.constant(part) for part in batch if part is not None]
 
 
 def make_train_step(
@@ -80,16 +87,17 @@ def make_train_step(
         weights /= tf.maximum(tf.reduce_sum(weights), 1)
         seed = tf.stack([settings.seed, tf.cast(optimizer.iterations.value, tf.int32)])
         loss, gradients = team.sum(loss_and_gradients(team.share([tokens, weights, *starts]), team.seed(seed)))
-        norm = tf.linalg.global_norm(gradients) / loss_scale(optimizer)
+        scale = loss_scale(optimizer)
+        norm = tf.linalg.global_norm(gradients) / scale
+        clipped, _ = tf.clip_by_global_norm(gradients, CLIP_NORM * scale, use_norm=norm * scale)
         step = optimizer.iterations + 1
         optimizer.learning_rate.assign(rate)
-        optimizer.apply(gradients, variables)
+        optimizer.apply(clipped, variables)
         optimizer.iterations.assign(step)  # also where float16 overflowed, so that nothing was moved
         return loss, tf.where(tf.math.is_finite(norm), norm, 0.0)
 
-    form = [signature(settings.pack), tf.TensorSpec([], tf.float32)]
-    compiled = traced(team.each(update), input_signature=form, jit_compile=bool(settings.jit_compile))
-    return lambda batch, rate: Update(*map(float, compiled(tensors(batch), np.float32(rate))))
+    compiled = traced(team.each(update), jit_compile=bool(settings.jit_compile))
+    return lambda batch, rate: Update(*map(float, compiled(tensors(batch), tf.constant(rate, tf.float32))))
 
 
 def make_gradients(
@@ -102,14 +110,15 @@ def make_gradients(
     from gpt2.system.tensorflow import tf
 
     def gradients(batch: Sequence[Any], seed: Any) -> tuple[Any, list[Any]]:
+        tokens, weights, *starts = batch
+        scale = loss_scale(optimizer)
         dropout = Dropout(settings.dropout, seed) if settings.dropout else None
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             how: dict[str, Any] = {'dropout': dropout, 'recompute': settings.recompute, 'dtype': settings.precision}
-            loss = total(hparams, params, *batch, **how)
-            scaled = loss * loss_scale(optimizer)
+            scaled = total(hparams, params, tokens, weights * scale, *starts, **how)
         # Those of wte and wpe come in slices, which the optimizer would take one by one.
-        return loss, [tf.convert_to_tensor(gradient) for gradient in tape.gradient(scaled, variables)]
+        return scaled / scale, [tf.convert_to_tensor(gradient) for gradient in tape.gradient(scaled, variables)]
 
     return gradients
 
@@ -129,7 +138,7 @@ def faster_compiled(
         for jit, way in ways.items():
             start = time.perf_counter()
             try:
-                way([tf.constant(each) for each in part], tf.constant([0, 0]))[0].numpy()
+                way(part, tf.constant([0, 0]))[0].numpy()
             except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):  # not for XLA, or not here
                 return False
             seconds[jit].append(time.perf_counter() - start)
@@ -141,7 +150,7 @@ def accumulated(gradients: Gradients, count: int) -> Gradients:
     from gpt2.system.tensorflow import tf
 
     def summed(batch: Sequence[Any], seed: Any) -> tuple[Any, list[Any]]:
-        parts = [tf.reshape(each, [count, -1, tf.shape(each)[1]]) for each in batch]
+        parts = [tf.reshape(each, [count, each.shape[0] // count, each.shape[1]]) for each in batch]
 
         def part(index: Any) -> tuple[Any, list[Any]]:
             return gradients([each[index] for each in parts], tf.random.experimental.stateless_fold_in(seed, index))
@@ -155,9 +164,7 @@ def accumulated(gradients: Gradients, count: int) -> Gradients:
     return gradients if count == 1 else summed
 
 
-def make_evaluate(
-    hparams: HParams, params: dict, batch_size: int, packed: bool = False, team: Team = ALONE
-) -> Evaluate:
+def make_evaluate(hparams: HParams, params: dict, batch_size: int, team: Team = ALONE) -> Evaluate:
     """A function: mean loss in nats a target over a batch of any number of windows; so many are computed at once, and
     shared by a team."""
     from gpt2.system.tensorflow import traced
@@ -165,11 +172,11 @@ def make_evaluate(
     def share_of_loss(batch: Any) -> Any:
         return team.sum(total_loss(hparams, params, *team.share(batch)))
 
-    loss = traced(team.each(share_of_loss), input_signature=[signature(packed)])
+    loss = traced(team.each(share_of_loss))
 
     def evaluate(batch: Batch) -> float:
         parts = [batch.rows(slice(first, first + batch_size)) for first in range(0, len(batch.tokens), batch_size)]
-        parts = [divisible(part, team.replicas) for part in parts]
+        parts = [divisible(part, batch_size) for part in parts]
         total = sum(float(loss(tensors(part))) for part in progress.bar(parts, 'evaluating', unit='batch', delay=2))
         return total / float(batch.weights.sum())
 
