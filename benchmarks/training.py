@@ -3,6 +3,7 @@
     python benchmarks/training.py encode --megabytes 1000
     python benchmarks/training.py train --shape 7M --updates 20
     python benchmarks/training.py train --shape 355M --updates 2 --batch_size 1 --recompute
+    python benchmarks/training.py train --shape 355M --updates 2 --batch_size 1 --lora_rank 8
 
 Prints as JSON. encode: megabytes a second, and the most resident memory of this process and of any of those that
 encode; the text is of words drawn from tests/held_out.txt. train: tokens a second, the median of the updates but the
@@ -62,13 +63,19 @@ def peak(whose):
 
 
 def train(shape, updates, batch_size, window, **how):
+    from gpt2.training.run import ask_for_onednn
+
+    ask_for_onednn()
     from gpt2 import model
+    from gpt2.training import lora
     from gpt2.training.optimizer import make_optimizer, trained
     from gpt2.training.update import make_train_step
 
     hparams = RELEASED_HPARAMS.get(shape) or load_hparams(REPOSITORY / 'models' / shape / 'hparams.json')
     params = model.initial_params(hparams, seed=0)
     settings = Settings(updates, batch_size, window, 1e-4, 0, 0.1, 0.0, 0, **how)
+    if rank := settings.lora_rank:
+        params = lora.adapted(params, lora.fresh_values(hparams, rank, 0), settings.lora_alpha)
     step = make_train_step(hparams, params, make_optimizer(trained(params, None), settings), settings)
     tokens = np.random.default_rng(0).integers(hparams.n_vocab, size=(batch_size, window + 1)).astype(np.int32)
     batch, seconds = Batch(tokens, np.ones([batch_size, window], np.float32)), []
@@ -91,6 +98,7 @@ def main():
     for name, default in (('updates', 20), ('batch_size', 4), ('window', 512)):
         training.add_argument(f'--{name}', type=int, default=default)
     training.add_argument('--precision', choices=PRECISIONS, default=PRECISIONS[0])
+    training.add_argument('--lora_rank', type=int, default=0)
     for name in ('recompute', 'jit_compile'):
         training.add_argument(f'--{name}', action='store_true')
     arguments = vars(parser.parse_args())

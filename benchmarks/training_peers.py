@@ -35,6 +35,9 @@ def shape_of(name):
 
 
 def ours(hparams, tokens, **changed):
+    from gpt2.training.run import ask_for_onednn
+
+    ask_for_onednn()
     from gpt2 import model
     from gpt2.training.batches import Batch
     from gpt2.training.optimizer import make_optimizer, trained

@@ -83,6 +83,7 @@ def train_in(
     likewise. Raises Error; then a new folder is not made.
     """
     start = prepared(folder, patterns, given, habits, models_dir)
+    ask_for_onednn()
     team = assembled()
     check_shareable(start.flags, team.replicas)
     with losses_named(team), progress.shown_if(team.chief):
@@ -92,6 +93,12 @@ def train_in(
             stopped = carry_out(run, start.source, start.teacher, texts, start.record)
         team.part()
     return stopped
+
+
+def ask_for_onednn() -> None:
+    """Have TensorFlow, unless it is loaded already, compute with oneDNN on every processor; by default it does only on
+    those with instructions for networks. Batches of text are a fifth faster by it, single tokens slower."""
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
 
 
 def prepared(
