@@ -84,7 +84,22 @@ def test_loss_over_the_vocabulary(monkeypatch, chunk):
         return tf.reduce_sum(weights * tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
 
     def loss(features, wte):
-        return gradients.vocabulary_loss(features, wte, targets, weights)
+        return gradients.vocabulary_loss(features, wte, weights, gradients.next_token(targets))
+
+    same(loss, plain, [array(2, 5, 8), array(13, 8)], 1.0)
+
+
+def test_divergence_from_a_teacher(monkeypatch):
+    monkeypatch.setattr(gradients, 'CHUNK', 3)
+    theirs, their_wte, weights = array(2, 5, 6), array(13, 6), tf.abs(array(2, 5))
+
+    def plain(features, wte):
+        ours, expected = (tf.nn.log_softmax(tf.einsum('bne,ve->bnv', *each) / 3)
+                          for each in ((features, wte), (theirs, their_wte)))  # fmt: skip
+        return tf.reduce_sum(weights * 9 * tf.reduce_sum(tf.exp(expected) * (expected - ours), axis=-1))
+
+    def loss(features, wte):
+        return gradients.vocabulary_loss(features, wte, weights, gradients.divergence(theirs, their_wte, 3.0))
 
     same(loss, plain, [array(2, 5, 8), array(13, 8)], 1.0)
 

@@ -68,8 +68,8 @@ def make_loss(teacher_hparams: HParams, teacher: dict, settings: Settings) -> To
     alpha_ce times the KL divergence of the student's probabilities from the teacher's, both softened by the
     temperature, times its square; alpha_clm times the next-token loss; alpha_cos times 1 less the cosine between the
     final features of both. teacher: its parameters, which are not trained."""
-    from gpt2 import model
     from gpt2.system.tensorflow import tf
+    from gpt2.training.gradients import divergence, next_token, vocabulary_loss
 
     def loss(
         hparams: HParams, params: dict, tokens: Any, weights: Any, starts: Any = None, *, dtype: str = 'float32',
@@ -77,25 +77,20 @@ def make_loss(teacher_hparams: HParams, teacher: dict, settings: Settings) -> To
     ) -> Any:  # fmt: skip
         theirs = final_features(teacher_hparams, teacher, tokens[:, :-1], starts, dtype=dtype)
         ours = final_features(hparams, params, tokens[:, :-1], starts, dtype=dtype, **how)
-        logits, expected = (
-            model.logits(whose, tf.cast(features, dtype)) for whose, features in ((params, ours), (teacher, theirs))
-        )
-        found = settings.alpha_ce * divergence(logits, expected, settings.temperature)
-        found += settings.alpha_clm * tf.nn.sparse_softmax_cross_entropy_with_logits(tokens[:, 1:], logits)
+        of_teacher = divergence(tf.cast(theirs, dtype), teacher['model']['wte'], settings.temperature)
+        of_text = next_token(tokens[:, 1:])
+
+        def losses(logits: Any, part: slice) -> tuple[Any, Any]:
+            pairs = zip(of_teacher(logits, part), of_text(logits, part))
+            found, gradient = (settings.alpha_ce * one + settings.alpha_clm * other for one, other in pairs)
+            return found, gradient
+
+        found = vocabulary_loss(tf.cast(ours, dtype), params['model']['wte'], weights, losses)
         if settings.alpha_cos:
-            found += settings.alpha_cos * (1 - cosine(ours, theirs))
-        return tf.reduce_sum(weights * found)
+            found += settings.alpha_cos * tf.reduce_sum(weights * (1 - cosine(ours, theirs)))
+        return found
 
     return loss
-
-
-def divergence(logits: Any, teacher: Any, temperature: float) -> Any:
-    """KL divergence [batch, n] in nats of logits [batch, n, n_vocab] from the teacher's, each over temperature, times
-    its square, so that the gradient is as large at any."""
-    from gpt2.system.tensorflow import tf
-
-    ours, theirs = tf.nn.log_softmax(logits / temperature), tf.nn.log_softmax(teacher / temperature)
-    return temperature**2 * tf.reduce_sum(tf.exp(theirs) * (theirs - ours), axis=-1)
 
 
 def cosine(x: Any, y: Any) -> Any:

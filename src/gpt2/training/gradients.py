@@ -131,27 +131,30 @@ def added(x: tf.Tensor | None, y: tf.Tensor) -> tf.Tensor:
     return tf.pad(x, [[0, 0], [0, 0], [0, tf.shape(y)[2] - tf.shape(x)[2]], [0, 0]]) + y
 
 
-def vocabulary_loss(features: tf.Tensor, wte: Any, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Next-token losses in nats, summed with their weights, a scalar float32.
+Losses = Callable[[tf.Tensor, slice], tuple[tf.Tensor, tf.Tensor]]
+
+
+def vocabulary_loss(features: tf.Tensor, wte: Any, weights: tf.Tensor, losses: Losses) -> tf.Tensor:
+    """What logits cost, summed over positions with their weights, a scalar float32.
 
     features: [batch, n, n_embd], of any dtype, in which the products are computed. wte: float32 [n_vocab, n_embd].
-    targets: int32 [batch, n]. weights: float32 [batch, n]. The gradients are computed with the loss, a chunk of
-    positions after the other, so no logits are kept.
+    weights: float32 [batch, n]. losses: of some positions' logits float32 [count, n_vocab], with which of all
+    batch * n positions they are: (the losses [count], their gradients [count, n_vocab]). The gradients are computed
+    with the loss, a chunk of positions after the other, so no logits are kept.
     """
-    labels, shares = tf.reshape(targets, [-1]), tf.reshape(weights, [-1])
+    shares = tf.reshape(weights, [-1, 1])
 
     @tf.custom_gradient
     def summed(features: tf.Tensor, wte: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         matrix = tf.cast(wte, features.dtype)
-        losses: list[tf.Tensor] = []
+        found: list[tf.Tensor] = []
         d_features: list[tf.Tensor] = []
         d_wte = None
         for first, last in spans(features.shape[0], CHUNK):
-            chunk = after(losses[-1] if losses else None, features)[first:last]
-            logits = tf.cast(tf.matmul(chunk, matrix, transpose_b=True), tf.float32)
-            loss, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=labels[first:last])
-            losses.append(tf.reduce_sum(loss * shares[first:last]))
-            d_logits = tf.cast(d_logits * shares[first:last, tf.newaxis], features.dtype)
+            chunk = after(found[-1] if found else None, features)[first:last]
+            loss, d_logits = losses(logits_of(chunk, matrix), slice(first, last))
+            found.append(tf.reduce_sum(loss[:, tf.newaxis] * shares[first:last]))
+            d_logits = tf.cast(d_logits * shares[first:last], features.dtype)
             d_features.append(tf.matmul(d_logits, matrix))
             more = tf.cast(tf.matmul(d_logits, chunk, transpose_a=True), tf.float32)
             d_wte = more if d_wte is None else d_wte + more
@@ -159,9 +162,38 @@ def vocabulary_loss(features: tf.Tensor, wte: Any, targets: tf.Tensor, weights: 
         def gradient(d: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return tf.cast(d, features.dtype) * tf.concat(d_features, axis=0), d * d_wte
 
-        return tf.add_n(losses), gradient
+        return tf.add_n(found), gradient
 
     return summed(tf.reshape(features, [-1, features.shape[-1]]), tf.convert_to_tensor(wte))
+
+
+def logits_of(features: tf.Tensor, wte: tf.Tensor) -> tf.Tensor:
+    """float32 [count, n_vocab] of features [count, n_embd]."""
+    return tf.cast(tf.matmul(features, wte, transpose_b=True), tf.float32)
+
+
+def next_token(targets: tf.Tensor) -> Losses:
+    """Next-token losses in nats. targets: int32 [batch, n]."""
+    labels = tf.reshape(targets, [-1])
+    return lambda logits, part: tuple(
+        tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=labels[part])
+    )
+
+
+def divergence(teacher: tf.Tensor, wte: Any, temperature: float) -> Losses:
+    """KL divergences in nats from the teacher's probabilities, whose final features [batch, n, n_embd] are given and
+    its wte, both over the temperature, times its square, so that the gradient is as large at any."""
+    features = tf.reshape(teacher, [-1, teacher.shape[-1]])
+    matrix = tf.cast(wte, teacher.dtype)
+
+    def losses(logits: tf.Tensor, part: slice) -> tuple[tf.Tensor, tf.Tensor]:
+        ours = tf.nn.log_softmax(logits / temperature)
+        theirs = tf.nn.log_softmax(logits_of(after(logits, features)[part], matrix) / temperature)
+        expected = tf.exp(theirs)
+        found = temperature**2 * tf.reduce_sum(expected * (theirs - ours), axis=-1)
+        return found, temperature * (tf.exp(ours) - expected)
+
+    return losses
 
 
 SPARING = PLAIN._replace(norm=norm, gelu=gelu, attend=attend)

@@ -86,7 +86,7 @@ def forward_operations(hparams: HParams, settings: Settings) -> float:
 
 def memory(hparams: HParams, settings: Settings, teacher: HParams | None = None) -> float:
     """Bytes that a run needs at most, roughly: parameters and what goes with them, what the backward pass keeps, and
-    the logits; the teacher's parameters, and the probabilities of both."""
+    the logits, the teacher's too; the teacher's parameters."""
     from gpt2.training.gradients import BLOCKS, CHUNK
 
     count, half = parameter_count(hparams), settings.precision != 'float32'
@@ -95,10 +95,10 @@ def memory(hparams: HParams, settings: Settings, teacher: HParams | None = None)
     tokens = settings.batch_size * settings.window
     at_work = max(20 * hparams.n_embd, 3 * hparams.n_head * settings.window // BLOCKS)  # in a layer, a token
     kept = tokens * (kept_numbers(hparams, settings) * (0.7 if half else 1) + at_work)
-    kept += 2 * min(tokens, CHUNK) * hparams.n_vocab
+    kept += (8 if teacher else 2) * min(tokens, CHUNK) * hparams.n_vocab
     if settings.lora_rank:  # when it saves, with the adapters added, the weights are there twice
         kept = max(kept, count)
-    taught = parameter_count(teacher) * (1.5 if half else 1) + 8 * tokens * teacher.n_vocab if teacher else 0
+    taught = parameter_count(teacher) * (1.5 if half else 1) + tokens * at_work if teacher else 0
     return PROGRAM + BYTES * (count + copies * trained(hparams, settings) + halves + kept + taught)
 
 

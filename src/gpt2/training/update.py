@@ -39,10 +39,10 @@ def total_loss(
     """Next-token losses of a batch's tensors in nats, summed with its weights, a scalar. dtype: of the products of
     matrices. how: dropout and recompute, as features() takes them."""
     from gpt2.system.tensorflow import tf
-    from gpt2.training.gradients import vocabulary_loss
+    from gpt2.training.gradients import next_token, vocabulary_loss
 
     found = features(hparams, params, tokens[:, :-1], starts, dtype=dtype, **how)
-    return vocabulary_loss(tf.cast(found, dtype), params['model']['wte'], tokens[:, 1:], weights)
+    return vocabulary_loss(tf.cast(found, dtype), params['model']['wte'], weights, next_token(tokens[:, 1:]))
 
 
 def features(
