@@ -148,6 +148,7 @@ def kept_of_a_layer(**changed):
     return many - few
 
 
+@pytest.mark.slow
 def test_of_a_layer_that_is_computed_again_nothing_is_kept_but_what_goes_into_it():
     """Else it is what goes into each norm and matrix, into gelu and into attention, whose result is there in two
     orders, the mean and scale of each norm and what weights add up to."""

@@ -40,7 +40,8 @@ def test_the_optimizer_equals_arithmetic_by_hand():
     for step, norm in enumerate([0.5, 7.0, 1.0], start=1):
         gradients = {name: random.standard_normal(shape) for name, shape in shapes.items()}
         together = np.sqrt(sum(np.sum(gradient**2) for gradient in gradients.values()))
-        optimizer.apply([tf.cast(gradient * norm / together, tf.float32) for gradient in gradients.values()], variables)
+        given = [tf.cast(gradient * norm / together, tf.float32) for gradient in gradients.values()]
+        optimizer.apply(optimizers.clipped(given, norm), variables)
         for name, gradient in gradients.items():
             clipped = gradient * min(norm, 1) / together
             mean[name] = 0.9 * mean[name] + 0.1 * clipped

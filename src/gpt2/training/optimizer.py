@@ -99,6 +99,14 @@ def in_turn(kind: type) -> type:
     return InTurn
 
 
+def clipped(gradients: Sequence[Any], norm: Any, scale: Any = 1.0) -> list[Any]:
+    """Gradients that are scaled, and whose norm would be norm if they were not, made smaller to one of CLIP_NORM at
+    most. Where it is not finite, none of them is."""
+    from gpt2.system.tensorflow import tf
+
+    return tf.clip_by_global_norm(gradients, CLIP_NORM * scale, use_norm=norm * scale)[0]
+
+
 def loss_scale(optimizer: 'keras.optimizers.Optimizer') -> Any:
     """What an optimizer wants losses to be multiplied with: 1 but in float16."""
     return optimizer.dynamic_scale.value if hasattr(optimizer, 'dynamic_scale') else 1.0

@@ -8,7 +8,7 @@ from gpt2.hparams import HParams
 from gpt2.system import progress
 from gpt2.training.batches import Batch
 from gpt2.training.distribution import ALONE, Team, divisible
-from gpt2.training.optimizer import CLIP_NORM, loss_scale, trained
+from gpt2.training.optimizer import clipped, loss_scale, trained
 
 if TYPE_CHECKING:
     import keras
@@ -89,10 +89,9 @@ def make_train_step(
         loss, gradients = team.sum(loss_and_gradients(team.share([tokens, weights, *starts]), team.seed(seed)))
         scale = loss_scale(optimizer)
         norm = tf.linalg.global_norm(gradients) / scale
-        clipped, _ = tf.clip_by_global_norm(gradients, CLIP_NORM * scale, use_norm=norm * scale)
         step = optimizer.iterations + 1
         optimizer.learning_rate.assign(rate)
-        optimizer.apply(clipped, variables)
+        optimizer.apply(clipped(gradients, norm, scale), variables)
         optimizer.iterations.assign(step)  # also where float16 overflowed, so that nothing was moved
         return loss, tf.where(tf.math.is_finite(norm), norm, 0.0)
 
