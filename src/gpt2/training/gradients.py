@@ -184,7 +184,7 @@ def divergence(teacher: tf.Tensor, wte: Any, temperature: float) -> Losses:
     """KL divergences in nats from the teacher's probabilities, whose final features [batch, n, n_embd] are given and
     its wte, both over the temperature, times its square, so that the gradient is as large at any."""
     features = tf.reshape(teacher, [-1, teacher.shape[-1]])
-    matrix = tf.cast(wte, teacher.dtype)
+    matrix = tf.cast(tf.convert_to_tensor(wte), teacher.dtype)
 
     def losses(logits: tf.Tensor, part: slice) -> tuple[tf.Tensor, tf.Tensor]:
         ours = tf.nn.log_softmax(logits / temperature)
