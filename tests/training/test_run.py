@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
-from example_models import HERE
+from example_models import HERE, training_settings
 
 from gpt2.encoder import VocabularyError
-from gpt2.training.run import train_in
+from gpt2.training.run import fitting, train_in
 
 
 def test_a_vocabulary_that_the_run_s_folder_cannot_hold_is_refused_before_it_is_made(tmp_path):
@@ -21,3 +21,9 @@ def test_a_vocabulary_that_the_run_s_folder_cannot_hold_is_refused_before_it_is_
     with pytest.raises(VocabularyError, match="the added token ' the' is spelt in"):
         train_in(str(tmp_path / 'a' / 'run'), [f'{tmp_path}/text.txt'], {'init_from': str(folder)}, {}, str(tmp_path))
     assert not (tmp_path / 'a').exists()
+
+
+def test_log_lines_are_a_fifth_of_the_evaluations_apart_also_of_those_that_were_given():
+    settings = training_settings(steps=60)
+    assert fitting(settings, None) == {'every': 6, 'log_every': 1}
+    assert fitting(settings, 20) == {'every': 20, 'log_every': 4}

@@ -128,8 +128,9 @@ def planned(folder: str, start: Start, habits: Mapping[str, Any], team: Team) ->
     windows = cut(texts.kept, flags, n_ctx)
     settings = run_settings(flags, n_ctx, sum(each.count for each in windows))
     batches = Batches(windows, [corpus.weight for corpus in start.corpora], settings)
+    looks = Habits(**fitting(settings, habits.get('every')) | dict(habits))
     run = Run(
-        folder, start.hparams, start.encoder, settings, Habits(**fitting(settings) | dict(habits)), batches,
+        folder, start.hparams, start.encoder, settings, looks, batches,
         held_windows(texts.held_out, settings),
         new_record(folder, flags, settings, texts, start.source, start.teacher, start.record), team,
     )  # fmt: skip
@@ -189,9 +190,9 @@ def held_windows(texts: Sequence[Text], settings: Settings) -> Batch | None:
     return found if found.weights.any() else None
 
 
-def fitting(settings: Settings) -> dict[str, int]:
-    """How often a run of so many updates is looked at, unless the user says so."""
-    every = min(250, max(1, settings.steps // 10))
+def fitting(settings: Settings, every: int | None) -> dict[str, int]:
+    """How often a run of so many updates is looked at, unless the user says so, who may have given every."""
+    every = every or min(250, max(1, settings.steps // 10))
     return {'every': every, 'log_every': max(1, every // 5)}
 
 
