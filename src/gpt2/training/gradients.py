@@ -65,9 +65,10 @@ def attend(
     q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, mask: tf.Tensor, dropout: Dropout | None, place: int,
     tap: Tap = untapped,
 ) -> tf.Tensor:  # fmt: skip
-    """As model.attend, but that a tap sees no weights: what queries take from keys and values, [batch, heads, n, features] each, in blocks of queries
-    that look at no key behind them. Kept of each query is one number, the logarithm of the sum of all weights, from
-    which the backward pass computes them again (Dao et al. 2022, section 3.1)."""
+    """As model.attend, but that a tap sees no weights: what queries take from keys and values, [batch, heads, n,
+    features] each, in blocks of queries that look at no key behind them. Kept of each query is one number, the
+    logarithm of the sum of all weights, from which the backward pass computes them again (Dao et al. 2022, section
+    3.1)."""
     blocks = spans(q.shape[2], max(SHORTEST, -(-(q.shape[2] or 1) // BLOCKS)))
     drops = [own(dropout, number) for number in range(len(blocks))]
 
