@@ -258,7 +258,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(corpus, mo
 ])  # fmt: skip
 def test_so_does_one_of_any_optimizer_and_with_dropout(corpus, monkeypatch, flags):
     folder = interrupted(corpus, monkeypatch, name='broken', **flags)
-    trained(corpus, 'broken', every=100)
+    trained(corpus, 'broken', every=100, log_every=1)
     whole = trained(corpus, 'whole', steps=8, **flags)
     assert weights_of(folder) == weights_of(whole) and losses(folder)[-1] == losses(whole)[-1]
 

@@ -23,7 +23,6 @@ from gpt2.errors import Error, UsageError
 from gpt2.training import distribution
 from gpt2.training.batches import Batch
 from gpt2.training.distribution import ALONE, Cluster, Team, check_shareable, cluster, divisible
-from gpt2.training.launcher import free_ports
 
 FLAGS = {'n_embd': 8, 'n_head': 2, 'n_layer': 1, 'n_ctx': 32, 'batch_size': 6, 'every': 4, 'log_every': 1, 'pack': True}
 
@@ -277,62 +276,3 @@ def test_two_cards_share_what_one_can_do(cards, corpus, kind):
     same = [name for name in after if name in before and before[name].shape == after[name].shape
             and (before[name] == after[name]).all()]  # fmt: skip
     assert ('model/wte' in same) and 'model/h0/mlp/c_fc/w' not in same
-
-
-# Workers that never come, or do not go on. The first word is the seconds of heartbeats, of arrival and of a stall.
-
-IMPATIENT = """
-import sys, time
-from gpt2.commands.flags import run
-from gpt2.commands.train import train_model
-from gpt2.training import distribution
-from gpt2.training.batches import Batches
-distribution.HEARTBEAT, distribution.ARRIVAL, distribution.STALL = map(int, sys.argv.pop(1).split(','))
-hangs, batch = sys.argv.pop(1) == 'hangs', Batches.batch
-Batches.batch = lambda self, step: time.sleep(1000) if hangs and step == 3 else batch(self, step)
-run(train_model)
-"""
-
-
-def impatient(corpus, name, index, addresses, seconds, hangs=False):
-    words = [seconds, 'hangs' if hangs else 'goes on', *command(corpus, name, steps=10**6, every=10**6)[1:]]
-    where = environment(PYTHONPATH=str(REPOSITORY / 'src'), TF_CONFIG=config(index=index, worker=addresses))
-    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    return subprocess.Popen([sys.executable, '-c', IMPATIENT, *words], env=where, **pipes)
-
-
-def local_addresses():
-    return [f'127.0.0.1:{port}' for port in free_ports(2)]
-
-
-@pytest.mark.slow
-def test_a_worker_that_never_comes_is_not_waited_for_without_end(corpus):
-    with impatient(corpus, 'alone', 0, local_addresses(), '10,2,3600') as process:
-        said = process.communicate(timeout=PATIENCE)[1]
-    assert process.returncode == 1, said
-    assert 'the 2 workers of TF_CONFIG have not found one another' in said.splitlines()[-1]
-    assert len(said.splitlines()) == 2 and not (corpus / 'alone').exists()
-
-
-@pytest.mark.slow
-@pytest.mark.workers
-@pytest.mark.parametrize('how', ['stopped', 'hanging'])
-def test_a_worker_that_does_not_go_on_is_not_waited_for_without_end(corpus, how):
-    """A process that is stopped sends no heartbeats; one that hangs in its own code does."""
-    addresses, seconds = local_addresses(), '3600,300,2' if how == 'hanging' else '3,300,3600'
-    with (
-        impatient(corpus, how, 0, addresses, seconds) as chief,
-        impatient(corpus, how, 1, addresses, seconds, hangs=how == 'hanging') as other,
-    ):
-        try:
-            while how == 'stopped' and (not (corpus / how / 'training.jsonl').exists() or not entries(corpus / how)):
-                assert chief.poll() is None, chief.stderr.read()
-                time.sleep(0.02)
-            if how == 'stopped':
-                other.send_signal(signal.SIGSTOP)
-            said = chief.communicate(timeout=PATIENCE)[1]
-        finally:
-            other.kill()
-            chief.kill()
-    assert chief.returncode == 1 and 'Traceback' not in said, said
-    assert 'another worker has ended or cannot be reached; the same command' in said.splitlines()[-1]
