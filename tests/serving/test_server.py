@@ -10,10 +10,13 @@ import threading
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from gpt2.commands.serve import origins, read_keys
 from gpt2.errors import UsageError
 from gpt2.serving.models import ServedModels
+from gpt2.serving.schema import CompletionRequest, DetokenizeRequest, EmbeddingRequest, ScoreRequest
+from gpt2.serving.server import new_server
 from gpt2.serving.settings import Settings
 from serving.conftest import PROMPT, refused, request_head, started, wait_until
 
@@ -355,6 +358,42 @@ def test_a_body_that_is_longer_than_said(server):
             for _ in range(1000):
                 connection.sendall(chunk)
         assert server.ask('/health')[0] == 200
+
+
+def test_the_answer_to_a_body_that_is_too_long_reaches_who_is_still_sending(server):
+    with server.connect() as connection:
+        connection.sendall(request_head(3_000_000))
+        assert connection.recv(100_000).startswith(b'HTTP/1.1 413')
+        for _ in range(30):  # of a connection that is closed one of these would fail
+            connection.sendall(b'x' * 100_000)
+        assert b'HTTP' not in connection.makefile('rb').read()  # and it ends
+
+
+@pytest.mark.parametrize(('kind', 'name'), [
+    (CompletionRequest, 'prompt'), (CompletionRequest, 'stop'), (CompletionRequest, 'ban'),
+    (CompletionRequest, 'choices'), (ScoreRequest, 'text'), (EmbeddingRequest, 'input'), (DetokenizeRequest, 'ids'),
+])  # fmt: skip
+def test_of_a_long_list_one_fault_is_sought(kind, name):
+    for given in ([None] * 1000, [[None] * 1000], [[None]] * 1000):
+        with pytest.raises(ValidationError) as found:
+            kind(**{name: given})
+        assert found.value.error_count() < 5
+
+
+@pytest.mark.parametrize(('trusted', 'expected'), [(None, '127.0.0.1'), ('127.0.0.1', '192.0.2.1')])
+def test_whose_word_is_taken_for_who_asks(trusted, expected, monkeypatch):
+    monkeypatch.delenv('FORWARDED_ALLOW_IPS', raising=False)
+    if trusted:
+        monkeypatch.setenv('FORWARDED_ALLOW_IPS', trusted)
+    seen = []
+
+    async def note(scope, receive, send):
+        seen.append(scope['client'][0])
+
+    (config := new_server(note, 1, 1).config).load()
+    headers = [(b'x-forwarded-for', b'192.0.2.1')]
+    asyncio.run(config.loaded_app({'type': 'http', 'client': ('127.0.0.1', 1), 'headers': headers}, None, None))
+    assert seen == [expected]
 
 
 def test_a_process_that_is_killed_is_started_again(models, at_once):

@@ -13,6 +13,7 @@ from gpt2.serving.failures import Failure
 from gpt2.serving.settings import Settings
 
 BODY_SECONDS = 30  # until a body must be there
+DROPPED, DROPPED_SECONDS = 10**7, 5  # bytes of a body that is too long, which are read after its answer
 REMEMBERED = 10_000  # of those whose requests are counted
 HEADERS = [
     (b'x-content-type-options', b'nosniff'),
@@ -51,7 +52,7 @@ class Gate:
         try:
             await self.pass_on(scope, receive, send_with_headers)
         except Failure as failure:
-            await answer(failure, send_with_headers)
+            await answer(failure, receive, send_with_headers)
         finally:
             self.told(scope['method'], scope['path'], status, time.monotonic() - start)
 
@@ -161,12 +162,25 @@ def header(scope: Scope, name: bytes) -> str:
     return next((value.decode('latin-1') for key, value in scope['headers'] if key == name), '')
 
 
-async def answer(failure: Failure, send: Send) -> None:
-    """Send a Failure as the whole answer; what is still to come of the request is not waited for."""
+async def answer(failure: Failure, receive: Receive, send: Send) -> None:
+    """Send a Failure as the whole answer; what is still to come of the request changes nothing of it."""
     content = json.dumps(failure.content).encode()
     headers = [(b'content-type', b'application/json'), (b'content-length', b'%d' % len(content))]
     headers += [(name.lower().encode(), value.encode()) for name, value in failure.headers.items()]
     if failure.status in (408, 413):
         headers.append((b'connection', b'close'))
     await send({'type': 'http.response.start', 'status': failure.status, 'headers': headers})
-    await send({'type': 'http.response.body', 'body': content})
+    await send({'type': 'http.response.body', 'body': content, 'more_body': True})
+    if failure.status == 413:
+        await asyncio.wait([dropping := asyncio.ensure_future(drop_body(receive))], timeout=DROPPED_SECONDS)
+        dropping.cancel()
+    await send({'type': 'http.response.body'})
+
+
+async def drop_body(receive: Receive) -> None:
+    """Read what a client still sends. Where a connection is closed before that, the client, which writes first and
+    reads then, may hear of the end alone and not the answer (RFC 9112, section 9.6)."""
+    left, more = DROPPED, True
+    while more and left > 0:
+        message = await receive()
+        left, more = left - len(message.get('body', b'')), message.get('more_body', False)

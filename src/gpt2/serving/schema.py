@@ -15,7 +15,10 @@ def unicode(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(unicode)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-Prompt = Text | list[Text] | list[TokenId] | list[list[TokenId]]
+# Of a long list the first fault is enough: a million of them would take the event loop half a minute.
+Texts = Annotated[list[Text], Field(fail_fast=True)]
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
+Prompt = Text | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
 STOP_TEXTS, BANS, CHOICES, TEXT_LENGTH = 4, 16, 100, 1000
 INPUTS = 2048  # texts of a request for embeddings
 TOKENIZE_LENGTH = 200_000  # characters
@@ -59,7 +62,7 @@ class CompletionRequest(Request):
         'before temperature, top_k, top_p, penalties and logit_bias.',
     )  # fmt: skip
     echo: bool | None = Field(False, description='Put the prompt before the completion, in logprobs too.')
-    stop: Text | list[Text] | None = Field(None, description='Up to four texts before which the completion ends.')
+    stop: Text | Texts | None = Field(None, description='Up to four texts before which the completion ends.')
     start: str | None = Field(None, description='An added token before each prompt, such as <|endoftext|>.')
     stop_at_end: bool | None = Field(True, description='End at the end-of-text token; false goes on after it.')
     presence_penalty: float | None = Field(0.0, ge=-2, le=2, description='Off the logit of tokens drawn before.')
@@ -68,8 +71,8 @@ class CompletionRequest(Request):
         1.0, ge=0.01, le=100, description='Divides the logits of tokens that were there, or multiplies those below 0.'
     )
     no_repeat_ngram: int | None = Field(0, ge=0, description='So many tokens never come twice in the same order.')
-    ban: Text | list[Text] | None = Field(None, description='Up to 16 texts that no completion will hold.')
-    choices: list[Text] | None = Field(
+    ban: Text | Texts | None = Field(None, description='Up to 16 texts that no completion will hold.')
+    choices: Texts | None = Field(
         None, description='Up to 100 texts of which each completion is one, by its probability, whatever max_tokens.'
     )
     regex: Text | None = Field(None, description='A pattern that each completion, whole, matches, unless it is cut.')
@@ -93,11 +96,11 @@ class TokenizeRequest(Request):
 
 
 class DetokenizeRequest(Request):
-    ids: list[TokenId]
+    ids: TokenIds
 
 
 class ScoreRequest(Request):
-    text: Text | list[TokenId] = Field(description='A text, or token ids.')
+    text: Text | TokenIds = Field(description='A text, or token ids.')
     likeliest: int | None = Field(
         0, ge=0, le=SCORE_LIKELIEST, description='So many tokens that were likeliest in its place.'
     )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -105,6 +106,8 @@ def new_server(app: ASGIApp, time_limit: float, grace: float) -> Server:
     return Server(uvicorn.Config(
         app, http=Protocol, ws='none', lifespan='off', access_log=False, log_level='error', server_header=False,
         timeout_graceful_shutdown=max(1, round(grace)), loop='asyncio',
+        # uvicorn would believe whoever asks from this machine what address he names, and --rate would not hold.
+        forwarded_allow_ips=os.environ.get('FORWARDED_ALLOW_IPS', ''),
     ))  # fmt: skip
 
 
