@@ -90,6 +90,15 @@ def test_rows_of_the_vocabulary_that_no_token_owns_are_excluded(encoder):
     assert np.isneginf(logits[len(encoder) :]).all() and np.isfinite(logits[: len(encoder)]).any()
 
 
+def test_a_pattern_that_is_too_large_is_told_and_stops_soon(encoder):
+    for pattern in ('(a{1000}){1000}', '(a{300}){1000}'):  # the second one's fault is that it takes too long
+        with pytest.raises(Error, match='regex has grown beyond the limits'):
+            walk = Pattern(encoder, pattern).begin([])
+            for _ in range(5):
+                walk.exclude(logits := np.zeros(len(encoder), np.float32))
+                walk.take(int(logits.argmax()))
+
+
 def test_an_encoder_is_freed():
     encoder = read_encoder(str(BUNDLED))
     Pattern(encoder, 'a+').begin([])

@@ -11,6 +11,7 @@ import numpy as np
 from gpt2.encoder import Encoder
 from gpt2.errors import Error, UsageError
 
+FUEL = 100_000  # of the library, for the start of a pattern: a quarter of a second, in which no other sample goes on
 tokenizers: weakref.WeakKeyDictionary[Encoder, Any] = weakref.WeakKeyDictionary()
 
 
@@ -21,7 +22,9 @@ class Pattern:
     def __init__(self, encoder: Encoder, pattern: str) -> None:
         """pattern: one that check_pattern() lets pass. Raises Error where the library is not there."""
         guidance = library()
-        self.matcher = guidance.LLMatcher(tokenizer(encoder), guidance.LLMatcher.grammar_from_regex(pattern))
+        grammar = guidance.LLMatcher.grammar_from_regex(pattern)
+        limits = guidance.LLParserLimits(initial_lexer_fuel=FUEL)
+        self.matcher = guidance.LLMatcher(tokenizer(encoder), grammar, limits=limits)
         self.encoder = encoder
 
     def begin(self, prompt: Sequence[int]) -> 'PatternWalk':
@@ -33,12 +36,15 @@ class PatternWalk:
         self.matcher, self.encoder = matcher, encoder
 
     def exclude(self, logits: np.ndarray) -> None:
+        """Raises Error for a pattern that has grown beyond the library's limits, where no match can be promised."""
         allowed = np.zeros(len(logits), bool)
         if not self.matcher.is_stopped():
             bits = np.unpackbits(np.frombuffer(self.matcher.compute_bitmask(), np.uint8), bitorder='little')
             allowed[: len(bits)] = bits[: len(logits)]
-        elif not self.matcher.is_error():  # an error is a pattern that has grown beyond the library's limits
+        else:
             allowed[self.encoder.end_of_text] = True
+        if self.matcher.is_error():
+            raise Error('regex has grown beyond the limits of its library; repeat less in it')
         logits[~allowed] = -math.inf
 
     def take(self, token: int) -> None:
