@@ -14,6 +14,8 @@ import threading
 
 import pytest
 from example_models import BUNDLED, REPOSITORY
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from running import PATIENCE, environment
 
 from gpt2.serving import gate, server
@@ -169,6 +171,33 @@ def test_connections_are_as_many_as_files_allow(monkeypatch):
         monkeypatch.setattr(resource, 'getrlimit', lambda kind, both=(soft, hard): both)
         limits['set'] = None
         assert (server.most_connections(), limits['set']) == (most, asked)
+
+
+def test_what_the_grace_cuts_off_is_told_so(capsys):
+    async def whole():
+        await asyncio.Event().wait()
+
+    async def lines():
+        yield gate.sent({'text': 'a'})
+        await asyncio.Event().wait()
+
+    app = FastAPI()
+    app.get('/whole')(whole)
+    app.get('/stream')(lambda: StreamingResponse(lines(), media_type='text/event-stream'))
+    with served(Settings(grace=0), app) as (port, running), connect(port) as waiting, connect(port) as reader:
+        waiting.sendall(HEALTH.replace(b'/health', b'/whole'))
+        reader.sendall(HEALTH.replace(b'/health', b'/stream'))
+        assert reader.recv(1) == b'H'
+        wait_until(lambda: len(running.server_state.tasks) == 2)
+        running.should_exit = True
+        head, _, content = answer(waiting).partition(b'\r\n\r\n')
+        assert head.startswith(b'HTTP/1.1 503')
+        assert json.loads(content)['error']['code'] == 'server_ends'
+        events = answer(reader)
+        assert b'{"text": "a"}' in events
+        assert gate.sent(json.loads(content)).encode() in events
+        assert events.endswith(b'0\r\n\r\n')
+    assert 'ASGI' not in capsys.readouterr().err  # of each there would be a traceback
 
 
 def files_of(process):

@@ -25,7 +25,7 @@ from gpt2.serving import answers, inside, requests, schema
 from gpt2.serving.bodies import check_body
 from gpt2.serving.encoding import Encoding
 from gpt2.serving.failures import Failure
-from gpt2.serving.gate import Gate
+from gpt2.serving.gate import Gate, sent
 from gpt2.serving.log import Log
 from gpt2.serving.metrics import Metrics
 from gpt2.serving.models import ServedModel, ServedModels
@@ -150,10 +150,6 @@ async def stream(
     if with_usage:
         yield sent(choices.last_chunk(answers.usage(sizes, event.drawn)))
     yield 'data: [DONE]\n\n'
-
-
-def sent(content: dict[str, Any]) -> str:
-    return f'data: {json.dumps(content)}\n\n'
 
 
 async def watched(

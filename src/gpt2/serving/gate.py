@@ -6,6 +6,7 @@ import ipaddress
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +15,7 @@ from gpt2.serving.settings import Settings
 
 BODY_SECONDS = 30  # until a body must be there
 DROPPED, DROPPED_SECONDS = 10**7, 5  # bytes of a body that is too long, which are read after its answer
+ENDING = 'the server ends before this is answered; send the request again'
 REMEMBERED = 10_000  # of those whose requests are counted
 HEADERS = [
     (b'x-content-type-options', b'nosniff'),
@@ -39,22 +41,28 @@ class Gate:
         if scope['type'] != 'http':
             await self.app(scope, receive, send)
             return
-        start, status = time.monotonic(), 500
+        start = time.monotonic()
+        begun: Message | None = None
         cors = self.cors_headers(scope)
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal begun
             if message['type'] == 'http.response.start':
-                status = message['status']
-                message = {**message, 'headers': [*message.get('headers', []), *HEADERS, *cors]}
+                begun = message = {**message, 'headers': [*message.get('headers', []), *HEADERS, *cors]}
             await send(message)
 
         try:
             await self.pass_on(scope, receive, send_with_headers)
         except Failure as failure:
             await answer(failure, receive, send_with_headers)
+        except asyncio.CancelledError:  # the server ends, and the grace is over
+            ending = Failure(503, ENDING, code='server_ends', retry_after=1)
+            if begun is None:
+                await answer(ending, receive, send_with_headers)
+            elif header(begun, b'content-type').startswith('text/event-stream'):
+                await send({'type': 'http.response.body', 'body': sent(ending.content).encode()})
         finally:
-            self.told(scope['method'], scope['path'], status, time.monotonic() - start)
+            self.told(scope['method'], scope['path'], begun['status'] if begun else 500, time.monotonic() - start)
 
     async def pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request on once it is let in and its body is there. Raises Failure."""
@@ -158,8 +166,13 @@ class Gate:
         ]
 
 
-def header(scope: Scope, name: bytes) -> str:
+def header(scope: Scope | Message, name: bytes) -> str:
     return next((value.decode('latin-1') for key, value in scope['headers'] if key == name), '')
+
+
+def sent(content: dict[str, Any]) -> str:
+    """One of the events that a server sends."""
+    return f'data: {json.dumps(content)}\n\n'
 
 
 async def answer(failure: Failure, receive: Receive, send: Send) -> None:
