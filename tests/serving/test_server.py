@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from gpt2.commands.serve import origins, read_keys
 from gpt2.errors import UsageError
+from gpt2.serving.failures import Failure
 from gpt2.serving.models import ServedModels
 from gpt2.serving.schema import CompletionRequest, DetokenizeRequest, EmbeddingRequest, ScoreRequest
 from gpt2.serving.server import new_server
@@ -378,6 +379,23 @@ def test_of_a_long_list_one_fault_is_sought(kind, name):
         with pytest.raises(ValidationError) as found:
             kind(**{name: given})
         assert found.value.error_count() < 5
+
+
+@pytest.mark.parametrize('given', [
+    {'logit_bias': {str(token): 101 for token in range(1000)}}, {f'unknown_{number}': 0 for number in range(1000)},
+    {'stream_options': {f'unknown_{number}': 0 for number in range(1000)}},
+])  # fmt: skip
+def test_of_many_entries_one_fault_is_sought(given):
+    with pytest.raises(ValidationError) as found:
+        CompletionRequest(**given)
+    assert found.value.error_count() == 1
+
+
+def test_a_name_that_is_no_models_is_cut(models):
+    served = ServedModels(Settings(models=('7M',), models_dir=str(models)))
+    with pytest.raises(Failure) as found:
+        asyncio.run(served.get('x' * 1000))
+    assert len(found.value.message) < 200
 
 
 @pytest.mark.parametrize(('trusted', 'expected'), [(None, '127.0.0.1'), ('127.0.0.1', '192.0.2.1')])

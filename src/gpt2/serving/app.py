@@ -24,7 +24,7 @@ from gpt2 import __version__
 from gpt2.serving import answers, inside, requests, schema
 from gpt2.serving.bodies import check_body
 from gpt2.serving.encoding import Encoding
-from gpt2.serving.failures import Failure
+from gpt2.serving.failures import Failure, cut
 from gpt2.serving.gate import Gate, sent
 from gpt2.serving.log import Log
 from gpt2.serving.metrics import Metrics
@@ -279,7 +279,7 @@ async def get_model(request: Request, name: str) -> Response:
     """One of them."""
     models = request.app.state.models.models
     if name not in models:
-        raise Failure(404, f'there is no model {name!r} here; /v1/models lists those that are', 'model',
+        raise Failure(404, f'there is no model {cut(repr(name))} here; /v1/models lists those that are', 'model',
                       'model_not_found')  # fmt: skip
     return JSONResponse(card(models[name]))
 

@@ -3,8 +3,8 @@
 import json
 from typing import Any, NoReturn
 
-from gpt2.serving.failures import Failure
-from gpt2.serving.schema import cut, printable, shortened
+from gpt2.serving.failures import Failure, cut
+from gpt2.serving.schema import printable, shortened
 
 DIGITS = 20  # of a whole number; every limit of a field has fewer
 

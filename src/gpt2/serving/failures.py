@@ -3,6 +3,7 @@
 from typing import Any
 
 TYPES = {401: 'authentication_error', 404: 'not_found_error', 408: 'timeout_error', 429: 'rate_limit_error'}
+SHOWN = 60  # characters of what a stranger sent, in an answer
 
 
 class Failure(Exception):
@@ -23,6 +24,10 @@ class Failure(Exception):
     @property
     def headers(self) -> dict[str, str]:
         return {} if self.retry_after is None else {'Retry-After': str(self.retry_after)}
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f'{text[:SHOWN]}...'
 
 
 def wrong(param: str, message: str) -> Failure:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2.checkpoints.folders import ModelFiles, find_model
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import weights_bytes
-from gpt2.serving.failures import Failure, timeout
+from gpt2.serving.failures import Failure, cut, timeout
 from gpt2.serving.settings import Settings
 from gpt2.serving.work import LENGTH, Done, Load, packed
 
@@ -223,7 +223,7 @@ class ServedModels:
         """The model of a name. Raises Failure."""
         if name is not None and name not in self.models:
             known = ' or '.join(self.models)
-            raise Failure(404, f'there is no model {name!r} here; ask for {known}', 'model', 'model_not_found')
+            raise Failure(404, f'there is no model {cut(repr(name))} here; ask for {known}', 'model', 'model_not_found')
         model = self.first if name is None else self.models[name]
         await model.opened()
         return model

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gpt2.sampling import MOST_LENGTH_PENALTY
+from gpt2.serving.failures import SHOWN, cut
 
 
 def unicode(text: str) -> str:
@@ -13,29 +14,50 @@ def unicode(text: str) -> str:
     return text
 
 
+def first_unlikely(bias: Any) -> Any:
+    """A bias without all that is after the first number that is none: in a dict pydantic seeks every fault."""
+    for token, number in bias.items() if isinstance(bias, dict) else ():
+        if type(number) not in (int, float) or not -100 <= number <= 100:
+            return {token: number}
+    return bias
+
+
 Text = Annotated[str, AfterValidator(unicode)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 # Of a long list the first fault is enough: a million of them would take the event loop half a minute.
 Texts = Annotated[list[Text], Field(fail_fast=True)]
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
+Bias = Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(first_unlikely)]
 Prompt = Text | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
 STOP_TEXTS, BANS, CHOICES, TEXT_LENGTH = 4, 16, 100, 1000
 INPUTS = 2048  # texts of a request for embeddings
 TOKENIZE_LENGTH = 200_000  # characters
 LIKELIEST = 5  # of each token that completions tell, as OpenAI's do
 SCORE_LIKELIEST = 100
-SHOWN = 60  # characters of what a stranger sent, in an answer
 
 
-class Request(BaseModel):
+class Given(BaseModel):
+    """What is given; of the fields that are not known the first alone is sought, as in lists."""
+
+    model_config = ConfigDict(extra='forbid', strict=True)
+
+    @model_validator(mode='before')
+    @classmethod
+    def first_unknown(cls, given: Any) -> Any:
+        unknown = [each for each in given if each not in cls.model_fields] if isinstance(given, dict) else []
+        if not unknown:
+            return given
+        return {name: given[name] for name in (*cls.model_fields, unknown[0]) if name in given}
+
+
+class Request(Given):
     """Numbers are numbers, not texts that look like one."""
 
     model_config = ConfigDict(extra='forbid', strict=True, allow_inf_nan=False)
     model: str | None = Field(None, description='A name of /v1/models; the first of them if it is left out.')
 
 
-class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra='forbid', strict=True)
+class StreamOptions(Given):
     include_usage: bool | None = Field(False, description='A last chunk with the usage, and no choices.')
 
 
@@ -83,7 +105,7 @@ class CompletionRequest(Request):
         1.0, ge=-MOST_LENGTH_PENALTY, le=MOST_LENGTH_PENALTY,
         description='What beams find is compared by log-probability divided by the tokens to this power.',
     )  # fmt: skip
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+    logit_bias: Bias | None = Field(
         None, description='Added to logits, by token id, as a decimal number without leading zeros.'
     )
     seed: int | None = Field(None, ge=0, lt=2**63, description='The same seed, prompt and settings, the same text.')
@@ -253,7 +275,3 @@ def printable(name: str) -> str:
 def shortened(name: str) -> str:
     """A stranger's text within a sentence: as it is where it is a name, else in quotes."""
     return name if len(name) <= SHOWN and name.replace('.', '_').isidentifier() else cut(repr(name))
-
-
-def cut(text: str) -> str:
-    return text if len(text) <= SHOWN else f'{text[:SHOWN]}...'
