@@ -278,7 +278,7 @@ def test_a_refused_list_draws_nothing(model, monkeypatch):
     [
         ({'model_name': 'nothing'}, 'no model nothing'),
         ({'model_name': '7M', 'engine': 'torch'}, "engine is 'torch', expected auto or tf or litert"),
-        ({'model_name': '7M', 'precision': 'int4'}, "precision is 'int4'"),
+        ({'model_name': '7M', 'precision': 'int2'}, "precision is 'int2'"),
         ({'model_name': '7M', 'engine': 'tf', 'precision': 'int8'}, 'precision int8 needs engine litert'),
     ],
 )

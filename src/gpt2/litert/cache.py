@@ -54,6 +54,8 @@ class Cache:
 
     def give(self, old: int, new: int) -> None:
         """Make the slots of one owner another's."""
+        if self.rows is not None:  # what some groups have of the old, and all of the new, would not be the same
+            self.take_out()
         for owners in (self.owners, self.earlier, *(kept.owners for kept in self.waiting)):
             owners[owners == old] = new
 
