@@ -1,7 +1,7 @@
 # make run    a prompt with the bundled model
 # make test   the tests, but for those that take long
 # make test-all  also those that build large models, or the package
-# make test-workers  the rest: processes that train together and are killed
+# make test-workers  the rest: processes that are killed again and again
 # make serve  the server, with the bundled model
 # make lint   the linter and the type checker
 # make bench  the benchmarks

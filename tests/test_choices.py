@@ -86,10 +86,10 @@ def test_the_library_chooses(monkeypatch):
                 whole = model.score('There was once a' + text, end_of_text=False)
                 first = len(model.encode('There was once a')) - 1
                 assert scores[text] == pytest.approx(sum(t.log_probability for t in whole.tokens[first:]), abs=2e-3)
-        told = model.complete('There was once a', choices=texts, temperature=0, logprobs=1)
-        assert [token.id for token in told.logprobs] == told.ids == likeliest.ids
-        total = sum(token.log_probability for token in told.logprobs)
-        assert total == pytest.approx(dict(told.choices)[told.text], abs=1e-3)
+            told = model.complete('There was once a', choices=texts, temperature=0, logprobs=1)
+            assert [token.id for token in told.logprobs] == told.ids == likeliest.ids
+            total = sum(token.log_probability for token in told.logprobs)
+            assert total == pytest.approx(dict(told.choices)[told.text], abs=1e-3)
         assert likeliest.text == max(scores, key=scores.get) and likeliest.finish_reason == 'choice'
         assert ''.join(pieces) == many[1].text
         found.append([each.text for each in many])

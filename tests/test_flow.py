@@ -68,7 +68,7 @@ def test_samples_that_come_and_go_are_what_they_are_alone(engines):
         assert found == [one_by_one(engine, each) for each in tasks]
         assert {each.completion.finish_reason for each in tasks} == {'length'}
     with engines[1].alone():
-        assert not np.count_nonzero(engines[1].owners >= 0)
+        assert not np.count_nonzero(engines[1].cache.owners >= 0)
 
 
 def test_the_next_begins_when_one_has_ended(engines):
@@ -91,7 +91,7 @@ def test_what_is_left_off_is_forgotten(engines):
         next(steps)
         steps.close()
     with engines[1].alone():
-        assert not np.count_nonzero(engines[1].owners >= 0)
+        assert not np.count_nonzero(engines[1].cache.owners >= 0)
 
 
 def test_what_a_rules_fault_ends(engines):
@@ -170,7 +170,7 @@ def test_memory_beyond_the_window_is_that_of_the_window(engines):
     tensorflow, litert = engines
     batch, slots = open_batch(litert), []
     for _ in flow(batch, [task([1], length=300, keep=3)], 1):
-        slots.append(len(litert.owners))
+        slots.append(litert.cache.owners.size)
     assert max(slots[150:]) == max(slots[:150]) <= TINY.n_ctx + 1
     batch, capacities = open_batch(tensorflow), []
     for _ in flow(batch, [task([1], length=200, keep=3)], 1):

@@ -299,7 +299,7 @@ def kill_again_and_again(command, output, times, longest):
 
 
 @pytest.mark.parametrize(
-    ('count', 'kills'), [(40, 2), pytest.param(1000, 10, marks=pytest.mark.slow)]
+    ('count', 'kills'), [(40, 2), pytest.param(1000, 10, marks=[pytest.mark.slow, pytest.mark.workers])]
 )
 def test_a_run_that_is_killed_again_and_again_has_each_line_once(model, folder, tmp_path, count, kills):
     prompts = list(prompts_of(count, model.encoder))

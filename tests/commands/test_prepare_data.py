@@ -112,11 +112,11 @@ def test_the_command_goes_through_and_goes_on(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_failures_are_one_line(tmp_path):
+def test_an_output_that_is_a_file_is_refused_in_one_line(tmp_path):
     pytest.importorskip('datatrove')
     from example_models import REPOSITORY
 
     (tmp_path / 'a.warc').write_bytes(b'')
     (tmp_path / 'out').write_text('a file')
     out, err, status = run(REPOSITORY / SCRIPT, '--output', 'out', '--warc', 'a.warc', cwd=tmp_path)
-    assert (out, len(err.splitlines()), status) == ('', 1, 1), err
+    assert (out, len(err.splitlines()), status) == ('', 1, 2), err
