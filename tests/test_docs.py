@@ -198,7 +198,7 @@ def write_examples(folder):
     (folder / 'choices.txt').write_text(' king\n queen\n old woman\n')
     (folder / 'sentences.txt').write_text('\n'.join(paragraphs[:3]))
     words = ' '.join(paragraphs).split()
-    for name, step in (('people', 1), ('samples', 2)):
+    for name, step in (('people', 1), ('machine', 2)):
         texts = [json.dumps({'text': ' '.join(words[start : start + 40 : step])}) for start in range(0, 600, 40)]
         (folder / f'{name}.jsonl').write_text('\n'.join(texts))
     passages = [json.dumps({'text': 'The king was in the garden and the queen was there with the king'})] * 2
