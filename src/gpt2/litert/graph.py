@@ -27,7 +27,7 @@ with a scale a row, or int4 with a scale for every BLOCK values of a row.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flatbuffers
 import numpy as np
@@ -223,6 +223,33 @@ def matrix_kind(precision: str, name: str, inputs: int) -> str:
     return 'int8' if precision == 'int4' and (inputs % BLOCK or name.endswith('/c_attn')) else precision
 
 
+class Sides(NamedTuple):
+    """Of what rows look at: what is for the keys and values in the cache, and what for the new ones."""
+
+    cached: Any
+    new: Any
+
+
+def attend(graph: Graph, q: int, sides: Sides, masks: Sides, ones: Sides) -> int:
+    """What queries [heads, rows, features] take from keys and values, [rows, n_embd]. Softmax by hand over cached and
+    new keys: joining the two would copy the cached values."""
+    (k, v), (new_k, new_v) = sides
+    heads, _, features = graph.shape(q)
+    scores = graph.matmul(graph.reshape(q, [heads, ANY, 1, features]), k, True)  # -> [heads, rows, 1, slots]
+    new_scores = graph.matmul(q, new_k, True)  # -> [heads, rows, earlier + rows]
+    scores, new_scores = graph.add(scores, masks.cached), graph.add(new_scores, masks.new)
+    largest = graph.reshape(graph.reduce('REDUCE_MAX', scores), [heads, ANY, 1])
+    largest = graph.maximum(largest, graph.reduce('REDUCE_MAX', new_scores))
+    e = graph.exp(graph.subtract(scores, graph.reshape(largest, [heads, ANY, 1, 1])))
+    new_e = graph.exp(graph.subtract(new_scores, largest))
+    # By a matrix of ones: its sum goes from slot to slot, and slots that are masked do not change it. That of SUM
+    # depends on where they lie.
+    total = graph.add(graph.reshape(graph.matmul(e, ones.cached), [heads, ANY, 1]), graph.matmul(new_e, ones.new))
+    attended = graph.reshape(graph.matmul(e, v), [heads, ANY, features])
+    attended = graph.divide(graph.add(attended, graph.matmul(new_e, new_v)), total)
+    return graph.reshape(graph.transpose(attended, [1, 0, 2]), [ANY, heads * features])
+
+
 def gpt2(hparams: HParams, precision: str) -> Graph:
     """The Graph of a model whose matrices are float32, int8 or int4; in int4 that of the tokens is int8, as are some of
     the blocks'.
@@ -240,23 +267,10 @@ def gpt2(hparams: HParams, precision: str) -> Graph:
 
     def attention(x: int, name: str, earlier: list[int], cache: list[int]) -> tuple[int, list[int]]:
         qkv = graph.reshape(linear(x, f'{name}/c_attn', embd, 3 * embd), [ANY, 3 * heads, features])
-        q, *new = graph.split(graph.transpose(qkv, [1, 0, 2]), 3)  # -> [heads, rows, features]
-        (k, v), (new_k, new_v) = cache, (graph.join(*pair, axis=1) for pair in zip(earlier, new))
-        # Softmax by hand over cached and new keys: joining the two would copy the cached values.
-        scores = graph.matmul(graph.reshape(q, [heads, ANY, 1, features]), k, True)  # -> [heads, rows, 1, slots]
-        new_scores = graph.matmul(q, new_k, True)  # -> [heads, rows, earlier + rows]
-        scores, new_scores = graph.add(scores, mask), graph.add(new_scores, new_mask)
-        largest = graph.reshape(graph.reduce('REDUCE_MAX', scores), [heads, ANY, 1])
-        largest = graph.maximum(largest, graph.reduce('REDUCE_MAX', new_scores))
-        e = graph.exp(graph.subtract(scores, graph.reshape(largest, [heads, ANY, 1, 1])))
-        new_e = graph.exp(graph.subtract(new_scores, largest))
-        # By a matrix of ones: its sum goes from slot to slot, and slots that are masked do not change it. That of
-        # SUM depends on where they lie.
-        total = graph.add(graph.reshape(graph.matmul(e, ones), [heads, ANY, 1]), graph.matmul(new_e, new_ones))
-        attended = graph.reshape(graph.matmul(e, v), [heads, ANY, features])
-        attended = graph.divide(graph.add(attended, graph.matmul(new_e, new_v)), total)
-        attended = graph.reshape(graph.transpose(attended, [1, 0, 2]), [ANY, embd])
-        return linear(attended, f'{name}/c_proj', embd, embd), new
+        q, *found = graph.split(graph.transpose(qkv, [1, 0, 2]), 3)  # -> [heads, rows, features]
+        new = [graph.join(*pair, axis=1) for pair in zip(earlier, found)]
+        attended = attend(graph, q, Sides(cache, new), Sides(mask, new_mask), Sides(ones, new_ones))
+        return linear(attended, f'{name}/c_proj', embd, embd), found
 
     def mlp(x: int, name: str) -> int:
         return linear(graph.gelu(linear(x, f'{name}/c_fc', embd, 4 * embd)), f'{name}/c_proj', 4 * embd, embd)
