@@ -14,11 +14,12 @@ import argparse
 import collections
 import gzip
 import json
+import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -51,19 +52,18 @@ def run_stage(folder, stage, seconds):
         sys.executable, ROOT / 'src' / 'prepare_data.py', stage, '--output', folder / 'out', '--tasks', FILES,
         '--warc', folder / '*.warc.gz', '--submissions', folder / '*.jsonl',
     ]  # fmt: skip
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    start = time.monotonic()
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
-    try:
-        status = process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        status = None
-    if status:
+    timer = threading.Timer(seconds, process.send_signal, [signal.SIGTERM])
+    timer.start()
+    _, status, used = os.wait4(process.pid, 0)  # of it and of all that it waited for
+    process.returncode = os.waitstatus_to_exitcode(status)
+    stopped = not timer.is_alive()
+    timer.cancel()
+    if process.returncode and not stopped:
         sys.exit(f'{stage} failed')
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.monotonic() - start, cpu, after.ru_maxrss / 1000, status == 0
+    done = process.returncode == 0
+    return time.monotonic() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000, done
 
 
 def documents(folder, stage):
