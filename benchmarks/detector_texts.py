@@ -23,8 +23,8 @@ import gpt2
 from gpt2.system.files import whole_file
 from gpt2.system.text import json_line, read_text
 
-TRAIN = ('heidi',)
-TEST = ('anne-of-avonlea',)
+TRAIN = ('heidi', 'the-scarecrow-of-oz')
+TEST = ('anne-of-avonlea', 'the-tin-woodman-of-oz')
 LENGTHS = 50, 350  # tokens of a passage after its prompt, from and below
 PROMPT = 32
 BATCH = 16

@@ -4,8 +4,7 @@
     python benchmarks/neurons.py examples/heidi.txt
     python benchmarks/neurons.py examples/heidi.txt --layers 0 5 11
 
-The sample that is read again at the end is left out of the rate, and counted in the time. Also what a text of 30 tokens
-takes to be looked into, with the bundled model.
+The sample that is read again at the end is left out of the rate, and counted in the time.
 """
 
 import argparse
@@ -20,10 +19,9 @@ import time
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / 'src'))
 
-from bench import VOCABULARY, make_checkpoint, seconds  # noqa: E402
+from bench import VOCABULARY, make_checkpoint  # noqa: E402
 from memory import peak_megabytes  # noqa: E402
 
-import gpt2  # noqa: E402
 from gpt2 import sample  # noqa: E402
 from gpt2.encoder import get_encoder  # noqa: E402
 from gpt2.inspection import survey  # noqa: E402
@@ -57,19 +55,7 @@ def main():
         'layers': len(arguments.layers), 'neurons': len(neurons) * len(arguments.layers),
         'tokens_per_second': rate, 'minutes_for_10_MB': (tokens + survey.SAMPLE * TOKENS) / rate / 60,
         'peak_megabytes': round(peak_megabytes()), 'cores': os.cpu_count(),
-    } | looks(), indent=1))  # fmt: skip
-
-
-def looks():
-    """Milliseconds to look into 30 tokens with the bundled model, once it has been looked into."""
-    model = gpt2.load('7M', engine='tf')
-    text = model.decode(model.encode('The king and the queen went to the garden with a rose. ' * 4)[:30])
-    kinds = {
-        'lens': lambda: model.lens(text, likeliest=5),
-        'patterns_and_neurons': lambda: model.activations(text, 'attn.pattern, mlp.act'),
-        'ablated': lambda: model.ablated('h3.mlp.131').activations(text, 'ln_f'),
-    }
-    return {f'ms_{name}': 1000 * min(seconds(look) for _ in range(5)) for name, look in kinds.items()}
+    }, indent=1))  # fmt: skip
 
 
 if __name__ == '__main__':

@@ -67,7 +67,7 @@ NOT_RUN = {
     r'(\w+=\S+ )?python -m pytest': 'it runs tests',
     r'python tests/run_notebook\.py': 'it changes the notebook; tests/test_notebook.py runs it',
     r'python src/evaluate\.py --model_name 124M --data_dir data --download': 'it fetches the files of every task',
-    r'python src/inspect_model\.py ': 'tests/commands/test_inspect_model.py runs each, in one process',
+    r'python src/inspect_model\.py .* --published': 'it fetches; tests/inspection/test_published.py has a server',
     r'python src/train\.py .*--workers': 'its batch is too small to be shared; tests/training/test_distribution.py',
     r'python src/train\.py "openwebtext': 'it takes days on eight cards',
     r'python src/detect\.py train --human texts/': 'it needs what benchmarks/detector_texts.py makes in ten minutes',
@@ -75,6 +75,21 @@ NOT_RUN = {
     r'(sbatch|kubectl) ': 'it needs a cluster; tests/test_clusters.py runs what it would start',
     r'(\.venv/bin/)?python benchmarks/': 'it takes minutes to hours, and some need other programs',
 }
+# The page whose commands run in one process, its Python too: each would load TensorFlow. The other pages have some of
+# the same kind, which are among these.
+TOGETHER = 'docs/inside.md'
+ONE_OF_TOGETHER = re.compile(r'python src/inspect_model\.py ')
+# Runs commands, as lists of words, and then a page's Python. A record is smaller, of which a layer has 1,024.
+TOGETHER_SCRIPT = '''
+import os, sys
+from gpt2.commands.main import run_script
+from gpt2.inspection import survey
+
+survey.TOP = survey.RANDOM = survey.OF_A_QUANTILE = 1
+for script, *arguments in {commands}:
+    sys.argv = [script, *arguments]
+    run_script(os.path.basename(script).removesuffix('.py'))
+'''
 COMMAND = re.compile(r'^ *(\$ )?(\w+=\S+ )?((\.venv/bin/)?python|pip|make|gpt2|docker|docker/verify|curl|git) .')
 
 
@@ -227,16 +242,27 @@ def marked(pages):
     return [pytest.param(page, marks=pytest.mark.slow) if page in SLOW else page for page in pages]
 
 
+def together(page):
+    """A script that runs all commands of a page in one process."""
+    commands = [shlex.split(smaller(command).replace('\\\n', ' '))[1:] for command, output in shown(page)
+                if reason_not_to_run(command) is None and output is None]  # fmt: skip
+    return TOGETHER_SCRIPT.format(commands=commands)
+
+
 @pytest.mark.parametrize('page', marked(PAGES))
 def test_commands_and_python_run_as_they_are_shown(clone, done, page):
     for command, output in shown(page):
-        if reason_not_to_run(command) is None and command not in done:
+        if page == TOGETHER or ONE_OF_TOGETHER.match(command):
+            assert page == TOGETHER or (TOGETHER, command) in ALL_COMMANDS
+        elif reason_not_to_run(command) is None and command not in done:
             done.add(command)
             printed = run_in(clone, 'bash', '-o', 'pipefail', '-c', smaller(command) if output is None else command)
             assert output is None or printed == output, command
     python = [block for block in blocks(page) if block.language == 'python']
     scripts = [block.text for block in python if block.alone]
     scripts.append('\n'.join(block.text for block in python if not block.alone))
+    if page == TOGETHER:
+        scripts[-1] = together(page) + scripts[-1]
     for number, script in enumerate(filter(None, scripts)):
         (clone / f'{number}.py').write_text(script, encoding='utf-8')
         run_in(clone, 'python', f'{number}.py')

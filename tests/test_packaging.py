@@ -81,7 +81,7 @@ def test_the_wheel_holds_the_library_and_the_bundled_model_and_nothing_else(whee
     names = zipfile.ZipFile(wheel).namelist()
     information = f'gpt2-{gpt2.__version__}.dist-info/'
     expected = {name.removeprefix('src/') for name in tracked('src/gpt2')}
-    expected |= {f'gpt2/{name}' for name in tracked('models/7M')}
+    expected |= {f'gpt2/{name}' for name in [*tracked('models/7M'), 'examples/heidi.txt']}
     assert {name for name in names if not name.startswith(information)} == expected
     assert {'gpt2/py.typed', 'gpt2/evaluation/tasks/README.md'} < expected
     assert {f'{information}licenses/LICENSE', f'{information}licenses/NOTICE'} < set(names)

@@ -1,14 +1,15 @@
 """src/inspect_model.py: what goes on inside a model, and what its neurons do; and --ablate of other commands."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
-from example_models import MODELS, REPOSITORY
+from example_models import MODELS, REPOSITORY, TINY
 from running import help_names_every_flag_and_no_other, objects
 
 import gpt2
-from gpt2.commands import inspect_model
+from gpt2.commands import inspect_model, inspect_neurons
 from gpt2.commands.main import main
 from gpt2.inspection import published, records, survey
 
@@ -187,3 +188,10 @@ def test_mistakes_are_one_line(console, arguments, message, tmp_path):
     assert (out, status, len(err.splitlines())) == ('', 2, 1), err
     assert message in err
     assert [path.name for path in tmp_path.iterdir()] == ['a.txt']
+
+
+def test_a_model_that_cannot_read_a_passage_is_refused():
+    tiny = types.SimpleNamespace(hparams=TINY, name='tiny')
+    with pytest.raises(gpt2.UsageError, match=f'passages have 64 tokens, and tiny reads up to {TINY.n_ctx}; name'):
+        inspect_neurons.check_there(tiny, 0, 0, True)
+    inspect_neurons.check_there(tiny, 0, 0, False)

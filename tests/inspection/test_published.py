@@ -4,6 +4,7 @@ import functools
 import http.server
 import json
 import math
+import os
 import threading
 
 import numpy as np
@@ -65,11 +66,13 @@ def test_a_record_is_fetched_once_and_the_model_is_compared_with_it(server, tmp_
         path.unlink()
     assert published.fetch(url, 'data', 3, 131, str(tmp_path / 'kept')) == (found, explanations)
     read = make_read(model.inside, [3], range(131, 132))
-    comparison = published.compare(read, model.encoder, found.passages)
+    comparison = published.compare(read, model.encoder, found.passages, 512)
     assert (len(comparison.ours), comparison.passed_over) == (2, 1)
     assert comparison.correlation == pytest.approx(1, abs=1e-6) and comparison.largest_difference < 1e-4
-    other = published.compare(make_read(model.inside, [2], range(9, 10)), model.encoder, found.passages)
+    other = published.compare(make_read(model.inside, [2], range(9, 10)), model.encoder, found.passages, 512)
     assert other.correlation < 0.9 and other.largest_difference > 0.1
+    with pytest.raises(UsageError, match=r'a published passage has 1\d tokens; this model reads up to 9'):
+        published.compare(read, model.encoder, found.passages, 9)
 
 
 def test_what_is_not_there_or_no_record_is_not_kept(server, tmp_path):
@@ -78,6 +81,11 @@ def test_what_is_not_there_or_no_record_is_not_kept(server, tmp_path):
         published.fetch(url, 'data', 3, 132, str(tmp_path / 'kept'))
     (root / 'data' / 'collated-activations' / '3' / '131.json').write_text('{"neuron_id": 5}')
     with pytest.raises(DownloadError, match=r'is no record of a neuron .*; it was not kept'):
+        published.fetch(url, 'data', 3, 131, str(tmp_path / 'kept'))
+    another = records.NeuronRecord(3, 130, (Passage(('a',), (1.0,)),))
+    where = root / 'data' / 'collated-activations'
+    os.rename(records.write_record(str(where), another), where / '3' / '131.json')
+    with pytest.raises(DownloadError, match=r'is of h3\.mlp\.130, not h3\.mlp\.131; it was not kept'):
         published.fetch(url, 'data', 3, 131, str(tmp_path / 'kept'))
     assert not [path for path in (tmp_path / 'kept').rglob('*') if path.is_file() and path.suffix == '.json']
 

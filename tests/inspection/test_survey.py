@@ -85,8 +85,8 @@ def test_random_passages_lie_in_their_quantiles(generator, corpus, expected):
         assert record.quantile_boundaries == pytest.approx(np.quantile(largest, [0.5, 0.9, 0.99, 0.999]), abs=1e-5)
         assert len(record.random_sample) == len({each.tokens for each in record.random_sample}) == 6
         ranks = np.argsort(np.argsort(largest, kind='stable'))
-        assert [len(part) for part in record.by_quantile] == [2, 2, 2, 0]  # 57 passages: 28, 23, 5 and none
-        for part, start, end in zip(record.by_quantile, [0, 28, 51, 56], [28, 51, 56, 56]):
+        assert [len(part) for part in record.by_quantile] == [2, 2, 2, 0, 1]  # 57 passages: 28, 23, 5, none and 1
+        for part, start, end in zip(record.by_quantile, [0, 28, 51, 56, 56], [28, 51, 56, 56, 57], strict=True):
             assert all(start <= ranks[places[each.tokens]] < end for each in part)
         for each in record.passages:
             np.testing.assert_allclose(
@@ -115,10 +115,19 @@ def test_a_sample_of_a_larger_corpus_is_random_and_no_passage_comes_twice(genera
     assert record.quantile_boundaries[0] == pytest.approx(np.median(largest), abs=1e-5)
 
 
+def test_top_passages_alone_are_those_of_a_survey(generator, corpus):
+    read = make_read(generator, [0, 1], range(80))
+    tops = survey.top_passages(read, corpus, 2, 80, 10)
+    for record in surveyed(generator, corpus).records(Letters):
+        found = [survey.as_passage(Letters, corpus[number], values)
+                 for number, values in tops[record.layer].of(record.neuron)]  # fmt: skip
+        assert found == list(record.top)
+
+
 def test_two_passages_are_enough(generator, corpus):
     record = next(surveyed(generator, corpus[:2]).records(Letters))
     assert len(record.top) == len(record.random_sample) == 2
-    assert [len(part) for part in record.by_quantile] == [1, 0, 0, 0]
+    assert [len(part) for part in record.by_quantile] == [1, 0, 0, 0, 1]
 
 
 # Passages
@@ -156,7 +165,8 @@ def test_records_are_written_as_they_are_published_and_read_again(generator, cor
         'variance', 'skewness', 'kurtosis', 'most_positive_activation_records',
     }  # fmt: skip
     assert value['neuron_id'] == {'dataclass_name': 'NeuronId', 'layer_index': 1, 'neuron_index': 20}
-    assert value['dataclass_name'] == 'NeuronRecord' and len(value['random_sample_by_quantile']) == 4
+    assert value['dataclass_name'] == 'NeuronRecord' and len(value['random_sample_by_quantile']) == 5
+    assert len(value['quantile_boundaries']) == 4
     first = value['most_positive_activation_records'][0]
     assert first['dataclass_name'] == 'ActivationRecord' and len(first['tokens']) == len(first['activations']) == 8
     again = records.read_record(path)
@@ -191,6 +201,7 @@ GOOD = {'neuron_id': {'layer_index': 0, 'neuron_index': 1}, 'most_positive_activ
         (json.dumps({**GOOD, 'random_sample': [{'tokens': [], 'activations': []}]}), '0 tokens and 0 activations'),
         (json.dumps({**GOOD, 'random_sample': [{'tokens': [5], 'activations': [1]}]}), '1 tokens and 1 activations'),
         (json.dumps({**GOOD, 'random_sample': [{'tokens': ['a'], 'activations': ['x']}]}), 'could not convert'),
+        (json.dumps({**GOOD, 'random_sample': [{'tokens': ['a'], 'activations': [float('nan')]}]}), 'no finite number'),
         (json.dumps({**GOOD, 'mean': {}}), 'float'),
         ('\xff', 'decode'),
     ],

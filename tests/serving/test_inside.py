@@ -1,11 +1,13 @@
 """POST /v1/inside: what goes on inside a model, from a process of its own."""
 
+import functools
 import json
 import os
 import signal
 
 import numpy as np
 import pytest
+from example_models import REPOSITORY
 
 import gpt2
 from gpt2.hparams import load_hparams
@@ -30,8 +32,14 @@ def test_what_is_seen_is_what_the_library_sees(looking, model):
     assert [[each['id'] for each in row] for row in found['lens']] == lens.ids[:, :, 0].tolist()
     assert [each['id'] for each in found['next']] == lens.ids[-1, -1].tolist() and found['next'] == found['before']
     assert found['next'][0]['token'] == model.decode([found['next'][0]['id']])
+    assert found['source'] == 'a few chapters of Heidi' and found['explanations'] == []
+    largest = [max(each['activations']) for each in found['passages']]
+    assert largest == sorted(largest, reverse=True) and len(largest) == 5 and largest[0] > 0
+    assert ''.join(found['passages'][0]['tokens']) in (REPOSITORY / 'examples' / 'heidi.txt').read_text()
     changed = looking.ask('/v1/inside', asked | {'ablate': 'h2.mlp.7=3,h4.head.1'})[1]
-    assert set(changed['activations']) == {3} and changed['before'] == found['next'] != changed['next']
+    assert set(changed['activations']) == {3} and changed['before'] != changed['next']
+    assert [each['id'] for each in changed['before']] == [each['id'] for each in found['next']]
+    assert changed['before'][0]['probability'] == pytest.approx(found['next'][0]['probability'], abs=1e-4)
     expected = model.ablated('h2.mlp.7=3,h4.head.1').lens(PROMPT).probabilities[-1, -1, 0]
     assert changed['next'][0]['probability'] == pytest.approx(expected, abs=1e-4)
 
@@ -75,13 +83,16 @@ def test_what_is_known_of_a_neuron_is_shown(tmp_path, monkeypatch, models):
     monkeypatch.chdir(tmp_path)
     hparams = load_hparams(str(models / '7M' / 'hparams.json'))
     record = records.NeuronRecord(2, 7, tuple(records.Passage(('a', ' b'), (1.0, float(n))) for n in range(9)))
-    assert inside.known_of(str(tmp_path), hparams, 2, 7) == {'passages': [], 'explanations': []}
+    monkeypatch.setattr(inside, 'EXAMPLE', 'none')
+    known = functools.partial(inside.known_of, str(tmp_path), 'models', hparams, 2, 7)
+    assert known() == {'source': None, 'passages': [], 'explanations': []}
     records.write_record(str(tmp_path / 'neurons'), record)
     monkeypatch.setattr(inside, 'MAPS', {hparams: 'data'})
     where = tmp_path / 'neuron-map' / 'data' / 'explanations' / '2'
     where.mkdir(parents=True)
     explained = {'explanation': ' kings', 'scored_simulation': {'ev_correlation_score': float('nan')}}
     (where / '7.jsonl').write_text(json.dumps({'scored_explanations': [explained]}))
-    found = inside.known_of(str(tmp_path), hparams, 2, 7)
+    found = known()
+    assert found['source'] == "this model's records"
     assert found['explanations'] == [{'explanation': 'kings', 'score': None}]
     assert found['passages'][1] == {'tokens': ('a', ' b'), 'activations': (1.0, 1.0)} and len(found['passages']) == 5

@@ -388,8 +388,72 @@ def test_a_text_is_looked_into_and_a_part_ablated(browser, looking):
         expect(inside.locator('.next thead th')).to_have_text(['token', 'ablated', 'before'])
         page.get_by_role('button', name='Put h2.head.3 back').click()
         expect(inside.locator('.next thead th')).to_have_count(2)
+        expect(inside.locator('.known h3')).to_have_text('Where it is largest, in a few chapters of Heidi')
+        passages = [''.join(each['tokens']).replace('\n', '↵\n') for each in answer['passages']]
+        assert inside.locator('.known p').all_inner_texts() == passages
         box.fill('')
         expect(inside.locator('.grid')).to_have_count(0)
+
+
+def test_keys_alone_look_inside(browser, looking):
+    with opened(browser, looking, '#inside') as page:
+        keys, inside = page.keyboard, page.locator('#panel-inside')
+        expect(inside.locator('.grid')).to_be_visible()
+        page.get_by_role('tab', name='Inside').focus()
+        keys.press('Tab')
+        keys.press('Control+a')
+        keys.type('The king')
+        expect(inside.locator('.grid thead th')).to_have_text(['The', '·king'])
+        for value in '237':  # layer, head and neuron
+            keys.press('Tab')
+            keys.type(value)
+        keys.press('Tab')
+        keys.press('Enter')
+        expect(inside.locator('.next thead th')).to_have_text(['token', 'ablated', 'before'])
+        keys.press('Tab')
+        keys.press('Tab')
+        expect(page.get_by_role('button', name='Put h2.head.3 back')).to_be_focused()
+        keys.press('Enter')
+        expect(inside.locator('.next thead th')).to_have_count(2)
+        expect(page.get_by_role('button', name='Ablate this head')).to_be_focused()
+        keys.press('Tab')
+        keys.press('Tab')
+        expect(page.get_by_role('region', name='Layers and tokens')).to_be_focused()
+        keys.press('Tab')
+        keys.press('Enter')
+        expect(page.get_by_label('layer', exact=True).locator('visible=true')).to_have_value('5')
+        done(page)
+        expect(page.get_by_role('button', name='h5', exact=True)).to_be_focused()
+        expect(page.get_by_role('button', name='h5', exact=True)).to_have_attribute('aria-pressed', 'true')
+
+
+def test_another_model_is_looked_into_when_it_is_chosen(browser, server):
+    guess = {'id': 0, 'token': 'a', 'probability': 1}
+    answer = {'tokens': ['a'], 'n_layer': 1, 'n_head': 1, 'n_neuron': 1, 'lens': [[guess]], 'pattern': [[1]],
+              'activations': [0], 'next': [guess], 'before': [guess], 'source': None, 'passages': [],
+              'explanations': []}  # fmt: skip
+
+    def fulfil(route):
+        route.fulfill(json=answer | {'model': route.request.post_data_json['model']})
+
+    with opened(browser, server) as page:
+        page.route('**/v1/models', lambda route: route.fulfill(json={'data': [{'id': '7M'}, {'id': 'other'}]}))
+        page.route('**/v1/inside', fulfil)
+        page.reload()
+        model = page.get_by_label('model', exact=True).locator('visible=true')
+        model.select_option('other')
+        for act, expected in [(lambda: tab(page, 'Inside'), 'other'), (lambda: model.select_option('7M'), '7M')]:
+            with page.expect_request('**/v1/inside') as request:
+                act()
+            assert request.value.post_data_json['model'] == expected
+            expect(page.locator('.inside .grid')).to_be_visible()
+        asked = []
+        page.on('request', lambda request: asked.append(request.url))
+        page.get_by_role('spinbutton', name='temperature').fill('0.5')
+        page.get_by_role('spinbutton', name='temperature').blur()
+        with page.expect_request('**/v1/inside'):
+            page.get_by_label('Text to look into').fill('b')
+        assert len(asked) == 1
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])

@@ -83,7 +83,7 @@ def study_neurons(
     check_asked(layer, neuron, read_from, out, with_map, explain)
     simulate = make_simulator(simulator, simulator_model)
     model = open_model(model_name, models_dir, engine='tf', prefix='--')
-    check_there(model, layer, neuron)
+    check_there(model, layer, neuron, bool(read_from))
     show_notices(model.notices)
     if layer is None or neuron is None:
         write_all(model, layer, read_from, errors, size, seed, expand(out or ''))
@@ -126,8 +126,10 @@ def check_asked(
             raise UsageError('the records of many neurons need --out, the folder to write them to; or give --neuron')
 
 
-def check_there(model: Model, layer: int | None, neuron: int | None) -> None:
-    """Raise UsageError for a layer or a neuron that the model does not have."""
+def check_there(model: Model, layer: int | None, neuron: int | None, surveys: bool) -> None:
+    """Raise UsageError for a layer or a neuron that the model does not have, or a window too short for a survey."""
+    if surveys and (n_ctx := model.hparams.n_ctx) < TOKENS:
+        raise UsageError(f'passages have {TOKENS} tokens, and {model.name} reads up to {n_ctx}; name another model')
     if layer is not None:
         check_index('layer', '--layer', layer, model.hparams.n_layer)
     if neuron is not None:
@@ -182,7 +184,7 @@ def beside_map(model: Model, layer: int, neuron: int, url: str, folder: str) -> 
     from gpt2.inspection.reading import make_read
 
     read = make_read(model.inside, [layer], range(neuron, neuron + 1))
-    return record, explanations, published.compare(read, model.encoder, record.passages)
+    return record, explanations, published.compare(read, model.encoder, record.passages, model.hparams.n_ctx)
 
 
 def whole(record: NeuronRecord | None, found: Found | None, score: Explanation | None) -> dict[str, Any]:

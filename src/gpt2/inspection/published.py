@@ -40,7 +40,14 @@ def fetch(url: str, name: str, layer: int, neuron: int, folder: str) -> tuple[Ne
         download(f'{url}/{name}/{kind}/{layer}/{neuron}.{end}', path, check=functools.partial(problem, read))
         return read(path)
 
-    record = fetched('collated-activations', 'json', records.read_record)
+    def read_asked(path: str) -> NeuronRecord:
+        found = records.read_record(path)
+        if (found.layer, found.neuron) != (layer, neuron):
+            names = f'h{found.layer}.mlp.{found.neuron}, not h{layer}.mlp.{neuron}'
+            raise UsageError(f'{path} is of {names}; {records.REMEDY}')
+        return found
+
+    record = fetched('collated-activations', 'json', read_asked)
     return record, fetched('explanations', 'jsonl', records.read_explanations)
 
 
@@ -82,10 +89,13 @@ def correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray
         return float(np.corrcoef(x, y)[0, 1])
 
 
-def compare(read: Read, encoder: Encoder, passages: Iterable[Passage]) -> Comparison:
-    """What a neuron does here on the passages of a record. read: reads that neuron alone."""
+def compare(read: Read, encoder: Encoder, passages: Iterable[Passage], n_ctx: int) -> Comparison:
+    """What a neuron does here on the passages of a record. read: reads that neuron alone. Raises UsageError for a
+    passage of more than n_ctx tokens."""
     found, passed_over = [], 0
     for theirs in passages:
+        if len(theirs.tokens) > n_ctx:
+            raise UsageError(f'a published passage has {len(theirs.tokens)} tokens; this model reads up to {n_ctx}')
         ids = token_ids(encoder, theirs.tokens)
         if ids is None:
             passed_over += 1

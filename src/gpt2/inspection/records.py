@@ -100,6 +100,8 @@ def passage(value: Any) -> Passage:
     tokens, activations = tuple(value['tokens']), tuple(map(float, value['activations']))
     if len(tokens) != len(activations) or not tokens or not all(isinstance(token, str) for token in tokens):
         raise ValueError(f'{len(tokens)} tokens and {len(activations)} activations')
+    if not all(map(math.isfinite, activations)):
+        raise ValueError('an activation is no finite number')
     return Passage(tokens, activations)
 
 

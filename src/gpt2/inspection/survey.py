@@ -19,7 +19,7 @@ from gpt2.inspection.records import NeuronRecord, Passage
 
 TOP = 20  # passages in which a neuron is largest
 RANDOM = 20  # random ones
-QUANTILES = (0, 0.5, 0.9, 0.99, 0.999)  # of the passages' largest activations, as the published viewers have them
+QUANTILES = (0, 0.5, 0.9, 0.99, 0.999, 1)  # of the passages' largest activations, as the published records have them
 OF_A_QUANTILE = 5
 SAMPLE = 1000  # passages among which quantiles are found: all of a corpus of 64,000 tokens
 
@@ -128,7 +128,7 @@ class Survey:
         self.tops, self.figures = tops, [each.figures for each in moments]
         count, generator = len(sample.numbers), np.random.default_rng(seed)
         self.numbers = np.array(sample.numbers)
-        self.ends = [np.quantile(largest[:count], QUANTILES[1:], axis=0) for largest in sample.largest]
+        self.ends = [np.quantile(largest[:count], QUANTILES[1:-1], axis=0) for largest in sample.largest]
         self.chosen = [choose(largest[:count], generator) for largest in sample.largest]
         self.shown = [np.zeros([*chosen.shape, TOKENS], np.float32) for chosen in self.chosen]
 
@@ -148,8 +148,7 @@ class Survey:
 
     def record(self, encoder: Encoder, place: int, layer: int, row: int, neuron: int) -> NeuronRecord:
         def passage(number: int, activations: np.ndarray) -> Passage:
-            return Passage(tuple(encoder.decode([token]) for token in self.corpus[number].tolist()),
-                           tuple(activations.tolist()))  # fmt: skip
+            return as_passage(encoder, self.corpus[number], activations)
 
         chosen, shown = self.chosen[place][row], self.shown[place][row]
         random_ones = [
@@ -163,9 +162,13 @@ class Survey:
         )  # fmt: skip
 
 
+def as_passage(encoder: Encoder, ids: np.ndarray, activations: np.ndarray) -> Passage:
+    return Passage(tuple(encoder.decode([token]) for token in ids.tolist()), tuple(activations.tolist()))
+
+
 def parts() -> list[range]:
     """The places, among those chosen of a neuron, of the random sample and of each quantile."""
-    starts = [0, *range(RANDOM, RANDOM + OF_A_QUANTILE * len(QUANTILES), OF_A_QUANTILE)]
+    starts = [0, *(RANDOM + OF_A_QUANTILE * part for part in range(len(QUANTILES)))]
     return [range(start, end) for start, end in itertools.pairwise(starts)]
 
 
@@ -174,8 +177,8 @@ def choose(largest: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     count, neurons = largest.shape
     order = np.argsort(largest, axis=0, kind='stable')
     chosen = np.full([neurons, parts()[-1].stop], -1)
-    bounds = [0, *(int(count * quantile) for quantile in QUANTILES[1:])]
-    for places, start, end in zip(parts(), [0, *bounds], [count, *bounds[1:]]):
+    bounds = [int(count * quantile) for quantile in QUANTILES]
+    for places, (start, end) in zip(parts(), [(0, count), *itertools.pairwise(bounds)]):
         size = min(len(places), end - start)
         if size:
             ranks = start + np.argsort(generator.random([neurons, end - start]), axis=1)[:, :size]
@@ -202,6 +205,16 @@ def survey(
         found = Survey(layers, neurons, moments, tops, sample, mapped(kept, number), seed)
     found.read_sample(read, size)
     return found
+
+
+def top_passages(read: Read, corpus: np.ndarray, layers: int, neurons: int, size: int) -> list[Top]:
+    """Of the neurons of each layer, the passages in which they are largest, and nothing else. corpus: int32 [passages,
+    TOKENS], which is read by `size` at a time."""
+    tops = [Top(neurons) for _ in range(layers)]
+    for first in range(0, len(corpus), size):
+        for top, reading in zip(tops, read(corpus[first : first + size])):
+            top.add(first, reading)
+    return tops
 
 
 def mapped(file: IO[bytes], count: int) -> np.ndarray:

@@ -5,6 +5,7 @@ own, which is started when somebody first looks, and ends with the server.
 """
 
 import functools
+import itertools
 import math
 import multiprocessing
 import os
@@ -12,25 +13,34 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import fastapi
+import numpy as np
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
+from gpt2.checkpoints.folders import PACKAGE, REPOSITORY
 from gpt2.errors import Error, UsageError
-from gpt2.hparams import HParams
-from gpt2.inspection import records
+from gpt2.hparams import HParams, weights_bytes
+from gpt2.inspection import passages, records
 from gpt2.inspection.names import check_index
 from gpt2.inspection.published import FOLDER, MAPS
+from gpt2.inspection.survey import Top, as_passage, top_passages
 from gpt2.serving import answers
 from gpt2.serving.failures import Failure
 from gpt2.serving.schema import Request, Text
+from gpt2.text_stream import Measure
 
 TOKENS = 128  # of a text that is looked into: patterns grow with their square
 LIKELIEST = 10  # tokens that may come next
 MODELS = 2  # that the process holds; another one takes the place of the one used least recently
 PASSAGES = 5
+# Where passages are sought that no record tells of, in models that read it in a second or so.
+EXAMPLE = os.path.join(REPOSITORY or PACKAGE, 'examples', 'heidi.txt')
+SMALL = 100_000_000  # bytes of weights
+READ_AT_ONCE = 32  # passages
 
 
 class InsideRequest(Request):
@@ -69,7 +79,8 @@ class NeuronExplanation(BaseModel):
 
 class InsideAnswer(BaseModel):
     """lens: by layer, of each token the likeliest that the layer would say next. pattern: by query, of each key how
-    much it is attended to. next, before: what comes next as the model is asked for, and unablated."""
+    much it is attended to. next, before: what comes next as the model is asked for, and unablated. source: what the
+    passages are of."""
 
     model: str
     tokens: list[str]
@@ -81,6 +92,7 @@ class InsideAnswer(BaseModel):
     activations: list[float]
     next: list[Guess]
     before: list[Guess]
+    source: str | None
     passages: list[NeuronPassage]
     explanations: list[NeuronExplanation]
 
@@ -136,63 +148,88 @@ def answer(connection: Any) -> None:
 
 
 @functools.lru_cache(MODELS)
-def opened(path: str, models_dir: str) -> Any:
+def opened(path: str, models_dir: str) -> tuple[Any, Any]:
+    """A model, and what glances at it."""
     from gpt2.api import open_model
+    from gpt2.inspection.glance import make_glance
 
-    return open_model(path, models_dir, engine='tf')
+    model = open_model(path, models_dir, engine='tf')
+    return model, make_glance(model.inside, min(LIKELIEST, model.hparams.n_vocab))
 
 
 def look_inside(
     path: str, models_dir: str, text: str, layer: int, head: int, neuron: int, ablate: str | None
 ) -> dict[str, Any]:
     """What InsideAnswer says, but for the model's name. Raises Error."""
-    model = opened(path, models_dir)
+    model, glance = opened(path, models_dir)
     hparams, encoder = model.hparams, model.encoder
     sizes = {'layer': hparams.n_layer, 'head': hparams.n_head, 'neuron': 4 * hparams.n_embd}
     for (what, count), index in zip(sizes.items(), (layer, head, neuron)):
         check_index(what, 'the request', index, count)
-    ids = model.encode(text)
-    if len(ids) > TOKENS:
-        raise UsageError(f'the text has {len(ids)} tokens; up to {TOKENS} can be looked into, shorten it')
-    changed = model.ablated(ablate) if ablate else model
+    ids = model.ids_inside(text)
+    longest = min(TOKENS, hparams.n_ctx)
+    if len(ids) > longest:
+        raise UsageError(f'the text has {len(ids)} tokens; up to {longest} can be looked into, shorten it')
+    seen = glance(ids, layer, head, neuron, model.changes(ablate, None) if ablate else ())
 
-    def guess(token: int, probability: float) -> dict[str, Any]:
-        return {'id': int(token), 'token': answers.token_text(encoder, int(token)), 'probability': float(probability)}
+    def guesses(ids: np.ndarray, probabilities: np.ndarray) -> list[dict[str, Any]]:
+        return [{'id': token, 'token': answers.token_text(encoder, token), 'probability': probability}
+                for token, probability in zip(ids.tolist(), probabilities.tolist())]  # fmt: skip
 
-    lens = changed.lens(text, likeliest=LIKELIEST)
-    plain = model.lens(text, likeliest=LIKELIEST) if ablate else lens
-    pattern, act = f'h{layer}.attn.pattern', f'h{layer}.mlp.act'
-    seen = changed.activations(text, [pattern, act])
     return {
         'tokens': [answers.token_text(encoder, token) for token in ids],
         'n_layer': hparams.n_layer, 'n_head': hparams.n_head, 'n_neuron': 4 * hparams.n_embd,
-        'lens': [[guess(*pair) for pair in zip(*row)] for row in zip(lens.ids[..., 0], lens.probabilities[..., 0])],
-        'pattern': seen[pattern][head].round(5).tolist(),
-        'activations': seen[act][:, neuron].round(5).tolist(),
-        'next': [guess(*pair) for pair in zip(lens.ids[-1, -1], lens.probabilities[-1, -1])],
-        'before': [guess(*pair) for pair in zip(plain.ids[-1, -1], plain.probabilities[-1, -1])],
-        **known_of(path, hparams, layer, neuron),
+        'lens': [guesses(*row) for row in zip(*seen.lens)],
+        'pattern': seen.pattern.round(5).tolist(),
+        'activations': seen.activations.round(5).tolist(),
+        'next': guesses(*seen.next), 'before': guesses(*seen.before),
+        **known_of(path, models_dir, hparams, layer, neuron),
     }  # fmt: skip
 
 
-def known_of(path: str, hparams: HParams, layer: int, neuron: int) -> dict[str, Any]:
-    """The top passages and the explanations of a neuron: those that lie in the model's folder, `neurons`, as
-    inspect_model.py writes them, or were fetched of the published map."""
+def known_of(path: str, models_dir: str, hparams: HParams, layer: int, neuron: int) -> dict[str, Any]:
+    """The top passages and the explanations of a neuron: passages of a record that lies in the model's folder,
+    `neurons`, as inspect_model.py writes them, or was fetched of the published map, or else of the example."""
     name = MAPS.get(hparams, '')
-    record, explained = (
-        next(filter(os.path.isfile, (os.path.join(*place, f'{neuron}.{end}') for place in places)), None)
-        for end, places in (
-            ('json', [(path, 'neurons', str(layer)), (FOLDER, name, 'collated-activations', str(layer))]),
-            ('jsonl', [(FOLDER, name, 'explanations', str(layer))]),
-        )
-    )
-    passages = records.read_record(record).top[:PASSAGES] if record else ()
-    explanations = records.read_explanations(explained) if explained else []
+    known = {
+        "this model's records": os.path.join(path, 'neurons', str(layer), f'{neuron}.json'),
+        "OpenAI's published record": os.path.join(FOLDER, name, 'collated-activations', str(layer), f'{neuron}.json'),
+    }
+    source = next((source for source, record in known.items() if os.path.isfile(record)), None)
+    top = records.read_record(known[source]).top[:PASSAGES] if source else ()
+    if source is None and has_example(hparams):
+        source, top = 'a few chapters of Heidi', tuple(example_passages(path, models_dir, layer, neuron))
+    explained = os.path.join(FOLDER, name, 'explanations', str(layer), f'{neuron}.jsonl')
+    explanations = records.read_explanations(explained) if os.path.isfile(explained) else []
     return {
-        'passages': [{'tokens': each.tokens, 'activations': each.activations} for each in passages],
+        'source': source,
+        'passages': [{'tokens': each.tokens, 'activations': each.activations} for each in top],
         'explanations': [{'explanation': each.text, 'score': each.score if math.isfinite(each.score) else None}
                          for each in explanations],
     }  # fmt: skip
+
+
+def has_example(hparams: HParams) -> bool:
+    return weights_bytes(hparams) <= SMALL and hparams.n_ctx >= passages.TOKENS and os.path.isfile(EXAMPLE)
+
+
+def example_passages(path: str, models_dir: str, layer: int, neuron: int) -> Iterator[records.Passage]:
+    """Yield the passages of the example in which a neuron is largest."""
+    corpus, tops = example(path, models_dir)
+    for number, activations in itertools.islice(tops[layer].of(neuron), PASSAGES):
+        yield as_passage(opened(path, models_dir)[0].encoder, corpus[number], activations)
+
+
+@functools.lru_cache(MODELS)
+def example(path: str, models_dir: str) -> tuple[np.ndarray, list[Top]]:
+    """The passages of the example, and which of them each neuron of a model is largest in."""
+    from gpt2.inspection.reading import make_read
+
+    model, _ = opened(path, models_dir)
+    layers, neurons = range(model.hparams.n_layer), range(4 * model.hparams.n_embd)
+    corpus = np.array([*passages.passages(model.encoder, [EXAMPLE], 'strict', Measure())], np.int32)
+    read = make_read(model.inside, layers, neurons)
+    return corpus, top_passages(read, corpus, len(layers), len(neurons), READ_AT_ONCE)
 
 
 async def post_inside(request: fastapi.Request, body: InsideRequest) -> JSONResponse:

@@ -10,6 +10,7 @@ export const title = 'Inside';
 
 const EXAMPLE = 'When the king and the queen went to the garden, the queen gave a rose to the';
 const PAUSE = 150; // milliseconds without a key until a text is looked into
+const WAIT = 'The model is loaded when somebody first looks into it, which takes some seconds.';
 const WHAT = { layer: 'n_layer', head: 'n_head', neuron: 'n_neuron' };
 
 export function build(shared) {
@@ -29,10 +30,12 @@ class Inside {
     );
     this.editor.text = EXAMPLE;
     this.fields = Object.fromEntries(Object.keys(WHAT).map((what) => [what, this.field(what)]));
+    this.ablateHead = button('Ablate this head', () => this.ablate(`h${this.value('layer')}.head.${this.value('head')}`));
     this.chips = element('p', { class: 'bar', role: 'group', 'aria-label': 'Ablated', hidden: true });
     this.parts = Object.fromEntries(
       ['next', 'lens', 'attention', 'neuron', 'known'].map((part) => [part, element('div', { class: part })]),
     );
+    shared.settings.element.addEventListener('change', () => this.opened());
     this.element = element(
       'div',
       { class: 'inside', 'aria-busy': 'false' },
@@ -41,7 +44,7 @@ class Inside {
       element(
         'div',
         { class: 'bar' },
-        button('Ablate this head', () => this.ablate(`h${this.value('layer')}.head.${this.value('head')}`)),
+        this.ablateHead,
         button('Ablate this neuron', () => this.ablate(`h${this.value('layer')}.mlp.${this.value('neuron')}`)),
       ),
       this.chips,
@@ -80,9 +83,14 @@ class Inside {
     this.look();
   }
 
-  /** The tab is shown: the first time, what its example is like inside. */
+  /** The tab is shown, or a setting has changed: another model is looked into at once, the first time with an example. */
   opened() {
-    if (!this.seen) this.look();
+    if (!this.element.closest('[hidden]') && this.stale) this.look();
+  }
+
+  /** Whether what is shown is of no model, or not of the one that is chosen. */
+  get stale() {
+    return this.seen?.model !== this.shared.settings.values.model;
   }
 
   soon() {
@@ -110,6 +118,7 @@ class Inside {
       for (const part of Object.values(this.parts)) part.replaceChildren();
       return;
     }
+    if (this.stale) this.parts.next.replaceChildren(element('p', { class: 'note' }, WAIT));
     const asked = Object.fromEntries(Object.keys(WHAT).map((what) => [what, this.value(what)]));
     const { model } = this.shared.settings.values;
     const ablate = this.ablated.length ? this.ablated.join(',') : null;
@@ -120,20 +129,22 @@ class Inside {
   }
 
   showChips() {
+    const focused = this.chips.contains(document.activeElement);
     this.chips.hidden = !this.ablated.length;
     this.chips.replaceChildren(
       ...this.ablated.map((part) =>
         button(`${part} ×`, () => this.restore(part), { class: 'chip', 'aria-label': `Put ${part} back` }),
       ),
     );
+    if (focused) (this.chips.firstElementChild ?? this.ablateHead).focus();
   }
 
   show(seen) {
     this.seen = seen;
     for (const [what, size] of Object.entries(WHAT)) this.fields[what].input.max = seen[size] - 1;
     this.parts.next.replaceChildren(nextTokens(seen.next, seen.before, this.ablated.length > 0));
-    this.parts.lens.replaceChildren(lens(seen, this.value('layer'), (layer) => this.choose('layer', layer)));
-    this.parts.attention.replaceChildren(attention(seen.tokens, seen.pattern));
+    refill(this.parts.lens, lens(seen, this.value('layer'), (layer) => this.choose('layer', layer)));
+    refill(this.parts.attention, attention(seen.tokens, seen.pattern));
     this.parts.neuron.replaceChildren(coloured(seen.tokens, seen.activations));
     this.parts.known.replaceChildren(...known(seen));
     this.shared.say(`Next comes ${seen.next[0].token}`);
@@ -149,12 +160,21 @@ function section(heading, ...children) {
   return element('section', { 'aria-label': heading }, element('h2', {}, heading), ...children);
 }
 
-/** What is published of the neuron, and the passages in which it is largest, where the server has them. */
+/** Put what scrolls in place of what a part shows; what was in view and had the focus still has. */
+function refill(part, region) {
+  const { scrollLeft, scrollTop } = part.firstElementChild ?? region;
+  const focused = part.contains(document.activeElement);
+  part.replaceChildren(region);
+  region.scrollTo(scrollLeft, scrollTop);
+  if (focused) (region.querySelector('[aria-pressed="true"]') ?? region).focus({ preventScroll: true });
+}
+
+/** What is published of the neuron, and the passages in which it is largest, of which the server has some. */
 function known(seen) {
   const explained = seen.explanations.map(({ explanation, score }) =>
     element('p', {}, `Published: ${explanation}${score === null ? '' : ` (score ${score.toFixed(2)})`}`),
   );
   const passages = seen.passages.map(({ tokens, activations }) => coloured(tokens, activations));
-  if (passages.length) explained.push(element('h3', {}, 'Where it is largest'));
+  if (passages.length) explained.push(element('h3', {}, `Where it is largest, in ${seen.source}`));
   return [...explained, ...passages];
 }
