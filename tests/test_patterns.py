@@ -129,3 +129,18 @@ def test_without_the_library_one_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, 'llguidance', None)
     with pytest.raises(Error, match=r'a pattern needs a package \(.*\); pip install -r requirements-regex.txt'):
         patterns.check_pattern('a')
+
+
+def test_of_a_text_that_is_left_alone_little_is_spelt(encoder, monkeypatch):
+    """However long it is; before every token that took a tenth of a second, in which no other sample went on."""
+    asked, encode = [], encoder.encode
+    monkeypatch.setattr(encoder, 'encode', lambda text: asked.append(len(text)) or encode(text))
+    walk, ids, text = Pattern(encoder, 'the (king ){300}was').begin([]), [], 'the ' + 'king ' * 300 + 'was'
+    for _ in range(500):
+        walk.exclude(logits := np.zeros(len(encoder), np.float32))
+        ids.append(int(logits.argmax()))
+        walk.take(ids[-1])
+        if ids[-1] == encoder.end_of_text:
+            break
+    assert ids[:-1] == encode(text)
+    assert 0 < max(asked) < len(text)

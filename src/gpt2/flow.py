@@ -3,7 +3,7 @@ text may outgrow the window. Knows of text only that a Completion ends."""
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ class Places:
                 self.add(task, fitting(ids, min(task.keep, len(task.ids)), self.n_ctx), row.stream, row.history)
         return ended
 
-    def add(self, task: Task, ids: list[int], stream: np.random.Generator, history: History) -> None:
+    def add(self, task: Task, ids: Sequence[int], stream: np.random.Generator, history: History) -> None:
         """Let a task go on after some ids."""
         key = tuple(ids)
         if key not in self.prompts:
@@ -110,7 +110,7 @@ class Places:
             self.leave(row)
 
 
-def fitting(ids: list[int], keep: int, n_ctx: int) -> list[int]:
+def fitting(ids: Sequence[int], keep: int, n_ctx: int) -> Sequence[int]:
     """What of a text stays: all while it fits the window; else the first `keep`, at most half of n_ctx, and the newest
     half of the places that are left, so that as many tokens are drawn before the next leave."""
-    return ids if len(ids) <= n_ctx else ids[:keep] + ids[len(ids) - (n_ctx - keep) // 2 :]
+    return ids if len(ids) <= n_ctx else [*ids[:keep], *ids[len(ids) - (n_ctx - keep) // 2 :]]

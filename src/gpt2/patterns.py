@@ -12,6 +12,7 @@ from gpt2.encoder import Encoder
 from gpt2.errors import Error, UsageError
 
 FUEL = 100_000  # of the library, for the start of a pattern: a quarter of a second, in which no other sample goes on
+SPELT = 1000  # characters ahead that are made tokens, far more than a token has
 tokenizers: weakref.WeakKeyDictionary[Encoder, Any] = weakref.WeakKeyDictionary()
 
 
@@ -94,7 +95,8 @@ class Vocabulary:
         self.encoder = weakref.ref(encoder)
 
     def __call__(self, text: bytes) -> list[int]:
-        """Token ids of a text."""
+        """Token ids of a text, or of its start: before every token the library asks for all that is still to come where
+        only one text is left, and that may be 40,000 characters."""
         encoder = self.encoder()
         assert encoder is not None  # a Pattern holds it
-        return encoder.encode(text.decode())
+        return encoder.encode(text.decode()[:SPELT])

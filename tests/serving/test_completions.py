@@ -1,12 +1,20 @@
 """POST /v1/completions: every field, streams, and the same answers whatever else is asked."""
 
 import functools
+import inspect
 import json
 import time
 
 import numpy as np
 import pytest
 from samples import EVERYTHING
+
+from gpt2.commands.complete import interact_model
+from gpt2.commands.generate import sample_model
+from gpt2.serving import requests
+from gpt2.serving.failures import Failure
+from gpt2.serving.schema import CompletionRequest
+from gpt2.serving.settings import Settings
 
 PROMPT = 'Once upon a time'
 LONG = 'It was the best of times, it was the worst of times, and the clerk wrote it all down. ' * 20
@@ -33,6 +41,60 @@ def test_the_text_is_that_of_the_library(server, offline, settings):
     assert [choice['finish_reason'] for choice in answer['choices']] == reasons
     drawn = sum(len(each.ids) for each in expected)
     assert answer['usage'] == {'prompt_tokens': 4, 'completion_tokens': drawn, 'total_tokens': 4 + drawn}
+
+
+def test_a_text_beyond_the_window(server, offline):
+    prompts = [offline.decode(offline.encode(LONG * 2)[:500]), PROMPT]
+    how = {'seed': 7, 'top_k': 40, 'repetition_penalty': 1.2, 'beyond_window': True, 'keep_prompt': 5}
+    expected = offline.complete(prompts, samples=2, length=30, stop_at_end=True, **how)
+    answer = server.completion(prompts, n=2, max_tokens=30, **how)
+    assert [choice['text'] for choice in answer['choices']] == [each.text for group in expected for each in group]
+    *events, _ = server.events(prompts[0], max_tokens=30, **how)
+    assert ''.join(json.loads(event)['choices'][0]['text'] for event in events) == expected[0][0].text
+
+
+@pytest.mark.parametrize(
+    ('fields', 'param', 'words'),
+    [
+        ({'keep_prompt': 1}, 'keep_prompt', 'means nothing without beyond_window'),
+        ({'keep_prompt': 257, 'beyond_window': True}, 'keep_prompt', 'the limit is 256, half of the window'),
+        ({'prompt': 'word' + ' word' * 512, 'beyond_window': True}, 'prompt', 'the limit is 512'),
+        ({'beams': 2, 'beyond_window': True}, 'beyond_window', 'exclude each other'),
+        ({'choices': ['a'], 'beyond_window': True}, 'beyond_window', 'exclude each other'),
+        ({'max_tokens': 510}, 'max_tokens', 'max_tokens 509 fits, and beyond_window lifts it'),
+    ],
+)  # fmt: skip
+def test_what_is_not_beyond_the_window(server, fields, param, words):
+    error = server.error(**{'prompt': PROMPT, **fields})
+    assert error['param'] == param
+    assert words in error['message']
+
+
+def test_prompts_beyond_the_window_are_as_long_as_the_server_lets_them(offline):
+    settings, ids = Settings(max_prompt=600, max_tokens=900), [5] * 600
+
+    def work(**fields):
+        return requests.completions(CompletionRequest(prompt=ids, **fields), offline, settings)
+
+    assert work(beyond_window=True, max_tokens=900).keep == 0
+    for fields, words in [
+        ({}, '600 tokens, the limit is 512'), ({'beyond_window': True, 'max_tokens': 901}, 'the limit here is 900'),
+        ({'beyond_window': True, 'echo': True, 'logprobs': 0}, 'echo with logprobs is of a prompt of 512 tokens'),
+    ]:  # fmt: skip
+        with pytest.raises(Failure, match=words):
+            work(**fields)
+
+
+def test_fields_are_those_of_the_sampling_commands():
+    """Each of their flags is a field, but for those that are the server's own, or of a terminal, or of files."""
+    flags = {*inspect.signature(interact_model).parameters, *inspect.signature(sample_model).parameters}
+    called = {'length': 'max_tokens', 'nsamples': 'n', 'model_name': 'model'}
+    servers = {'models_dir', 'engine', 'precision', 'batch_size'}
+    terminals = {'extra', 'prompt_file', 'prompts_file', 'output', 'shard', 'errors', 'json', 'dialogue', 'memory',
+                 'you', 'they'}  # fmt: skip
+    insides = {'ablate', 'ablate_from'}  # /v1/inside has it
+    fields = {called.get(flag, flag) for flag in flags - servers - terminals - insides}
+    assert fields <= {*CompletionRequest.model_fields}
 
 
 def test_choices(server, offline):
@@ -95,7 +157,8 @@ def test_beams_are_those_of_the_library(server, offline, settings):
         ({'beams': 5}, 'beams', 'the limit here is 4'), ({'beams': 2, 'n': 3}, 'n', 'finds 2 texts at most'),
         ({'beams': 2, 'stream': True}, 'stream', 'exclude each other'),
         ({'beams': 2, 'temperature': 0.5}, 'temperature', 'exclude each other'),
-        ({'beams': 2, 'logprobs': 0}, 'logprobs', 'exclude each other'),
+        ({'beams': 2, 'logprobs': 0, 'echo': True}, 'echo', 'means nothing beside beams'),
+        ({'choices': ['a'], 'logprobs': 0, 'echo': True}, 'echo', 'means nothing beside choices'),
         ({'beams': 2, 'choices': ['a']}, 'beams', 'exclude each other'),
         ({'length_penalty': 2}, 'length_penalty', 'means nothing without beams'), ({'beams': 0}, 'beams', 'beams is 0'),
     ],
@@ -114,7 +177,7 @@ def test_what_is_left_out_or_null_is_as_openai_has_it(server, offline):
         ['max_tokens', 'temperature', 'top_p', 'top_k', 'n', 'best_of', 'stream', 'logprobs', 'echo', 'stop',
          'presence_penalty', 'frequency_penalty', 'logit_bias', 'model', 'stream_options', 'top_p_rule', 'min_p',
          'typical_p', 'repetition_penalty', 'no_repeat_ngram', 'ban', 'choices', 'regex', 'beams',
-         'length_penalty']
+         'length_penalty', 'beyond_window', 'keep_prompt']
     )  # fmt: skip
     assert text(server.completion(PROMPT, seed=3, **nulls)) == text(answer)
 
@@ -164,6 +227,22 @@ def test_logprobs_are_those_of_the_model_alone(server, offline):
         assert top == pytest.approx(wanted, abs=1e-4)
     lengths = list(map(len, found['tokens']))
     assert found['text_offset'] == [sum(lengths[:place]) for place in range(12)]
+
+
+@pytest.mark.parametrize('how', [{'choices': [' there was a king', ' a queen', ' 日本']}, {'beams': 3, 'stop': ' the'}])
+def test_logprobs_of_what_is_not_drawn_token_by_token(server, offline, how):
+    fields = {'n': 3, 'seed': 2, 'logprobs': 2, 'max_tokens': 12, **how}
+    choices = server.completion(PROMPT, **fields)['choices']
+    assert len({choice['text'] for choice in choices}) > 1
+    for choice in choices:
+        found = choice['logprobs']
+        scored = offline.score(PROMPT + choice['text'], likeliest=2, end_of_text=False).tokens[3:]
+        assert found['token_logprobs'] == pytest.approx([each.log_probability for each in scored], abs=1e-3)
+        assert [max(top.values()) for top in found['top_logprobs']] == pytest.approx(
+            [each.likeliest[0][1] for each in scored], abs=1e-3
+        )
+        for offset, token in zip(found['text_offset'], found['tokens']):
+            assert token.startswith('bytes:') or choice['text'][offset:].startswith(token)
 
 
 @pytest.mark.parametrize('length', [0, 1])

@@ -11,14 +11,16 @@ import threading
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from running import PATIENCE
 
-from gpt2.commands.serve import origins, read_keys
+from gpt2.commands.serve import origins, read_keys, serve_models
 from gpt2.errors import UsageError
 from gpt2.serving.failures import Failure
-from gpt2.serving.models import ServedModels
+from gpt2.serving.models import ServedModel, ServedModels
 from gpt2.serving.schema import CompletionRequest, DetokenizeRequest, EmbeddingRequest, ScoreRequest
 from gpt2.serving.server import new_server
 from gpt2.serving.settings import Settings
+from gpt2.system.signals import ends_raised
 from serving.conftest import PROMPT, refused, request_head, started, wait_until
 
 ENDLESS = {'max_tokens': 500, 'stop_at_end': False}
@@ -528,6 +530,24 @@ def test_the_end_lets_requests_come_to_theirs(models):
         lines = server.process.stderr.read().splitlines()
         assert [line for line in lines if not line.startswith('exporting ')] == []
         wait_until(lambda: not any(os.path.exists(f'/proc/{worker}') for worker in workers))
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_an_end_before_it_could_answer_is_one_in_order(models, monkeypatch, number):
+    closed = []
+
+    async def start(model):
+        signal.raise_signal(number)
+        await asyncio.sleep(PATIENCE)
+
+    async def close(served):
+        closed.append(served)
+
+    monkeypatch.setattr(ServedModel, 'start', start)
+    monkeypatch.setattr(ServedModels, 'close', close)
+    with ends_raised():
+        serve_models(model_name='7M', models_dir=str(models), port=0)
+    assert len(closed) == 1
 
 
 def test_the_end_waits_no_longer_than_the_grace(models):

@@ -46,7 +46,7 @@ def test_what_is_not_drawn_inside_the_graph(tensorflow, server):
         {'presence_penalty': 1, 'frequency_penalty': 0.5, 'logit_bias': {'5': 3}, 'max_tokens': 9},
         {'choices': [' there was', ' a king', '.'], 'n': 3},
         {'ban': ' the', 'repetition_penalty': 1.3, 'min_p': 0.02, 'n': 2, 'max_tokens': 9},
-        {'beams': 2, 'n': 2, 'max_tokens': 4},
+        {'beams': 2, 'n': 2, 'max_tokens': 4}, {'beyond_window': True, 'keep_prompt': 2, 'max_tokens': 9},
     ):
         choices = [each.completion(PROMPT, seed=4, **fields)['choices'] for each in (tensorflow, server)]
         assert choices[0] == choices[1]

@@ -1,12 +1,18 @@
 """The process that computes: what one request does wrong is no other's."""
 
+import collections
 import queue
+import types
 
 import pytest
+from example_models import TINY, random_tokens
+from litert.test_engine import both_engines
+from test_flow import Letters, drawn, task
 
+from gpt2.engines import open_batch
 from gpt2.litert.batching import Batch
 from gpt2.serving.work import Completions, Done, Embedding
-from gpt2.serving.worker import Scheduler
+from gpt2.serving.worker import EVENTS, Scheduler
 
 
 def completions(ids, **changes):
@@ -89,3 +95,69 @@ def test_a_search_waits_for_room_and_leaves_nothing(offline):
     scheduler.take_messages(inbox)
     assert not scheduler.jobs
     assert steps.gi_frame is None  # its rows are closed
+
+
+def test_a_message_holds_few_events(offline):
+    """What the server does at once is little, however much a step finds."""
+    ids, messages, inbox = offline.encode('Once upon a time'), [], queue.SimpleQueue()
+
+    def send(kind, found, load):
+        messages.append(found)
+        if any(isinstance(event, Done) for _, event in found):
+            inbox.put(None)
+
+    inbox.put(('add', 0, completions(ids, n=20, best_of=20, length=0, echo=True, logprobs=1)))
+    Scheduler(offline, Batch(offline.engine), 8).run(inbox, send)
+    pieces = [event for found in messages for _, event in found][:-1]
+    assert max(map(len, messages)) == EVENTS
+    assert collections.Counter(piece.index for piece in pieces if piece.finish_reason) == dict.fromkeys(range(20), 1)
+    assert [len(piece.tokens) for piece in pieces] == [1] * 20 + [len(ids) - 1] * 20 + [0] * 20
+
+
+@pytest.fixture(scope='module')
+def engines(tmp_path_factory, tiny_params):
+    return both_engines(tmp_path_factory.mktemp('beyond'), TINY, tiny_params)
+
+
+@pytest.mark.parametrize('how', [{}, {'top_k': 5, 'repetition_penalty': 1.3, 'no_repeat_ngram': 2}])
+def test_texts_that_outgrow_the_window(engines, how):
+    """Beside one another, also where the prompt has outgrown it, they are what each is alone; and nothing stays."""
+    tokens, keep = random_tokens(TINY, 1, 90)[0].tolist(), 7
+    prompts, seed = [tokens[:5], tokens[:38], tokens[:90]], 3
+    for engine in engines:
+        tasks = [task(ids, number, 75, keep, seed=seed, **how) for ids in prompts for number in (1, 2)]
+        drawn(engine, tasks, len(tasks))
+        batch = open_batch(engine)
+        work = completions(
+            (), prompts=tuple(map(tuple, prompts)), n=2, best_of=2, length=75, seed=seed, sampling=how, keep=keep
+        )
+        scheduler = Scheduler(types.SimpleNamespace(encoder=Letters()), batch, 4)
+        scheduler.add(0, work)
+        while scheduler.jobs:
+            scheduler.start_parts()
+            scheduler.step()
+        texts = collections.defaultdict(str)
+        for _, event in scheduler.events[:-1]:
+            texts[event.index] += event.text
+        assert [texts[index] for index in range(6)] == [each.completion.text for each in tasks]
+        assert (batch.rows, batch.prompts, scheduler.events[-1]) == ([], [], (0, Done(6 * 75)))
+
+
+def test_a_text_beyond_the_window_that_is_given_up_leaves_nothing(engines):
+    for engine in engines:
+        batch, inbox = open_batch(engine), queue.SimpleQueue()
+        scheduler = Scheduler(types.SimpleNamespace(encoder=Letters()), batch, 4)
+        scheduler.add(0, completions([1, 2, 3], n=2, best_of=2, length=200, keep=0))
+        removed, remove = [], batch.remove_prompt
+        batch.remove_prompt = lambda prompt: (removed.append(prompt), remove(prompt))  # noqa: B023
+        for _ in range(60):
+            scheduler.start_parts()
+            scheduler.step()
+        known = {row.prompt for row in scheduler.jobs[0].samples}
+        assert len(known) == 2
+        assert not known & {*removed}
+        inbox.put(('cancel', 0))
+        scheduler.take_messages(inbox)
+        assert known <= {*removed}
+        assert len({*removed}) == len(removed)
+        assert batch.rows == []

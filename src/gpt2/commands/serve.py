@@ -2,6 +2,7 @@
 
 import asyncio
 import codecs
+import contextlib
 import ipaddress
 import os
 import re
@@ -26,6 +27,7 @@ from gpt2.errors import UsageError
 from gpt2.serving.models import ServedModels
 from gpt2.serving.settings import Settings
 from gpt2.serving.start import listening_socket, serve
+from gpt2.system.signals import Ended
 
 HELP = f"""\
 Serve models to programs: an HTTP API that the clients of OpenAI's completions speak.
@@ -55,7 +57,7 @@ Ctrl-C, and SIGTERM, let requests that run come to their end first. /docs lists 
 --batch_size N        samples that are drawn together; requests beyond wait. Default: 16
 --queue N             requests that may wait; more are refused with status 429. Default: 64
 --max_tokens N        largest max_tokens of a request. Default: what the model allows
---max_prompt N        longest prompt in tokens. Default: n_ctx
+--max_prompt N        longest prompt in tokens; above n_ctx for requests with beyond_window alone. Default: n_ctx
 --max_n N             samples a request, of all its prompts together. Default: 128
 --max_body N          bytes of a request. Default: 1000000
 --time_limit X        seconds a request may take. Default: 120
@@ -98,7 +100,8 @@ def serve_models(
     models = ServedModels(settings)
     opened = listening_socket(settings.host, settings.port)
     show_notices(models.notices)
-    asyncio.run(serve(settings, opened, models, lambda: print_address(opened, models)))
+    with contextlib.suppress(Ended, KeyboardInterrupt):  # before it could answer, so there is nothing to wait for
+        asyncio.run(serve(settings, opened, models, lambda: print_address(opened, models)))
 
 
 serve_models.__doc__ = HELP

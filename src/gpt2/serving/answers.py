@@ -1,15 +1,18 @@
 """From the events of a piece of work to what clients expect. Knows nothing of HTTP."""
 
 import base64
+import json
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpt2.encoder import Encoder
-from gpt2.serving.work import Piece, Token
+from gpt2.serving.work import Piece, Token, Vector
+
+as_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(',', ':')).encode
 
 
 def token_text(encoder: Encoder, token: int) -> str:
@@ -86,19 +89,33 @@ class Choices:
         return {**self.head, 'choices': [], 'usage': used}
 
 
-def scores(encoder: Encoder, tokens: Sequence[Token]) -> list[dict[str, Any]]:
-    """The `tokens` of an answer of /v1/score."""
-    return [
+def score(model: str, encoder: Encoder, tokens: Sequence[Token], shift: int) -> dict[str, Any]:
+    """The answer of /v1/score. shift: characters before the text, which do not count."""
+    told = [
         {
-            **likely(encoder, token.id, token.log_probability), 'rank': token.rank, 'offset': token.offset,
+            **likely(encoder, token.id, token.log_probability), 'rank': token.rank, 'offset': token.offset - shift,
             'likeliest': [likely(encoder, *pair) for pair in token.likeliest],
         }
         for token in tokens
     ]  # fmt: skip
+    total = sum(token.log_probability or 0 for token in tokens)
+    return {'object': 'score', 'model': model, 'log_probability': total, 'tokens': told}
 
 
 def likely(encoder: Encoder, token: int, log_probability: float | None) -> dict[str, Any]:
     return {'id': token, 'token': token_text(encoder, token), 'log_probability': log_probability}
+
+
+def embeddings(
+    model: str, vectors: Mapping[int, Vector], prompt_tokens: int, normalise: bool, encoding: str
+) -> dict[str, Any]:
+    """The answer of /v1/embeddings. vectors: by the number of their text."""
+    data = [
+        {'object': 'embedding', 'index': index, 'embedding': embedding(vector.values, normalise, encoding)}
+        for index, vector in sorted(vectors.items())
+    ]
+    used = {'prompt_tokens': prompt_tokens, 'total_tokens': prompt_tokens}
+    return {'object': 'list', 'model': model, 'data': data, 'usage': used}
 
 
 def embedding(values: Sequence[float], normalise: bool, encoding: str) -> list[float] | str:
@@ -107,3 +124,14 @@ def embedding(values: Sequence[float], normalise: bool, encoding: str) -> list[f
     if normalise:
         vector = vector / max(float(np.linalg.norm(vector)), 1e-30)
     return base64.b64encode(vector.astype('<f4').tobytes()).decode() if encoding == 'base64' else vector.tolist()
+
+
+def dumped(content: dict[str, Any]) -> bytes:
+    """An answer as JSON, the items of its lists one by one: json lets no other thread run until it has made a whole."""
+    parts = (f'{as_json(name)}:{listed(each) if isinstance(each, list) else as_json(each)}'
+             for name, each in content.items())  # fmt: skip
+    return f'{{{",".join(parts)}}}'.encode()
+
+
+def listed(items: list[Any]) -> str:
+    return f'[{",".join(map(as_json, items))}]'

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import html
 import json
@@ -116,14 +115,15 @@ async def post_completions(request: Request, body: schema.CompletionRequest) -> 
     work = await encoded(request, served, deadline, requests.completions, body, model, request.app.state.settings)
     if request.app.state.settings.log_prompts:
         request.app.state.log.write(f'prompt {json.dumps(body.prompt)}')
-    shown = [model.decode(ids) if work.echo else '' for ids in work.prompts for _ in range(work.n)]
+    texts = [model.decode(ids) if work.echo else '' for ids in work.prompts]
+    shown = [text for text in texts for _ in range(work.n)]
     choices = answers.Choices(served.name, model.encoder, work.seed, shown, work.logprobs)
     sizes = work.prompt_tokens
     events = watched(request, served, work, deadline)
     if not body.stream:
         async with contextlib.aclosing(events):
             done = await unless_gone(request, gathered(events, choices.add))
-        return JSONResponse(choices.whole(answers.usage(sizes, done.drawn)))
+            return await answered(request, deadline, lambda: choices.whole(answers.usage(sizes, done.drawn)))
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     first = await unless_gone(request, anext(events))  # so that what fails at once is no stream
     lines = stream(first, events, choices, sizes, with_usage)
@@ -185,6 +185,15 @@ async def encoded(
         return await unless_gone(request, work)
 
 
+async def answered(request: Request, deadline: float, content: Callable[[], dict[str, Any]]) -> Response:
+    """The answer whose content a function makes, beside the event loop: one of 10 MB takes seconds. Raises Failure.
+
+    To be called before the events are closed, so that the request keeps its place in the queue until then.
+    """
+    made = request.app.state.encoding.run(lambda: answers.dumped(content()), deadline)
+    return Response(await unless_gone(request, made), media_type='application/json')
+
+
 async def gathered(events: AsyncGenerator[Any, None], take: Callable[[Any], None]) -> Done:
     """Give all events but the last to take; returns that one."""
     async for event in events:
@@ -225,15 +234,14 @@ async def post_score(request: Request, body: schema.ScoreRequest) -> Response:
     served, model = await chosen(request, body.model)
     work = await encoded(request, served, deadline, requests.scoring, body, model, request.app.state.settings)
     tokens: list = []
-    if len(work.ids) > 1:
-        async with contextlib.aclosing(watched(request, served, work, deadline)) as events:
-            await unless_gone(request, gathered(events, lambda piece: tokens.extend(piece.tokens)))
     # Offsets are those of the text alone.
-    shift = len(model.decode([work.ids[0]])) if requests.value(body.end_of_text, True) else 0
-    tokens = [dataclasses.replace(token, offset=token.offset - shift) for token in tokens]
-    total = sum(token.log_probability for token in tokens)
-    scores = answers.scores(model.encoder, tokens)
-    return JSONResponse({'object': 'score', 'model': served.name, 'log_probability': total, 'tokens': scores})
+    shift = len(model.decode([work.ids[0]])) if work.ids and requests.value(body.end_of_text, True) else 0
+    content = functools.partial(answers.score, served.name, model.encoder, tokens, shift)
+    if len(work.ids) < 2:
+        return JSONResponse(content())
+    async with contextlib.aclosing(watched(request, served, work, deadline)) as events:
+        await unless_gone(request, gathered(events, lambda piece: tokens.extend(piece.tokens)))
+        return await answered(request, deadline, content)
 
 
 async def post_embeddings(request: Request, body: schema.EmbeddingRequest) -> Response:
@@ -243,15 +251,10 @@ async def post_embeddings(request: Request, body: schema.EmbeddingRequest) -> Re
     work = await encoded(request, served, deadline, requests.embedding, body, model, request.app.state.settings)
     vectors: dict[int, Vector] = {}
     normalise, form = requests.value(body.normalise, True), requests.value(body.encoding_format, 'float')
+    content = functools.partial(answers.embeddings, served.name, vectors, work.prompt_tokens, normalise, form)
     async with contextlib.aclosing(watched(request, served, work, deadline)) as events:
         await unless_gone(request, gathered(events, lambda vector: vectors.update({vector.index: vector})))
-    data = [
-        {'object': 'embedding', 'index': index,
-         'embedding': answers.embedding(vectors[index].values, normalise, form)}
-        for index in range(len(work.texts))
-    ]  # fmt: skip
-    used = {'prompt_tokens': work.prompt_tokens, 'total_tokens': work.prompt_tokens}
-    return JSONResponse({'object': 'list', 'model': served.name, 'data': data, 'usage': used})
+        return await answered(request, deadline, content)
 
 
 async def post_tokenize(request: Request, body: schema.TokenizeRequest) -> Response:
@@ -265,9 +268,8 @@ async def post_tokenize(request: Request, body: schema.TokenizeRequest) -> Respo
 async def post_detokenize(request: Request, body: schema.DetokenizeRequest) -> Response:
     """The text of token ids."""
     served, model = await chosen(request, body.model)
-    if body.ids:
-        requests.check_ids(model, 'ids', body.ids)
-    return JSONResponse({'model': served.name, 'text': model.decode(body.ids)})
+    text = await encoded(request, served, new_deadline(request), requests.text_of, body, model)
+    return JSONResponse({'model': served.name, 'text': text})
 
 
 async def get_models(request: Request) -> Response:

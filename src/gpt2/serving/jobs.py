@@ -14,6 +14,8 @@ from gpt2.choices import choose
 from gpt2.completion import Completion
 from gpt2.drawing import NO_TOKEN
 from gpt2.encoder import Encoder
+from gpt2.flow import fitting
+from gpt2.history import History
 from gpt2.noise import noise_stream
 from gpt2.planning import Plan, make_rules
 from gpt2.sampling import Sampling
@@ -158,12 +160,23 @@ class CompletionsJob(Job):
         ids = self.work.prompts[place]
         if place not in self.prompts:
             echo = self.work.echo and self.work.logprobs is not None
-            self.prompts[place] = self.batch.add_prompt(ids, *self.prompt_listener(place, ids, echo))
+            listener = self.prompt_listener(place, ids, echo)
+            self.prompts[place] = self.batch.add_prompt(self.fitting(ids, place), *listener)
         if self.work.length:
-            stream = noise_stream(self.work.seed, list(ids), number)
-            told = self.work.logprobs is not None or self.work.best_of > self.work.n
-            sample = Sample(self, place, number, len(self.encoder.decode(ids)) if self.work.echo else 0)
-            self.samples[self.batch.add_row(self.prompts[place], stream, self.sampling, told)] = sample
+            stream, history = noise_stream(self.work.seed, list(ids), number), History(self.sampling, ids)
+            sample = Sample(self, place, number, shown(self.work, self.encoder, place))
+            self.add(sample, self.prompts[place], stream, history)
+
+    def fitting(self, ids: Sequence[int], place: int) -> Sequence[int]:
+        """What stays of the text of a sample of a prompt."""
+        if self.work.keep is None:
+            return ids
+        return fitting(ids, min(self.work.keep, len(self.work.prompts[place])), self.batch.hparams.n_ctx)
+
+    def add(self, sample: Sample, prompt: Prompt, stream: np.random.Generator, history: History) -> None:
+        """Let a sample grow after a prompt of the batch."""
+        told = self.work.logprobs is not None or self.work.best_of > self.work.n
+        self.samples[self.batch.add_row(prompt, stream, self.sampling, told, history)] = sample
 
     def prompt_listener(self, place: int, ids: Sequence[int], echo: bool) -> tuple[int | None, Callable | None]:
         """From which position on a prompt is heard, and by what."""
@@ -207,14 +220,24 @@ class CompletionsJob(Job):
         sample = self.samples[row]
         self.drawn += 1
         sample.add(row.drawn[-1], logits)
-        if not sample.completion.finish_reason:
-            return
-        del self.samples[row]
+        if sample.completion.finish_reason:
+            self.remove(row)
+            if self.work.best_of > self.work.n:
+                self.keep_best(sample)
+            self.end_part()
+        elif self.work.keep is not None and len(row.prompt.ids) + len(row.drawn) > self.batch.hparams.n_ctx:
+            self.remove(row)
+            ids = self.fitting([*map(int, row.prompt.ids), *row.drawn], sample.place)
+            self.add(sample, self.batch.add_prompt(ids), row.stream, row.history)
+
+    def remove(self, row: Row) -> None:
+        """Take a sample out of the batch, with its prompt where no other has that."""
+        place = self.samples.pop(row).place
         self.batch.remove_row(row)
-        if self.work.best_of > self.work.n:
-            self.keep_best(sample)
-        self.leave(sample.place)
-        self.end_part()
+        if row.prompt is self.prompts.get(place):
+            self.leave(place)
+        else:  # what stayed of a text that outgrew the window
+            self.batch.remove_prompt(row.prompt)
 
     def keep_best(self, sample: Sample) -> None:
         """Emit the likeliest samples of a prompt, once all of them are there."""
@@ -230,7 +253,7 @@ class CompletionsJob(Job):
         self.unstarted.clear()
         for row in self.samples:
             self.batch.remove_row(row)
-        for prompt in self.prompts.values():
+        for prompt in {*self.prompts.values(), *(row.prompt for row in self.samples)}:
             self.batch.remove_prompt(prompt)
 
 
@@ -241,6 +264,7 @@ class ChoicesJob(PromptJob):
         super().__init__(batch, encoder, emit)
         self.work, self.sampling, self.drawn = work, Sampling(**work.sampling), 0
         self.scores = np.zeros([len(work.prompts), len(work.choices)])
+        self.tokens: dict[tuple[int, int], list[Token]] = collections.defaultdict(list)  # where they are asked for
         self.left = [len(work.choices)] * len(work.prompts)
         self.unstarted.extend(np.ndindex(self.scores.shape))
 
@@ -250,10 +274,13 @@ class ChoicesJob(PromptJob):
     def start(self, place: int, index: int) -> None:
         ids, choice = self.work.prompts[place], self.work.choices[index]
         targets = collections.deque(choice)
+        offsets = iter(text_offsets(self.encoder, choice, shown(self.work, self.encoder, place)))
 
         def score(logits: np.ndarray, hidden: np.ndarray) -> None:
-            found = score_logits(logits, np.array([targets.popleft() for _ in logits]))
-            self.scores[place, index] += found[0].sum(dtype=np.float64)
+            known = [targets.popleft() for _ in logits]
+            self.scores[place, index] += score_logits(logits, np.array(known))[0].sum(dtype=np.float64)
+            if self.work.logprobs is not None:
+                self.tokens[place, index] += scored(logits, [*zip(known, offsets)], self.work.logprobs)
             if not targets:
                 self.end_choice(place)
 
@@ -267,7 +294,8 @@ class ChoicesJob(PromptJob):
             ids = self.work.choices[found]
             self.drawn += len(ids)
             index = place * self.work.n + number - 1
-            self.emit(Piece(index, self.encoder.decode(ids), finish_reason='stop', drawn=len(ids)))
+            tokens = tuple(self.tokens.get((place, found), ()))
+            self.emit(Piece(index, self.encoder.decode(ids), tokens, 'stop', len(ids)))
 
 
 class SearchJob(Job):
@@ -287,9 +315,11 @@ class SearchJob(Job):
         work, n = self.work, self.work.n
         plan = Plan(
             work.seed, work.stop, work.stop_at_end, self.sampling, beams=work.beams, length_penalty=work.length_penalty,
-            contexts=[list(work.prompts[place])] * n, lengths=[work.length] * n,
+            contexts=[list(work.prompts[place])] * n, lengths=[work.length] * n, logprobs=work.logprobs,
         )  # fmt: skip
         found = [Completion(self.encoder, 1 + number, work.stop, work.stop_at_end, work.length) for number in range(n)]
+        for completion in found if work.logprobs is not None else ():
+            completion.logprobs = []
         self.searches[place] = found, self.model.search(plan, found)
 
     def advance(self) -> None:
@@ -304,8 +334,19 @@ class SearchJob(Job):
         for number, completion in enumerate(found):
             self.drawn += len(completion.ids)
             index, reason = place * len(found) + number, told_reason(completion)
-            self.emit(Piece(index, completion.text, (), reason, len(completion.ids)))
+            self.emit(Piece(index, completion.text, self.tokens(completion, place), reason, len(completion.ids)))
         self.end_part()
+
+    def tokens(self, completion: Completion, place: int) -> tuple[Token, ...]:
+        """What is told of the tokens of a text that was found, those that ended it left out."""
+        start = shown(self.work, self.encoder, place)
+        end = start + len(completion.text)
+        pairs = zip(text_offsets(self.encoder, completion.ids, start), completion.logprobs or ())
+        return tuple(
+            Token(token.id, offset, token.log_probability, token.rank, tuple(token.likeliest))
+            for offset, token in pairs
+            if offset < end or completion.finish_reason == 'length'
+        )
 
     def cancel(self) -> None:
         self.unstarted.clear()
@@ -370,12 +411,18 @@ def scored(logits: np.ndarray, targets: Sequence[tuple[int, int]], likeliest: in
     return [Token(*each) for each in zip(ids, offsets, lists[0], lists[1], others)]
 
 
-def text_offsets(encoder: Encoder, ids: Sequence[int]) -> list[int]:
-    """Where the text of each of ids begins in the text of all; see Completion.offset_of()."""
+def shown(work: Completions, encoder: Encoder, place: int) -> int:
+    """How many characters of a prompt stand before what is drawn of it."""
+    return len(encoder.decode(work.prompts[place])) if work.echo else 0
+
+
+def text_offsets(encoder: Encoder, ids: Sequence[int], start: int = 0) -> list[int]:
+    """Where the text of each of ids begins in the text of all, which itself begins at `start`; see
+    Completion.offset_of()."""
     completion = Completion(encoder, 1)
     offsets = []
     for token in ids:
-        offsets.append(completion.offset_of(token))
+        offsets.append(start + completion.offset_of(token))
         completion.add(token)
     return offsets
 

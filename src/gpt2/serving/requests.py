@@ -18,6 +18,7 @@ from gpt2.serving.schema import (
     TEXT_LENGTH,
     TOKENIZE_LENGTH,
     CompletionRequest,
+    DetokenizeRequest,
     EmbeddingRequest,
     Prompt,
     ScoreRequest,
@@ -39,10 +40,9 @@ def parts(name: str, given: Prompt) -> list[Any]:
     return [given] if isinstance(given[0], int) else list(given)
 
 
-def token_lists(model: Model, settings: Settings, name: str, given: list[Any], more: int = 0) -> list[list[int]]:
-    """The token ids of each of parts. more: tokens that a text may have beyond the limit. Raises Failure, and before
-    a text is encoded that cannot have so few tokens as are taken: for a long one that takes long."""
-    most = max_prompt(model, settings) + more
+def token_lists(model: Model, name: str, given: list[Any], most: int) -> list[list[int]]:
+    """The token ids of each of parts. most: tokens that a text may have. Raises Failure, and before a text is encoded
+    that cannot have so few: for a long one that takes long."""
     for text in given:
         if isinstance(text, str) and (size := len(text.encode())) > most * model.encoder.longest:
             raise wrong(name, f'{name} has {size} bytes, more than {most} tokens have, which are the limit; shorten it')
@@ -61,15 +61,17 @@ def check_ids(model: Model, name: str, ids: list[int]) -> None:
         raise wrong(name, f'{name} has the token id {bad[0]}, expected 0 to {len(model.encoder) - 1}')
 
 
-def check_size(model: Model, settings: Settings, name: str, size: int) -> None:
+def check_size(name: str, size: int, most: int) -> None:
     """Raise Failure for a text of more tokens than are taken."""
-    if size > (most := max_prompt(model, settings)):
+    if size > most:
         raise wrong(name, f'{name} has {size} tokens, the limit is {most}; shorten it')
 
 
-def max_prompt(model: Model, settings: Settings) -> int:
+def max_prompt(model: Model, settings: Settings, beyond_window: bool | None = False) -> int:
     """How many tokens a prompt may have."""
-    return min(settings.max_prompt or model.hparams.n_ctx, model.hparams.n_ctx)
+    window = model.hparams.n_ctx
+    most = settings.max_prompt or window
+    return most if beyond_window else min(most, window)
 
 
 def completions(request: CompletionRequest, model: Model, settings: Settings) -> Completions:
@@ -80,12 +82,15 @@ def completions(request: CompletionRequest, model: Model, settings: Settings) ->
     check_choices(request, settings, 1 if given is None else len(given), n, best_of)
     beams = beams_of(request, settings, n)
     bias = logit_bias(model, request.logit_bias or {})
-    prompts = prompt_lists(request, model, settings, given)
+    keep = tokens_to_keep(request, model)
+    most = max_prompt(model, settings, request.beyond_window)
+    prompts = prompt_lists(request, model, given, most)
     for ids in prompts:
-        check_size(model, settings, 'prompt', len(ids))
+        check_size('prompt', len(ids), most)
     choices = choice_lists(request, model)
     length = max(map(len, choices)) if choices else value(request.max_tokens, 16)
-    check_length(model, settings, max(map(len, prompts)), length, 'choices' if choices else 'max_tokens')
+    check_length(request, model, settings, taken := max(map(len, prompts)), length)
+    check_echo(request, model, taken)
     return Completions(
         prompts=tuple(map(tuple, prompts)), n=n, best_of=best_of, length=length,
         seed=new_seed() if request.seed is None else request.seed,
@@ -97,7 +102,7 @@ def completions(request: CompletionRequest, model: Model, settings: Settings) ->
         stop=few_texts('stop', request.stop, STOP_TEXTS),
         stop_at_end=value(request.stop_at_end, True) or bool(request.regex),
         logprobs=request.logprobs, echo=bool(request.echo), choices=choices,
-        beams=beams, length_penalty=value(request.length_penalty, 1),
+        beams=beams, length_penalty=value(request.length_penalty, 1), keep=keep,
     )  # fmt: skip
 
 
@@ -107,7 +112,7 @@ def choice_lists(request: CompletionRequest, model: Model) -> tuple[tuple[int, .
     if len(set(texts)) < len(texts):
         raise wrong('choices', 'choices has a text twice; give each once')
     if texts:
-        refuse(request, 'choices', (*ADJUSTMENTS, 'ban', 'regex', 'stop', 'logprobs', 'best_of', 'beams'))
+        refuse(request, 'choices', (*ADJUSTMENTS, 'ban', 'regex', 'stop', 'best_of', 'beams', 'beyond_window'))
     return tuple(tuple(model.encoder.encode(text)) for text in texts)
 
 
@@ -121,8 +126,18 @@ def beams_of(request: CompletionRequest, settings: Settings, n: int) -> int:
     if 1 < beams < n:
         raise wrong('n', f'n is {n}, and a search with {beams} beams finds {beams} texts at most')
     if beams > 1:  # which text is likeliest is known at the end alone
-        refuse(request, 'beams', (*DRAWING, 'logprobs', 'best_of', 'stream'))
+        refuse(request, 'beams', (*DRAWING, 'best_of', 'stream', 'beyond_window'))
     return beams
+
+
+def tokens_to_keep(request: CompletionRequest, model: Model) -> int | None:
+    """How many tokens of a prompt stay when its text outgrows the window; None where it may not. Raises Failure."""
+    keep, most = value(request.keep_prompt, 0), model.hparams.n_ctx // 2
+    if keep and not request.beyond_window:
+        raise wrong('keep_prompt', 'keep_prompt means nothing without beyond_window')
+    if keep > most:
+        raise wrong('keep_prompt', f'keep_prompt is {keep}, the limit is {most}, half of the window')
+    return keep if request.beyond_window else None
 
 
 def pattern(request: CompletionRequest) -> str | None:
@@ -145,16 +160,17 @@ def refuse(request: CompletionRequest, name: str, others: Iterable[str]) -> None
 
 
 def prompt_lists(
-    request: CompletionRequest, model: Model, settings: Settings, given: list[Any] | None
+    request: CompletionRequest, model: Model, given: list[Any] | None, most: int
 ) -> list[list[int]]:
-    """The token ids of each prompt, given as parts, after those of `start`. Raises Failure."""
+    """The token ids of each prompt, given as parts of so many tokens at most, after those of `start`. Raises
+    Failure."""
     try:
         first = [] if request.start is None else [model.planner.added_id(request.start)]
     except UsageError as error:
         raise wrong('start', str(error)) from None
     if given is None:
         return [first or [model.encoder.end_of_text]]
-    return [first + ids for ids in token_lists(model, settings, 'prompt', given)]
+    return [first + ids for ids in token_lists(model, 'prompt', given, most)]
 
 
 def value(given: Any, default: Any) -> Any:
@@ -175,15 +191,27 @@ def check_choices(request: CompletionRequest, settings: Settings, prompts: int, 
         raise wrong('stream_options', 'stream_options mean nothing without stream')
 
 
-def check_length(model: Model, settings: Settings, taken: int, length: int, name: str) -> None:
-    """Raise Failure where there is no room for so many tokens; name: of the field that asks for them."""
-    what = 'max_tokens' if name == 'max_tokens' else 'the longest of choices'
+def check_length(request: CompletionRequest, model: Model, settings: Settings, taken: int, length: int) -> None:
+    """Raise Failure where there is no room for so many tokens after a prompt."""
+    name, what = ('choices', 'the longest of choices') if request.choices else ('max_tokens', 'max_tokens')
     if settings.max_tokens is not None and length > settings.max_tokens:
         raise wrong(name, f'{what} is {length}, the limit here is {settings.max_tokens}')
     most = model.hparams.n_ctx + 1
-    if taken + length > most:
+    if taken + length > most and not request.beyond_window:
+        also = ', and beyond_window lifts it' if name == 'max_tokens' else ''
         raise wrong(name, f'{taken} prompt tokens and {what} {length} are {taken + length}, the limit is '
-                          f'{most}; {what} {most - taken} fits')  # fmt: skip
+                          f'{most}; {what} {most - taken} fits{also}')  # fmt: skip
+
+
+def check_echo(request: CompletionRequest, model: Model, taken: int) -> None:
+    """Raise Failure where the tokens of a prompt, so many at most, cannot be told."""
+    if not request.echo or request.logprobs is None:
+        return
+    if request.choices or value(request.beams, 1) > 1:
+        raise wrong('echo', f'echo with logprobs means nothing beside {"choices" if request.choices else "beams"}, '
+                            'which tell of their own tokens alone')  # fmt: skip
+    if taken > model.hparams.n_ctx:
+        raise wrong('echo', f'echo with logprobs is of a prompt of {model.hparams.n_ctx} tokens at most, not {taken}')
 
 
 def few_texts(name: str, given: str | list[str] | None, most: int) -> tuple[str, ...]:
@@ -213,9 +241,10 @@ def scoring(request: ScoreRequest, model: Model, settings: Settings) -> Scoring:
     """The work that a request for scores is. Raises Failure."""
     start = [model.encoder.end_of_text] if value(request.end_of_text, True) else []
     more = 1 - len(start)  # the last token is none that is seen
-    [given] = token_lists(model, settings, 'text', parts('text', request.text), more) if request.text else [[]]
+    most = max_prompt(model, settings)
+    [given] = token_lists(model, 'text', parts('text', request.text), most + more) if request.text else [[]]
     ids = start + given
-    check_size(model, settings, 'text', len(ids) - 1)
+    check_size('text', len(ids) - 1, most)
     return Scoring(tuple(ids), min(value(request.likeliest, 0), model.hparams.n_vocab))
 
 
@@ -224,9 +253,10 @@ def embedding(request: EmbeddingRequest, model: Model, settings: Settings) -> Em
     given = parts('input', request.input)
     if len(given) > INPUTS:
         raise wrong('input', f'input has {len(given)} texts, the limit is {INPUTS} a request')
-    texts = token_lists(model, settings, 'input', given)
+    most = max_prompt(model, settings)
+    texts = token_lists(model, 'input', given, most)
     for ids in texts:
-        check_size(model, settings, 'input', len(ids))
+        check_size('input', len(ids), most)
     return Embedding(tuple(map(tuple, texts)), request.pooling == 'last')
 
 
@@ -236,3 +266,10 @@ def tokens(request: TokenizeRequest, model: Model) -> tuple[list[int], list[str]
         raise wrong('text', f'text has {len(request.text)} characters, the limit is {TOKENIZE_LENGTH}; send parts')
     ids = model.encode(request.text)
     return ids, [token_text(model.encoder, token) for token in ids]
+
+
+def text_of(request: DetokenizeRequest, model: Model) -> str:
+    """The text of token ids. Raises Failure."""
+    if request.ids:
+        check_ids(model, 'ids', request.ids)
+    return model.decode(request.ids)

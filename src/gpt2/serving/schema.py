@@ -105,6 +105,13 @@ class CompletionRequest(Request):
         1.0, ge=-MOST_LENGTH_PENALTY, le=MOST_LENGTH_PENALTY,
         description='What beams find is compared by log-probability divided by the tokens to this power.',
     )  # fmt: skip
+    beyond_window: bool | None = Field(
+        False, description='The text may outgrow the n_ctx tokens of the window: then its oldest leave, what stays is '
+        'processed again, and only the limits of the server hold for max_tokens and the prompt.',
+    )  # fmt: skip
+    keep_prompt: int | None = Field(
+        0, ge=0, description='With beyond_window, so many tokens at its start stay, n_ctx / 2 at most.'
+    )
     logit_bias: Bias | None = Field(
         None, description='Added to logits, by token id, as a decimal number without leading zeros.'
     )

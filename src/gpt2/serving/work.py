@@ -17,7 +17,8 @@ class Completions:
     are made, as planning.make_rules takes them. logprobs: how many likeliest tokens are told of each; None tells
     nothing. echo: of the prompt's tokens too. choices: token ids of continuations of which each choice is one; then
     length is that of the longest. beams: with how many the likeliest are searched; 1 draws. length_penalty: see
-    beams.search().
+    beams.search(). keep: how many tokens of a prompt stay when its text outgrows the window; None for one that has
+    room in it.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -34,6 +35,7 @@ class Completions:
     choices: tuple[tuple[int, ...], ...] = ()
     beams: int = 1
     length_penalty: float = 1
+    keep: int | None = None
 
     @property
     def prompt_tokens(self) -> int:

@@ -22,6 +22,8 @@ from gpt2.serving.jobs import CompletionsJob, Job, new_job
 from gpt2.serving.work import LENGTH, Done, Load, packed
 from gpt2.system import progress
 
+EVENTS = 8  # of a message: the server reads one at once, and may have much to do for each
+
 
 def main() -> None:
     """Serve until the input ends."""
@@ -83,7 +85,8 @@ class Scheduler:
                 self.step()
             load = Load(self.running, sum(not job.running for job in self.jobs.values()))
             if self.events or load != told:
-                send('events', self.events, load)
+                for first in range(0, len(self.events) or 1, EVENTS):
+                    send('events', self.events[first : first + EVENTS], load)
                 self.events, told = [], load
 
     @property
