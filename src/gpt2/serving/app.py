@@ -45,7 +45,8 @@ def new_app(settings: Settings, models: ServedModels, metrics: Metrics, log: Log
     """The ASGI application of a server."""
     app = FastAPI(title='GPT-2', version=__version__, docs_url=None, redoc_url=None)
     app.router.route_class = Route
-    app.state.encoding, app.state.looking = Encoding(settings.time_limit), Encoding(settings.time_limit)
+    for name in ('encoding', 'answering', 'looking'):  # each with threads of its own
+        setattr(app.state, name, Encoding(settings.time_limit))
     app.state.settings, app.state.models, app.state.metrics, app.state.log = settings, models, metrics, log
     app.add_exception_handler(Failure, failed)
     app.add_exception_handler(RequestValidationError, not_understood)
@@ -190,7 +191,7 @@ async def answered(request: Request, deadline: float, content: Callable[[], dict
 
     To be called before the events are closed, so that the request keeps its place in the queue until then.
     """
-    made = request.app.state.encoding.run(lambda: answers.dumped(content()), deadline)
+    made = request.app.state.answering.run(lambda: answers.dumped(content()), deadline)
     return Response(await unless_gone(request, made), media_type='application/json')
 
 

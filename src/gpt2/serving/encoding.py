@@ -1,5 +1,5 @@
-"""Texts become token ids in threads of their own, a few at a time: a long text takes a second, and the event loop does
-not wait for it. Nor does the end of the server, which ends the threads in mid-text."""
+"""Texts become token ids, and answers JSON, in threads of their own, a few at a time: a long one takes a second, and
+the event loop does not wait for it. Nor does the end of the server, which ends the threads in mid-text."""
 
 import asyncio
 import concurrent.futures
@@ -16,7 +16,7 @@ Result = TypeVar('Result')
 
 
 class Encoding:
-    """What is to be encoded, in the order in which it came. time_limit: seconds, for the answer that names it."""
+    """What is to be done so, in the order in which it came. time_limit: seconds, for the answer that names it."""
 
     def __init__(self, time_limit: float) -> None:
         self.time_limit = time_limit
