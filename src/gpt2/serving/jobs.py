@@ -84,6 +84,17 @@ class PromptJob(Job):
         prompt = self.batch.add_prompt(ids, first, lambda *found: self.attempt(self.hear, prompt, first, heard, found))
         self.prompts.append(prompt)
 
+    def score(self, prompt: Sequence[int], ids: Sequence[int], start: int, likeliest: int, heard: Callable) -> None:
+        """Listen to what comes after a prompt. start: where its text begins. heard: called with its Tokens."""
+        targets, tokens = collections.deque(zip(ids, text_offsets(self.encoder, ids, start))), list[Token]()
+
+        def add(logits: np.ndarray, hidden: np.ndarray) -> None:
+            tokens.extend(scored(logits, [targets.popleft() for _ in logits], likeliest))
+            if not targets:
+                heard(tokens)
+
+        self.listen_to([*prompt, *ids[:-1]], len(prompt) - 1, add)
+
     def hear(self, prompt: Prompt, first: int, heard: Callable, found: tuple) -> None:
         heard(*found)
         if prompt.taken == len(prompt.ids):
@@ -264,7 +275,7 @@ class ChoicesJob(PromptJob):
         super().__init__(batch, encoder, emit)
         self.work, self.sampling, self.drawn = work, Sampling(**work.sampling), 0
         self.scores = np.zeros([len(work.prompts), len(work.choices)])
-        self.tokens: dict[tuple[int, int], list[Token]] = collections.defaultdict(list)  # where they are asked for
+        self.tokens: dict[tuple[int, int], list[Token]] = {}  # where they are asked for
         self.left = [len(work.choices)] * len(work.prompts)
         self.unstarted.extend(np.ndindex(self.scores.shape))
 
@@ -272,22 +283,15 @@ class ChoicesJob(PromptJob):
         return Done(self.drawn)
 
     def start(self, place: int, index: int) -> None:
-        ids, choice = self.work.prompts[place], self.work.choices[index]
-        targets = collections.deque(choice)
-        offsets = iter(text_offsets(self.encoder, choice, shown(self.work, self.encoder, place)))
+        heard = functools.partial(self.end_choice, place, index)
+        start, likeliest = shown(self.work, self.encoder, place), self.work.logprobs or 0
+        self.score(self.work.prompts[place], self.work.choices[index], start, likeliest, heard)
 
-        def score(logits: np.ndarray, hidden: np.ndarray) -> None:
-            known = [targets.popleft() for _ in logits]
-            self.scores[place, index] += score_logits(logits, np.array(known))[0].sum(dtype=np.float64)
-            if self.work.logprobs is not None:
-                self.tokens[place, index] += scored(logits, [*zip(known, offsets)], self.work.logprobs)
-            if not targets:
-                self.end_choice(place)
-
-        self.listen_to([*ids, *choice[:-1]], len(ids) - 1, score)
-
-    def end_choice(self, place: int) -> None:
+    def end_choice(self, place: int, index: int, tokens: list[Token]) -> None:
         """Draw, once all choices of a prompt are scored."""
+        self.scores[place, index] = sum(token.log_probability or 0 for token in tokens)
+        if self.work.logprobs is not None:
+            self.tokens[place, index] = tokens
         self.left[place] -= 1
         for number in range(1, self.work.n + 1 if not self.left[place] else 1):
             found = choose(self.scores[place], self.work.seed, self.work.prompts[place], number, self.sampling)
@@ -298,8 +302,9 @@ class ChoicesJob(PromptJob):
             self.emit(Piece(index, self.encoder.decode(ids), tokens, 'stop', len(ids)))
 
 
-class SearchJob(Job):
-    """The likeliest continuations, searched with beams: each part is a prompt, whose search has rows of its own."""
+class SearchJob(PromptJob):
+    """The likeliest continuations, searched with beams: each part is a prompt, whose search has rows of its own, or a
+    continuation that was found, where its tokens are told."""
 
     def __init__(self, work: Completions, model: Model, batch: Batch, emit: Callable[[Any], None]) -> None:
         super().__init__(batch, model.encoder, emit)
@@ -311,16 +316,18 @@ class SearchJob(Job):
     def done(self) -> Done:
         return Done(self.drawn)
 
-    def start(self, place: int) -> None:
+    def start(self, place: int, number: int = 0, found: Completion | None = None) -> None:
         work, n = self.work, self.work.n
+        if found is not None:
+            heard, start = functools.partial(self.tell, place, number, found), shown(work, self.encoder, place)
+            self.score(work.prompts[place], found.ids, start, work.logprobs or 0, heard)
+            return
         plan = Plan(
             work.seed, work.stop, work.stop_at_end, self.sampling, beams=work.beams, length_penalty=work.length_penalty,
-            contexts=[list(work.prompts[place])] * n, lengths=[work.length] * n, logprobs=work.logprobs,
+            contexts=[list(work.prompts[place])] * n, lengths=[work.length] * n,
         )  # fmt: skip
-        found = [Completion(self.encoder, 1 + number, work.stop, work.stop_at_end, work.length) for number in range(n)]
-        for completion in found if work.logprobs is not None else ():
-            completion.logprobs = []
-        self.searches[place] = found, self.model.search(plan, found)
+        wanted = [Completion(self.encoder, 1 + number, work.stop, work.stop_at_end, work.length) for number in range(n)]
+        self.searches[place] = wanted, self.model.search(plan, wanted)
 
     def advance(self) -> None:
         for place, (found, steps) in [*self.searches.items()]:
@@ -333,23 +340,21 @@ class SearchJob(Job):
         found, _ = self.searches.pop(place)
         for number, completion in enumerate(found):
             self.drawn += len(completion.ids)
-            index, reason = place * len(found) + number, told_reason(completion)
-            self.emit(Piece(index, completion.text, self.tokens(completion, place), reason, len(completion.ids)))
+            if self.work.logprobs is None or not completion.ids:
+                self.tell(place, number, completion, [])
+            else:
+                self.unstarted.append((place, number, completion))
         self.end_part()
 
-    def tokens(self, completion: Completion, place: int) -> tuple[Token, ...]:
-        """What is told of the tokens of a text that was found, those that ended it left out."""
-        start = shown(self.work, self.encoder, place)
-        end = start + len(completion.text)
-        pairs = zip(text_offsets(self.encoder, completion.ids, start), completion.logprobs or ())
-        return tuple(
-            Token(token.id, offset, token.log_probability, token.rank, tuple(token.likeliest))
-            for offset, token in pairs
-            if offset < end or completion.finish_reason == 'length'
-        )
+    def tell(self, place: int, number: int, found: Completion, tokens: list[Token]) -> None:
+        """Emit a continuation, and its tokens but for those that ended it."""
+        end = shown(self.work, self.encoder, place) + len(found.text)
+        told = [token for token in tokens if token.offset < end or found.finish_reason == 'length']
+        index = place * self.work.n + number
+        self.emit(Piece(index, found.text, tuple(told), told_reason(found), len(found.ids)))
 
     def cancel(self) -> None:
-        self.unstarted.clear()
+        super().cancel()
         for _, steps in self.searches.values():
             steps.close()
 
