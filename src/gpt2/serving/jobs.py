@@ -84,7 +84,9 @@ class PromptJob(Job):
         prompt = self.batch.add_prompt(ids, first, lambda *found: self.attempt(self.hear, prompt, first, heard, found))
         self.prompts.append(prompt)
 
-    def score(self, prompt: Sequence[int], ids: Sequence[int], start: int, likeliest: int, heard: Callable) -> None:
+    def score_after(
+        self, prompt: Sequence[int], ids: Sequence[int], start: int, likeliest: int, heard: Callable
+    ) -> None:
         """Listen to what comes after a prompt. start: where its text begins. heard: called with its Tokens."""
         targets, tokens = collections.deque(zip(ids, text_offsets(self.encoder, ids, start))), list[Token]()
 
@@ -285,7 +287,7 @@ class ChoicesJob(PromptJob):
     def start(self, place: int, index: int) -> None:
         heard = functools.partial(self.end_choice, place, index)
         start, likeliest = shown(self.work, self.encoder, place), self.work.logprobs or 0
-        self.score(self.work.prompts[place], self.work.choices[index], start, likeliest, heard)
+        self.score_after(self.work.prompts[place], self.work.choices[index], start, likeliest, heard)
 
     def end_choice(self, place: int, index: int, tokens: list[Token]) -> None:
         """Draw, once all choices of a prompt are scored."""
@@ -298,8 +300,8 @@ class ChoicesJob(PromptJob):
             ids = self.work.choices[found]
             self.drawn += len(ids)
             index = place * self.work.n + number - 1
-            tokens = tuple(self.tokens.get((place, found), ()))
-            self.emit(Piece(index, self.encoder.decode(ids), tokens, 'stop', len(ids)))
+            told = tuple(self.tokens.get((place, found), ()))
+            self.emit(Piece(index, self.encoder.decode(ids), told, 'stop', len(ids)))
 
 
 class SearchJob(PromptJob):
@@ -320,7 +322,7 @@ class SearchJob(PromptJob):
         work, n = self.work, self.work.n
         if found is not None:
             heard, start = functools.partial(self.tell, place, number, found), shown(work, self.encoder, place)
-            self.score(work.prompts[place], found.ids, start, work.logprobs or 0, heard)
+            self.score_after(work.prompts[place], found.ids, start, work.logprobs or 0, heard)
             return
         plan = Plan(
             work.seed, work.stop, work.stop_at_end, self.sampling, beams=work.beams, length_penalty=work.length_penalty,
