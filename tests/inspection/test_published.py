@@ -90,6 +90,14 @@ def test_what_is_not_there_or_no_record_is_not_kept(server, tmp_path):
     assert not [path for path in (tmp_path / 'kept').rglob('*') if path.is_file() and path.suffix == '.json']
 
 
+def test_one_that_lies_there_and_is_none_is_the_users_to_remove(tmp_path):
+    where = tmp_path / 'data' / 'collated-activations' / '3'
+    where.mkdir(parents=True)
+    (where / '131.json').write_text('{}')
+    with pytest.raises(UsageError, match=r"131\.json is no record of a neuron \(it lacks 'neuron_id'\); remove it"):
+        published.fetch('http://localhost:1', 'data', 3, 131, str(tmp_path))
+
+
 def test_models_of_a_published_shape_have_a_map():
     assert published.map_of(RELEASED_HPARAMS['124M']) == 'gpt2_small_data'
     assert published.map_of(RELEASED_HPARAMS['1558M']) == 'data'

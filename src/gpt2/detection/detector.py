@@ -123,6 +123,8 @@ def load(path: str) -> Detector:
     """The detector in a file. Raises UsageError for what is none."""
     try:
         check_file(path)
+        if not zipfile.is_zipfile(path):  # which NumPy would take for a pickle, and advise to load it as one
+            raise ValueError('it is no .npz file')
         with np.load(path, allow_pickle=False) as arrays:
             return from_arrays(arrays)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:

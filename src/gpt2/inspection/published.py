@@ -36,8 +36,9 @@ def fetch(url: str, name: str, layer: int, neuron: int, folder: str) -> tuple[Ne
 
     def fetched(kind: str, end: str, read: Callable[[str], Made]) -> Made:
         path = os.path.join(folder, name, kind, str(layer), f'{neuron}.{end}')
-        make_folder(os.path.dirname(path), 'name another --published_dir')
-        download(f'{url}/{name}/{kind}/{layer}/{neuron}.{end}', path, check=functools.partial(problem, read))
+        if not os.path.exists(path):
+            make_folder(os.path.dirname(path), 'name another --published_dir')
+            download(f'{url}/{name}/{kind}/{layer}/{neuron}.{end}', path, check=functools.partial(problem, read))
         return read(path)
 
     def read_asked(path: str) -> NeuronRecord:

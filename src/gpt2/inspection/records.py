@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from gpt2.errors import UsageError
 from gpt2.system.files import make_folder, read_small, whole_file
 
-REMEDY = 'get it again'
+REMEDY = 'remove it, and get it again'
 Made = TypeVar('Made')
 
 
