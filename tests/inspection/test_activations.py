@@ -15,7 +15,7 @@ from gpt2.inspection import files
 from gpt2.inspection.activations import look, windows
 from gpt2.inspection.names import OF_A_LAYER, OF_ALL, find
 from gpt2.system.files import WriteError
-from gpt2.system.tensorflow import tf
+from gpt2.system.tensorflow import tf, traced
 
 ALL = [*OF_ALL, *(f'h{layer}.{name}' for layer in range(TINY.n_layer) for name in OF_A_LAYER)]
 
@@ -56,7 +56,7 @@ def test_everything_in_the_bundled_model_is_what_hooks_of_transformers_see(bundl
 
 def test_a_tap_that_changes_nothing_adds_nothing_to_the_graph(tiny_params):
     def operations(tap):
-        forward = tf.function(lambda tokens: model.forward(TINY, tiny_params, tokens, tap=tap))
+        forward = traced(lambda tokens: model.forward(TINY, tiny_params, tokens, tap=tap))
         graph = forward.get_concrete_function(tf.TensorSpec([2, 5], tf.int32)).graph
         return [operation.type for operation in graph.get_operations()]
 

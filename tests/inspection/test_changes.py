@@ -24,7 +24,9 @@ def changed(params, text, reference=None):
 
 
 def logits(generator, ids):
-    return np.concatenate(generator.map_logits(lambda part: part, ids))
+    """What an engine scores by, without a graph, whose tracing takes a second for each engine."""
+    features = model.forward(TINY, generator.params, np.array([ids], np.int32), tap=generator.tap)
+    return model.logits(generator.params, features)[0].numpy()
 
 
 @pytest.fixture(scope='module')
