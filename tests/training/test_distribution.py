@@ -21,8 +21,10 @@ from gpt2.commands import train
 from gpt2.encoder import get_encoder
 from gpt2.errors import Error, UsageError
 from gpt2.training import distribution
+from gpt2.training.arrival import arrive
 from gpt2.training.batches import Batch
 from gpt2.training.distribution import ALONE, Cluster, Team, check_shareable, cluster, divisible
+from gpt2.training.launcher import free_ports
 
 FLAGS = {'n_embd': 8, 'n_head': 2, 'n_layer': 1, 'n_ctx': 32, 'batch_size': 6, 'every': 4, 'log_every': 1, 'pack': True}
 
@@ -37,9 +39,12 @@ def config(kind='worker', index=0, **cluster):
         (None, None),
         ('', None),
         (config(worker=['a:1']), None),
-        (config(worker=['a:1', 'b:1'], index=1), Cluster({'worker': 2}, 1)),
-        (config(worker=['a:1', 'b:1'], chief=['c:1'], index=1), Cluster({'chief': 1, 'worker': 2}, 2)),
-        (config('chief', worker=['a:1'], chief=['c:1']), Cluster({'chief': 1, 'worker': 1}, 0)),
+        (config(worker=['a:1', 'b:1'], index=1), Cluster({'worker': ['a:1', 'b:1']}, 1)),
+        (
+            config(worker=['a:1', 'b:1'], chief=['c:1'], index=1),
+            Cluster({'chief': ['c:1'], 'worker': ['a:1', 'b:1']}, 2),
+        ),
+        (config('chief', worker=['a:1'], chief=['c:1']), Cluster({'chief': ['c:1'], 'worker': ['a:1']}, 0)),
     ],
 )
 def test_the_cluster_that_tf_config_names(text, expected):
@@ -47,8 +52,12 @@ def test_the_cluster_that_tf_config_names(text, expected):
 
 
 @pytest.mark.parametrize(
-    'text', ['{', '[]', '{}', config(worker=['a:1', 'b:1'], index=2), config('chief', worker=['a:1', 'b:1'])]
-)
+    'text',
+    [
+        '{', '[]', '{}', config(worker=['a:1', 'b:1'], index=2), config('chief', worker=['a:1', 'b:1']),
+        config(worker=['a:1', 'b']), config(worker=['a:1', 'b:c']),
+    ],
+)  # fmt: skip
 def test_a_tf_config_that_names_no_cluster_is_refused(text):
     with pytest.raises(UsageError, match=r'TF_CONFIG is .*, expected JSON as') as caught:
         cluster(text)
@@ -181,7 +190,7 @@ def two(corpus):
     said = run_workers(command(corpus, 'two', workers=2))
     assert said.returncode == 0, said.stderr
     lines = said.stderr.splitlines()
-    assert said.stdout == '' and lines[0] == 'waiting for all 2 workers' and len(lines) == 5 + 24 + 3
+    assert said.stdout == '' and lines[0] == 'waiting for all 2 workers' and len(lines) == 6 + 24 + 3
     return corpus / 'two'
 
 
@@ -216,6 +225,72 @@ def test_three_workers_stop_together_and_one_goes_on(corpus, one):
     train.train_model(str(corpus / 'text.jsonl'), model_name='three', models_dir=str(corpus), **FLAGS)
     found, expected = entries(folder), entries(one)
     assert [line['loss'] for line in found] == pytest.approx([line['loss'] for line in expected], rel=1e-4)
+
+
+# Workers that do not go on. The first words: seconds of heartbeats, of connecting and of a stall; whether it hangs.
+IMPATIENT = """
+import sys, time
+from gpt2.commands.flags import run
+from gpt2.commands.train import train_model
+from gpt2.training import distribution
+from gpt2.training.arrival import arrive
+from gpt2.training.batches import Batches
+distribution.HEARTBEAT, distribution.CONNECTING, distribution.STALL = map(int, sys.argv.pop(1).split(','))
+hangs, batch = sys.argv.pop(1) == 'hangs', Batches.batch
+Batches.batch = lambda self, step: time.sleep(1000) if hangs and step == 3 else batch(self, step)
+run(train_model)
+"""
+
+
+def impatient(corpus, name, index, addresses, seconds, hangs=False):
+    words = [seconds, 'hangs' if hangs else 'goes on', *command(corpus, name, steps=10**6, every=10**6)[1:]]
+    where = environment(PYTHONPATH=str(REPOSITORY / 'src'), TF_CONFIG=config(index=index, worker=addresses))
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    return subprocess.Popen([sys.executable, '-c', IMPATIENT, *words], env=where, **pipes)
+
+
+def local_addresses():
+    return [f'127.0.0.1:{port}' for port in free_ports(2)]
+
+
+@pytest.mark.slow
+def test_a_worker_that_comes_and_does_not_connect_is_not_waited_for_without_end(corpus):
+    """What has it end is no thread of Python's, all of which TensorFlow keeps waiting."""
+    addresses = local_addresses()
+    other = threading.Thread(target=arrive, args=[addresses, 1])
+    other.start()
+    with impatient(corpus, 'alone', 0, addresses, '30,2,3600') as process:
+        said = process.communicate(timeout=PATIENCE)[1]
+    other.join()
+    assert process.returncode == 1 and said.splitlines() == [
+        'waiting for all 2 workers',
+        'all 2 are there; should they not be connected in 2 s, this ends with status 1',
+    ]
+    assert not (corpus / 'alone').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.workers
+@pytest.mark.parametrize('how', ['stopped', 'hanging'])
+def test_a_worker_that_does_not_go_on_is_not_waited_for_without_end(corpus, how):
+    """A process that is stopped sends no heartbeats; one that hangs in its own code does."""
+    addresses, seconds = local_addresses(), '3600,300,2' if how == 'hanging' else '3,300,3600'
+    with (
+        impatient(corpus, how, 0, addresses, seconds) as chief,
+        impatient(corpus, how, 1, addresses, seconds, hangs=how == 'hanging') as other,
+    ):
+        try:
+            while how == 'stopped' and (not (corpus / how / 'training.jsonl').exists() or not entries(corpus / how)):
+                assert chief.poll() is None, chief.stderr.read()
+                time.sleep(0.02)
+            if how == 'stopped':
+                other.send_signal(signal.SIGSTOP)
+            said = chief.communicate(timeout=PATIENCE)[1]
+        finally:
+            other.kill()
+            chief.kill()
+    assert chief.returncode == 1 and 'Traceback' not in said, said
+    assert 'another worker has ended or cannot be reached; the same command' in said.splitlines()[-1]
 
 
 CARDS = """

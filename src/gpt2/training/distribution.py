@@ -22,6 +22,7 @@ import numpy as np
 from gpt2.errors import Error, UsageError
 from gpt2.system import progress
 from gpt2.system.signals import signals_of
+from gpt2.training.arrival import arrive, parts
 from gpt2.training.batches import Batch, joined
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 CONFIG = 'TF_CONFIG'
 KINDS = ('chief', 'worker')  # of a cluster's tasks; where there is no chief, the first worker is it
 HEARTBEAT = 30  # seconds without a word after which a worker counts as dead
-ARRIVAL = 3600  # seconds in which all workers must have started
+CONNECTING = 300  # seconds that TensorFlow may take to connect workers that have all come
 STALL = 3600  # seconds that an update, with what is done after it, may take; seen by the workers that wait
 # Flags with the values that no several devices go with: Keras' scaling of losses, and XLA, do not share so.
 ALONE_ONLY = {'precision': 'float16', 'jit_compile': True}
@@ -45,14 +46,14 @@ class WorkerError(Error):
 
 
 class Cluster(NamedTuple):
-    """tasks: how many of each kind, the chief's first. number: which of all workers this process is."""
+    """tasks: the addresses of each kind, the chief's first. number: which of all workers this process is."""
 
-    tasks: dict[str, int]
+    tasks: dict[str, list[str]]
     number: int
 
     @property
-    def workers(self) -> int:
-        return sum(self.tasks.values())
+    def addresses(self) -> list[str]:
+        return [address for group in self.tasks.values() for address in group]
 
 
 def cluster(config: str | None) -> Cluster | None:
@@ -61,12 +62,14 @@ def cluster(config: str | None) -> Cluster | None:
         return None
     try:
         found = json.loads(config)
-        tasks = {kind: len(found['cluster'][kind]) for kind in KINDS if found['cluster'].get(kind)}
+        tasks = {kind: list(found['cluster'][kind]) for kind in KINDS if found['cluster'].get(kind)}
         others = sorted(set(found['cluster']) - set(KINDS))
         kind, number = found['task']['type'], int(found['task']['index'])
-        places = [(each, number) for each, count in tasks.items() for number in range(count)]
+        places = [(each, number) for each, group in tasks.items() for number in range(len(group))]
         if not others:
             result = Cluster(tasks, places.index((kind, number)))
+            for address in result.addresses:
+                parts(address)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(
             f'{CONFIG} is {config}, expected JSON as '
@@ -74,7 +77,7 @@ def cluster(config: str | None) -> Cluster | None:
         ) from None
     if others:
         raise UsageError(f'{CONFIG} names a task of the kind {others[0]}, expected {" and ".join(KINDS)} alone')
-    return result if result.workers > 1 else None
+    return result if len(result.addresses) > 1 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +187,7 @@ class Team:
                 self.meet()
         yield
         if self.chief:
+            self.watchdog.wake()  # nothing keeps the others
             self.meet()
 
 
@@ -230,10 +234,9 @@ def assembled() -> Team:
 
         devices = cards()
         return Team(tf.distribute.MirroredStrategy(devices)) if len(devices) > 1 else ALONE
-    if named.number == 0:
-        progress.note(f'waiting for all {named.workers} workers')
+    arrive(named.addresses, named.number)
     with ended_at_once():
-        return Team(connected(named), named.workers, named.number)
+        return Team(connected(named), len(named.addresses), named.number)
 
 
 def card_files() -> int:
@@ -255,19 +258,24 @@ def connected(named: Cluster) -> Any:
     from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob  # isort: skip
     from tensorflow.python.eager.context import context  # isort: skip
 
+    workers = len(named.addresses)
+    progress.note(f'all {workers} are there; should they not be connected in {CONNECTING} s, this ends with status 1')
     # As the strategy itself does it, but for the times.
     context().configure_coordination_service(
         'standalone', f'/job:{next(iter(named.tasks))}/replica:0/task:0',
-        cluster_register_timeout_in_ms=1000 * ARRIVAL, heartbeat_timeout_in_ms=1000 * HEARTBEAT,
-        coordinated_jobs=[CoordinatedJob(name=kind, num_tasks=count) for kind, count in named.tasks.items()],
+        cluster_register_timeout_in_ms=1000 * CONNECTING, heartbeat_timeout_in_ms=1000 * HEARTBEAT,
+        coordinated_jobs=[CoordinatedJob(name=kind, num_tasks=len(group)) for kind, group in named.tasks.items()],
     )  # fmt: skip
+    end_anyway(CONNECTING)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError) as error:
         raise WorkerError(
-            f'the {named.workers} workers of {CONFIG} have not found one another ({reason(error)}); start all of them, '
+            f'the {workers} workers of {CONFIG} have not found one another ({reason(error)}); start all of them, '
             'each with the same addresses, which no other program listens at'
         ) from None
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def reason(error: Exception) -> str:
@@ -335,6 +343,6 @@ def ended_at_once() -> Iterator[None]:
 
 
 def end_anyway(seconds: float = LEAVING) -> None:
-    """Have this process end after so many seconds at the latest, with status 1: TensorFlow may wait forever for
-    workers that are not there, also as the interpreter ends."""
+    """Have this process end after so many seconds at the latest, with status 1 and without a word: TensorFlow may wait
+    forever for workers that are not there, also as the interpreter ends, and keep Python from all else meanwhile."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=open(os.devnull, 'w'))
