@@ -1,13 +1,16 @@
 """What is said of a trained model."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from example_models import RELEASE
 
 from gpt2.encoder import Encoder, get_encoder
-from gpt2.training.report import draw_curves, text_bytes, unigram_loss
+from gpt2.hparams import HParams
+from gpt2.training.batches import Batch
+from gpt2.training.report import draw_curves, held_out_report, text_bytes, unigram_loss
 
 
 def test_unigram_loss_by_hand():
@@ -26,6 +29,15 @@ def test_no_token_that_ends_a_text_counts_as_bytes():
     found = get_encoder('124M', str(RELEASE))
     encoder = Encoder(found.encoder, list(found.bpe_ranks), end_ids=found.encode('!'))
     assert text_bytes(encoder, np.array([*found.encode('ab!'), encoder.end_of_text])) == 2
+
+
+@pytest.mark.parametrize(('loss', 'side'), [(1.0, '27.9% below'), (2.0, '44.3% above')])
+def test_the_report_says_on_which_side_of_a_unigram_model_a_loss_is(loss, side):
+    encoder = get_encoder('124M', str(RELEASE))
+    unknown = SimpleNamespace(counts=lambda n_vocab: np.zeros(n_vocab, int))
+    held_out = Batch(np.array([[0, 0, 1]]), np.ones([1, 2], np.float32))
+    said = held_out_report(HParams(4, 8, 4, 1, 1), encoder, loss, [unknown], held_out)
+    assert said.endswith(f'; {side} a unigram model (1.3863)')
 
 
 def test_the_curves_are_a_picture(tmp_path):

@@ -101,7 +101,7 @@ def listening(address: str) -> socket.socket:
     try:
         return socket.create_server(('', parts(address)[1]))
     except OSError as error:
-        raise Error(f'{address}, the first worker, cannot be listened at ({error.strerror})') from None
+        raise Error(f'nothing can listen at {address}, the first worker ({error.strerror}); give another port') from None
 
 
 def parts(address: str) -> tuple[str, int]:

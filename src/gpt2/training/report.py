@@ -33,11 +33,12 @@ def held_out_report(
     targets = held_out.tokens[:, 1:][held_out.weights > 0]
     bytes_ = text_bytes(encoder, targets)
     unigram = unigram_loss(np.sum([text.counts(hparams.n_vocab) for text in texts], axis=0), targets)
+    side = 'below' if loss <= unigram else 'above'
     bits = f'{loss * len(targets) / bytes_ / math.log(2):.4f} bits a byte; ' if bytes_ else ''
     return (
         f'held out: {len(targets)} tokens, {bytes_} bytes; loss {loss:.4f} nats a token, '
         f'perplexity {math.exp(min(loss, 700)):.2f}; {bits}'
-        f'{1 - loss / unigram:.1%} below a unigram model ({unigram:.4f})'
+        f'{abs(1 - loss / unigram):.1%} {side} a unigram model ({unigram:.4f})'
     )
 
 
