@@ -218,6 +218,17 @@ def test_a_signal_saves_first_and_then_has_its_usual_effect(corpus, monkeypatch,
     assert taken == [name] and (folder / 'model-3.index').exists()
 
 
+def test_a_signal_that_is_ignored_stays_so(corpus, monkeypatch):
+    """As Ctrl-C is by what a script starts in the background."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        folder = stopped(corpus, monkeypatch, signal.SIGINT, steps=4, every=100, log_every=1)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert len(losses(folder)) == 4
+
+
 def interrupted(corpus, monkeypatch, **flags):
     previous = signal.signal(signal.SIGTERM, lambda *_: None)
     try:

@@ -106,7 +106,7 @@ def test_of_many_the_first_few_are_named():
 def test_an_address_that_is_taken_is_said(addresses):
     with (
         socket.create_server(arrival.parts(addresses[0])),
-        pytest.raises(Error, match=rf'listen at {addresses[0]}, the first worker \(Address already in use\); give'),
+        pytest.raises(Error, match=rf"listening at {addresses[0]}, the first worker \(Address already in use\); use"),
     ):
         arrive(addresses, 0)
 

@@ -1,5 +1,6 @@
 """Training that several devices and workers share."""
 
+import dataclasses
 import json
 import os
 import random
@@ -14,8 +15,9 @@ import pytest
 from example_models import MODELS, REPOSITORY
 from kill_workers import killed, run_workers, started, worker_ids
 from running import PATIENCE, environment
-from training_runs import write_small
+from training_runs import SMALL, write_small
 
+from gpt2.checkpoints import release
 from gpt2.checkpoints.source import open_source
 from gpt2.commands import train
 from gpt2.encoder import get_encoder
@@ -26,7 +28,7 @@ from gpt2.training.batches import Batch
 from gpt2.training.distribution import ALONE, Cluster, Team, check_shareable, cluster, divisible
 from gpt2.training.launcher import free_ports
 
-FLAGS = {'n_embd': 8, 'n_head': 2, 'n_layer': 1, 'n_ctx': 32, 'batch_size': 6, 'every': 4, 'log_every': 1, 'pack': True}
+FLAGS = {'n_embd': 8, 'n_head': 2, 'n_layer': 1, 'n_ctx': 32, 'batch_size': 6, 'every': 8, 'log_every': 1, 'pack': True}
 
 
 def config(kind='worker', index=0, **cluster):
@@ -179,6 +181,14 @@ def same_run(folder, other, steps=24):
         np.testing.assert_allclose(weights(folder)[name], value, atol=2e-5, err_msg=name)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def no_graphs():
+    """No .meta files of runs in this process: each takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(release, 'write_meta_graph', lambda path, _: open(path, 'w').close())
+        yield
+
+
 @pytest.fixture(scope='module')
 def one(corpus):
     train.train_model(str(corpus / 'text.jsonl'), model_name='one', models_dir=str(corpus), steps=24, **FLAGS)
@@ -295,6 +305,7 @@ def test_a_worker_that_does_not_go_on_is_not_waited_for_without_end(corpus, how)
 
 CARDS = """
 import functools, json, sys
+from gpt2.checkpoints import release
 from gpt2.system.tensorflow import tf
 from gpt2.training import distribution, run
 from gpt2.commands.train import train_model
@@ -302,6 +313,7 @@ from gpt2.commands.train import train_model
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 distribution.card_files = lambda: 2
 distribution.cards = lambda: ['CPU:0', 'CPU:1']
+release.write_meta_graph = lambda path, _: open(path, 'w').close()  # it takes long
 run.assembled = functools.cache(run.assembled)  # two strategies of one process would wait for each other
 for text, flags in json.loads(sys.argv[1]):
     train_model(text, **flags)
@@ -309,8 +321,8 @@ for text, flags in json.loads(sys.argv[1]):
 # What devices share, by the name of the run.
 SHARED = {
     'plain': {'steps': 24},
-    'adapters': {'steps': 3, 'init_from': 'base', 'lora_rank': 2, 'accumulate': 2},
-    'student': {'steps': 3, 'teacher': 'base', 'freeze': 'embeddings'},
+    'adapters': {'steps': 3, 'init_from': 'base', 'lora_rank': 2, 'accumulate': 2, 'held_out': 0},
+    'student': {'steps': 3, 'teacher': 'base', 'freeze': 'embeddings', 'held_out': 0},
 }
 
 
@@ -324,7 +336,7 @@ def shared_run(corpus, kind, name):
 @pytest.fixture(scope='module')
 def cards(corpus):
     """What is said as each of SHARED is trained by two devices, which are both the processor."""
-    write_small(corpus / 'base', get_encoder('7M', str(MODELS)))
+    write_small(corpus / 'base', get_encoder('7M', str(MODELS)), hparams=dataclasses.replace(SMALL, n_layer=2))
     runs = json.dumps([shared_run(corpus, kind, f'{kind}-of-two') for kind in SHARED])
     path = os.pathsep.join(str(REPOSITORY / name) for name in ('src', 'tests', 'tests/training'))
     done = subprocess.run(

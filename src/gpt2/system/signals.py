@@ -71,6 +71,12 @@ def signals_of(names: Iterable[str]) -> list[int]:
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
+def heeded(names: Iterable[str]) -> list[int]:
+    """The numbers of signals but for those that are ignored, as a shell has Ctrl-C of what it starts in the background
+    of a script, and nohup SIGHUP."""
+    return [number for number in signals_of(names) if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 @contextlib.contextmanager
 def interrupts_held_back() -> Iterator[None]:
     """Context at whose end Ctrl-C takes effect, should it come in between, and so do other signals that Python handles.

@@ -101,7 +101,7 @@ def listening(address: str) -> socket.socket:
     try:
         return socket.create_server(('', parts(address)[1]))
     except OSError as error:
-        raise Error(f'nothing can listen at {address}, the first worker ({error.strerror}); give another port') from None
+        raise Error(f'no listening at {address}, the first worker ({error.strerror}); use another port') from None
 
 
 def parts(address: str) -> tuple[str, int]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from gpt2.errors import Error, UsageError
 from gpt2.system import progress
-from gpt2.system.signals import signals_of
+from gpt2.system.signals import heeded
 from gpt2.training.arrival import arrive, parts
 from gpt2.training.batches import Batch, joined
 
@@ -334,7 +334,7 @@ def ended_at_once() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in signals_of(CUT_OFF)}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in heeded(CUT_OFF)}
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from gpt2.errors import Error, UsageError
 from gpt2.system import progress
-from gpt2.system.signals import signals_of
+from gpt2.system.signals import heeded
 from gpt2.system.text import one_line
 from gpt2.training.distribution import CONFIG, LOST, card_files
 
@@ -94,7 +94,7 @@ def forwarded(processes: Sequence[subprocess.Popen]) -> Iterator[list[int]]:
         for process in processes:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in signals_of(FORWARDED)}
+    before = {number: signal.signal(number, forward) for number in heeded(FORWARDED)}
     try:
         yield came
     finally:

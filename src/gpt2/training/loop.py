@@ -16,7 +16,7 @@ from gpt2.checkpoints.files import RELEASED_PREFIX, is_prefix
 from gpt2.encoder import Encoder
 from gpt2.hparams import HParams
 from gpt2.system import progress
-from gpt2.system.signals import signals_of
+from gpt2.system.signals import heeded, signals_of
 from gpt2.training import folder as folders
 from gpt2.training import lora, tensorboard
 from gpt2.training.batches import Batch, Batches
@@ -246,7 +246,7 @@ def kept(run: Run, state: Progress) -> list[str]:
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """Context in which the first signal to stop only comes into the list it gives; the second takes its usual effect.
-    Only the main thread can ask for signals."""
+    One that is ignored stays so. Only the main thread can ask for signals."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield came
@@ -260,7 +260,7 @@ def stop_signals() -> Iterator[list[int]]:
         for each, previous in before.items():
             signal.signal(each, previous)
 
-    before = {number: signal.signal(number, remember) for number in signals_of(STOPS)}
+    before = {number: signal.signal(number, remember) for number in heeded(STOPS)}
     try:
         yield came
     finally:

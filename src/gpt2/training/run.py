@@ -244,7 +244,8 @@ def carry_out(
     state, stopped = train(run, params, optimizer, loss)
     if stopped is None:
         if state.step < steps:
-            progress.note(f'ended after {state.step:,} updates: no lower held-out loss in {run.habits.patience} evaluations')
+            evaluations = f'{run.habits.patience} evaluations'
+            progress.note(f'ended after {state.step:,} updates: no lower held-out loss in {evaluations}')
         if run.team.chief:
             folders.write_record(run.folder, run.record | {DONE: state.step})
         conclude(run, params, texts, state.step, state)
