@@ -7,6 +7,7 @@ are there each is told to go on, and the address is free for TensorFlow. Imports
 
 import contextlib
 import multiprocessing.connection
+import os
 import socket
 import time
 from collections.abc import Generator, Sequence
@@ -101,7 +102,8 @@ def listening(address: str) -> socket.socket:
     try:
         return socket.create_server(('', parts(address)[1]))
     except OSError as error:
-        raise Error(f'no listening at {address}, the first worker ({error.strerror}); use another port') from None
+        why = os.strerror(error.errno or 0)
+        raise Error(f'no listening at {address}, the first worker ({why}); use another port') from None
 
 
 def parts(address: str) -> tuple[str, int]:
