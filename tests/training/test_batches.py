@@ -81,6 +81,12 @@ def test_the_last_window_is_filled_with_what_does_not_count(size, packed):
     assert sorted(batch.tokens[:, 1:][batch.weights > 0].tolist()) == list(range(1, size))
 
 
+@pytest.mark.parametrize('packed', [False, True])
+def test_of_a_part_that_holds_nothing_there_is_no_window(packed):
+    nothing = split(tokens_of([3, 4]), 0, 0)[1]
+    assert evaluation(nothing, 10, packed).tokens.shape == (0, 11)
+
+
 def stream_batch(text, step, batch_size=4, seed=3):
     settings = training_settings(batch_size=batch_size, window=10, seed=seed)
     return Batches([Stream(text, 10, seed)], [Weight()], settings).batch(step)

@@ -305,12 +305,12 @@ def test_a_worker_that_does_not_go_on_is_not_waited_for_without_end(corpus, how)
 
 CARDS = """
 import functools, json, sys
-from gpt2.checkpoints import release
 from gpt2.system.tensorflow import tf
 from gpt2.training import distribution, run
 from gpt2.commands.train import train_model
 [processor] = tf.config.list_physical_devices('CPU')
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+from gpt2.checkpoints import release
 distribution.card_files = lambda: 2
 distribution.cards = lambda: ['CPU:0', 'CPU:1']
 release.write_meta_graph = lambda path, _: open(path, 'w').close()  # it takes long

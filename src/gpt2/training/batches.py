@@ -76,6 +76,8 @@ class Text:
     @functools.cached_property
     def documents(self) -> np.ndarray:
         """int64 [count, 2]: where each document, or what of it is in this text, begins and ends here."""
+        if not len(self):
+            return np.zeros([0, 2], np.int64)
         ends = self.tokens.ends
         sizes = np.diff(self.offsets)
         stretch = np.maximum(np.searchsorted(self.firsts, ends - 1, side='right') - 1, 0)
