@@ -14,6 +14,13 @@ from gpt2.preparation.addresses import domain_of, key, normal, refusal
         ('https://example.com/straße?q=ä', 'https://example.com/stra%C3%9Fe?q=%C3%A4'),
         ('https://example.com/a%20b', 'https://example.com/a%20b'),
         ('http://bücher.example/', 'http://xn--bcher-kva.example/'),
+        ('http://straße.de/', 'http://xn--strae-oqa.de/'),  # of IDNA 2003, ss: another site
+        ('http://en.wikipedia%2Eorg/', 'http://en.wikipedia.org/'),
+        ('http://en。wikipedia。org/', 'http://en.wikipedia.org/'),
+        ('http://[2001:DB8:0::1]/', 'http://[2001:db8::1]/'),
+        ('http://e.com/%7Ea/%2Fb?c=%7e', 'http://e.com/~a/%2Fb?c=~'),
+        ('http://e.com/a/../b/./c/..', 'http://e.com/b/'),
+        ('http://e.com/../%2e%2E/a//b/', 'http://e.com/a//b/'),
         ('http://[2001:db8::1]/a', 'http://[2001:db8::1]/a'),
         ('  https://example.com/ ', 'https://example.com/'),
     ],
@@ -28,7 +35,9 @@ def test_an_address_has_one_spelling(address, expected):
     [
         '', 'example.com', 'ftp://example.com/', 'file:///etc/passwd', 'javascript:alert(1)', 'http://', 'http:///a',
         'http://user:password@example.com/', 'http://example.com:99999/', 'http://a b/', 'http://example.com/a b',
-        'http://example.com/\r\nHost: other', 'http://[::1', f'http://{"a" * 64}ü.example/', 'gopher://example.com/',
+        'http://a\xa0b.com/', 'http://<img\xa0src=x>/', 'http://a$b/', 'http://a|b/', 'http://a%20b/', 'http://[::1%25<b>]/',
+        'http://a..b/', 'http://s\ud800.com/', 'http://example.com/\r\nHost: other', 'http://[::1',
+        f'http://{"a" * 64}ü.example/', 'gopher://example.com/',
     ],
 )  # fmt: skip
 def test_what_is_no_web_address(address):
@@ -51,7 +60,12 @@ def test_addresses_of_one_page_have_the_same_key():
         ('https://m.youtube.com/watch?v=1', 'blocked domain'),
         ('https://bad.example/', 'blocked domain'),
         ('https://deep.bad.example/', 'blocked domain'),
+        ('http://en.wikipedia%2Eorg/wiki/A', 'Wikipedia'),
+        ('http://wikipedia.com/', 'Wikipedia'),
         ('https://good.example/a.PDF', 'file type'),
+        ('https://good.example/a%2Epdf', 'file type'),
+        ('https://good.example/a.pdf;v=1', 'file type'),
+        ('https://good.example/three.js/', None),
         ('https://good.example/a.jpg?size=1', 'file type'),
         ('https://good.example/a.html', None),
         ('https://notwikipedia.org/', None),
@@ -59,4 +73,4 @@ def test_addresses_of_one_page_have_the_same_key():
     ],
 )
 def test_what_is_left_out_before_it_is_fetched(address, reason):
-    assert refusal(address, frozenset({'bad.example'})) == reason
+    assert refusal(normal(address), frozenset({'bad.example'})) == reason

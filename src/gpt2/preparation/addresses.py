@@ -1,14 +1,17 @@
 """Addresses of pages: one spelling for each, and which are left out before anything is fetched."""
 
+import ipaddress
 import posixpath
 import re
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 PORTS = {'http': 80, 'https': 443}
 # Parameters that say where a visitor came from, not what the page is.
 TRACKING = re.compile(r'(utm_\w+|fbclid|gclid|mc_cid|mc_eid|igshid)=[^&]*(&|$)')
 UNSEEN = re.compile(r'[\x00-\x20\x7f]')
-WIKIPEDIA = ('wikipedia.org',)
+HOST = re.compile(r'[a-z0-9_-]+(\.[a-z0-9_-]+)*')
+NEEDLESS = re.compile(r'%(2[dDeE]|3\d|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|7[eE])')  # escapes of letters, digits and -._~
+WIKIPEDIA = ('wikipedia.org', 'wikipedia.com')
 # Where links lead to pictures, films, sound, short posts, programs or back to Reddit, not to text.
 BLOCKED = (
     'reddit.com', 'redd.it', 'redditmedia.com', 'redditstatic.com', 'imgur.com', 'gfycat.com', 'giphy.com',
@@ -31,31 +34,53 @@ FILES = frozenset(
 
 def normal(address: str) -> str | None:
     """An http or https address in one spelling: the host in lower-case ASCII, no default port, no fragment, no
-    parameters of trackers. None for what is no such address, or names a user."""
+    parameters of trackers, no steps up a path, no needless escapes. None for what is no such address, or names a user.
+    """
     address = address.strip()
     try:
         parts = urlsplit(address)
         scheme, host, port = parts.scheme.lower(), ascii_host(parts.hostname or ''), parts.port
     except (ValueError, UnicodeError):
         return None
-    if scheme not in PORTS or not host or parts.username is not None or UNSEEN.search(address):
+    if scheme not in PORTS or parts.username is not None or UNSEEN.search(address):
         return None
     place = f'[{host}]' if ':' in host else host
     if port not in (None, PORTS[scheme]):
         place = f'{place}:{port}'
     query = TRACKING.sub('', parts.query).rstrip('&')
-    return urlunsplit((scheme, place, escaped(parts.path or '/'), escaped(query), ''))
+    return urlunsplit((scheme, place, without_dots(escaped(parts.path or '/')), escaped(query), ''))
 
 
 def ascii_host(host: str) -> str:
-    """A host's name as the network has it. Raises UnicodeError for what can be none."""
-    host = host.rstrip('.')
-    return (host if host.isascii() else host.encode('idna').decode()).lower()
+    """A host's name as the network has it, in lower case. Raises ValueError for what can be none."""
+    host = unquote(host).rstrip('.').lower()
+    if ':' in host and '%' not in host:
+        return str(ipaddress.IPv6Address(host))
+    if not host.isascii():
+        import idna
+
+        host = idna.encode(host, uts46=True).decode()
+    if not HOST.fullmatch(host):
+        raise ValueError(f'{host!r} is no name of a host')
+    return host
 
 
 def escaped(part: str) -> str:
-    """A path or query in ASCII, with escapes that are there left as they are."""
-    return quote(part, safe="%/:=&?~+!$,;'@()*[]|", errors='replace')
+    """A path or query in ASCII, with escapes that are there left as they are, unless they are needless."""
+    plain = NEEDLESS.sub(lambda found: unquote(found[0]), part)
+    return quote(plain, safe="%/:=&?~+!$,;'@()*[]|", errors='replace')
+
+
+def without_dots(path: str) -> str:
+    """A path without `.` and `..` (RFC 3986, section 5.2.4)."""
+    parts: list[str] = []
+    for part in path.split('/')[1:]:
+        if part == '..':
+            parts[-1:] = []
+        elif part != '.':
+            parts.append(part)
+    end = '/' if parts and path.endswith(('/.', '/..')) else ''
+    return f'/{"/".join(parts)}{end}'
 
 
 def host_of(address: str) -> str:
@@ -88,5 +113,5 @@ def refusal(address: str, blocked: frozenset[str]) -> str | None:
         return 'Wikipedia'
     if below(host, BLOCKED) or below(host, blocked):
         return 'blocked domain'
-    suffix = posixpath.splitext(urlsplit(address).path)[1]
+    suffix = posixpath.splitext(urlsplit(address).path.partition(';')[0])[1]
     return 'file type' if suffix[1:].lower() in FILES else None
