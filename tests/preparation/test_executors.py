@@ -104,10 +104,10 @@ def two_steps(folder):
         (folder / f'{number}.html').write_text(f'<p>page {number}')
     first, second = (str(folder / name) for name in ('first', 'second'))
     steps = [
-        Step('first', [Folder((str(folder),), 100), writer(first)], 2),
+        Step('first', [Folder([str(folder / f'{number}.html') for number in range(2)], 100), writer(first)], 2),
         Step('second', [Documents(first), writer(second)], 1),
     ]
-    return [(step, str(folder / 'text' / step.name)) for step in steps]
+    return [(step, str(folder / 'text' / 'steps' / step.name)) for step in steps]
 
 
 def texts(folder):
@@ -124,6 +124,12 @@ def test_slurm_gets_a_job_a_step_each_after_the_one_before(tmp_path, slurm):
     arguments = (slurm / 'arguments').read_text().splitlines()
     assert any('--dependency=afterok:' in line for line in arguments[1:])
     assert '--dependency' not in arguments[0]
+
+
+def test_a_job_that_slurm_does_not_take_is_one_line(tmp_path, slurm):
+    (tmp_path / 'bin' / 'sbatch').write_text('#!/bin/sh\nexit 1\n')
+    with pytest.raises(StepError, match=r'sbatch took no job .*; is cpu a partition of this Slurm'):
+        submit(two_steps(tmp_path), Engine('slurm', 4, 'cpu', '1:00:00'))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import copy
 import io
 import multiprocessing.connection
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -168,9 +169,17 @@ def submit(steps: Sequence[tuple[Step, str]], engine: Engine) -> None:
     for step, logs in steps:
         before = SlurmPipelineExecutor(
             step.blocks, step.tasks, engine.time, engine.partition, workers=engine.workers, logging_dir=logs,
-            job_name=f'{os.path.basename(os.path.dirname(logs))}-{step.name}', depends=before, qos=None,
+            job_name=f'{stage_of(logs)}-{step.name}', depends=before, qos=None,
             env_command=f'export PYTHONPATH="{path_for_others()}"\nexport PATH="{bin_folder}:$PATH"',
         )  # fmt: skip
     logger.remove()
     if before:
-        before.run()
+        try:
+            before.run()
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise StepError(f'sbatch took no job ({error}); is {engine.partition} a partition of this Slurm?') from None
+
+
+def stage_of(logs: str) -> str:
+    """The stage in whose folder the logs of a step are, in <stage>/steps/<step>."""
+    return os.path.basename(os.path.dirname(os.path.dirname(logs)))
