@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 
 import pytest
 
@@ -7,7 +8,7 @@ pytest.importorskip('datatrove')
 import zstandard
 
 from gpt2.preparation import links
-from gpt2.preparation.blocks import statistics
+from gpt2.preparation.blocks import matching, statistics
 from gpt2.preparation.links import Submissions, lines
 
 SUBMISSIONS = [
@@ -26,9 +27,13 @@ SUBMISSIONS = [
 CONTENT = b'\n'.join([json.dumps(each).encode() for each in SUBMISSIONS] + [b'{broken', b'[' * 10**5, b'', b''])
 
 
+def submissions(folder):
+    return Submissions(sorted(matching(str(folder), Submissions.suffixes)), 3, 1514764800.0, frozenset())
+
+
 def read(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    block = Submissions((str(tmp_path),), 3, 1514764800.0, frozenset())
+    block = submissions(tmp_path)
     return block, list(block.run())
 
 
@@ -75,10 +80,36 @@ def test_a_line_without_an_end_is_left_out_in_bounded_memory(tmp_path, monkeypat
     assert list(lines(str(path))) == [b'{"a": 1}\n', 'line too long', b'{"b": 2}\n', 'line too long']
 
 
+@pytest.mark.parametrize(
+    'fields', [{'url': []}, {'url': {}}, {'score': 10**30}, {'created_utc': float('nan')}, {'created_utc': 'Infinity'}]
+)
+def test_fields_that_are_none_cost_one_line(tmp_path, fields):
+    good = SUBMISSIONS[0]
+    block, found = read(tmp_path, 'a.jsonl', f'{json.dumps(good | fields)}\n{json.dumps(good)}\n'.encode())
+    assert len(found) == 1
+    assert block.stats['dropped_no link'].total == 1
+
+
+def test_an_error_of_one_line_is_counted_and_one_of_the_disk_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(links, 'domain_of', lambda address: {}[address])
+    block, found = read(tmp_path, 'a.jsonl', CONTENT)
+    assert (found, block.stats['dropped_unexpected content (KeyError)'].total) == ([], 1)
+    monkeypatch.setattr(links, 'domain_of', lambda address: open('/nowhere/at/all'))
+    with pytest.raises(OSError, match='nowhere'):
+        read(tmp_path, 'a.jsonl', CONTENT)
+
+
+def test_what_is_no_file_is_counted(tmp_path):
+    (tmp_path / 'gone.jsonl').symlink_to('/nowhere/at/all')
+    os.mkfifo(tmp_path / 'pipe.jsonl')
+    block, found = read(tmp_path, 'z.jsonl', CONTENT)
+    assert (len(found), block.stats['dropped_unreadable file'].total) == (1, 2)
+
+
 def test_tasks_share_the_files(tmp_path):
     for name in 'abc':
         (tmp_path / f'{name}.jsonl').write_bytes(CONTENT)
-    block = Submissions((str(tmp_path),), 3, 1514764800.0, frozenset())
+    block = submissions(tmp_path)
     assert [len(list(block.run(rank=rank, world_size=2))) for rank in range(2)] == [2, 1]
 
 

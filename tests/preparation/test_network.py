@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip('datatrove')
 
-from gpt2.preparation import hosts, network
+from gpt2.preparation import fetching, hosts, network
 from gpt2.preparation.fetching import Archive, Fetch, fetch_all
 from gpt2.preparation.hosts import Hosts
 from gpt2.preparation.network import Limits, Refused, get, public
@@ -241,19 +241,48 @@ def test_robots_txt_is_honoured(polite):
         assert site.agents == {LIMITS.agent}
 
 
+RULES = b'User-agent: *\nDisallow: /\n'
+
+
+@pytest.mark.parametrize(
+    'answer',
+    [
+        page(gzip.compress(RULES), Content_Encoding='gzip'), page(gzip.compress(RULES)),
+        page(b'\xef\xbb\xbf' + RULES), page(RULES.decode().encode('utf-16')),
+    ],
+)  # fmt: skip
+def test_a_robots_txt_is_read_however_it_comes(polite, answer):
+    with Site({'/robots.txt': answer}) as site, pytest.raises(Refused, match=r'^robots\.txt$'):
+        polite.page(f'{site.url}/')
+
+
+@pytest.mark.parametrize(
+    ('answer', 'reason'),
+    [
+        (page(b'\x1f\x8b\x08 no gzip', Content_Encoding='gzip'), 'broken answer'),
+        (page(RULES, Content_Encoding='br'), 'broken answer'),
+        (page(gzip.compress(bytes(2**20)), Content_Encoding='gzip'), 'too large'),
+    ],
+)
+def test_who_has_a_robots_txt_that_cannot_be_read_is_not_asked(polite, answer, reason):
+    with Site({'/robots.txt': answer}) as site, pytest.raises(Refused, match=reason):
+        polite.page(f'{site.url}/')
+    assert site.paths == ['/robots.txt']
+
+
 def test_rules_for_our_own_name_count(polite):
     rules = b'User-agent: gpt2-prepare-data\nDisallow: /\n\nUser-agent: *\nDisallow:\n'
     with Site({'/robots.txt': page(rules)}) as site, pytest.raises(Refused, match=r'robots\.txt'):
         polite.page(f'{site.url}/')
 
 
-@pytest.mark.parametrize(('code', 'allowed'), [(404, True), (403, True), (500, False), (503, False)])
+@pytest.mark.parametrize(('code', 'allowed'), [(404, True), (403, True), (500, False), (503, False), (429, False)])
 def test_a_robots_txt_that_is_not_had(polite, code, allowed):
     with Site({'/robots.txt': status(code)}) as site:
         if allowed:
             assert polite.page(f'{site.url}/')[1].status == 200
         else:
-            with pytest.raises(Refused, match=r'robots\.txt'):
+            with pytest.raises(Refused, match=r'robots\.txt fails'):
                 polite.page(f'{site.url}/')
 
 
@@ -271,6 +300,7 @@ def test_a_robots_txt_that_does_not_come_is_the_reason_and_is_asked_for_once(pol
         ('https://en.wikipedia.org/wiki/A', 'Wikipedia'), ('http://blocked.example/', 'blocked domain'),
         ('file:///etc/passwd', 'redirect to no web address'), ('/a.zip', 'file type'), ('/', 'too many redirects'),
         ('', 'too many redirects'), ('http://[', 'redirect to no web address'),
+        ('http://a\xa0b.com/', 'redirect to no web address'),
     ],
 )  # fmt: skip
 def test_redirects_that_are_not_followed(polite, target, reason):
@@ -299,12 +329,13 @@ def test_one_request_at_a_time_a_host(tmp_path):
         assert len(site.paths) == 8 + 4
 
 
-def test_the_pause_is_the_longer_of_ours_and_theirs(polite, monkeypatch):
+@pytest.mark.parametrize(('theirs', 'pause'), [(b'7', 7), (b'nan', 0), (b'-1', 0), (b'100', 60)])
+def test_the_pause_is_the_longer_of_ours_and_theirs(polite, monkeypatch, theirs, pause):
     pauses = []
     monkeypatch.setattr(hosts.time, 'sleep', pauses.append)
-    with Site({'/robots.txt': page(b'User-agent: *\nCrawl-delay: 7\n')}) as site:
+    with Site({'/robots.txt': page(b'User-agent: *\nCrawl-delay: ' + theirs + b'\n')}) as site:
         polite.page(f'{site.url}/')
-    assert pauses == [0, 7]
+    assert pauses == [0, pause]
 
 
 # Fetching, and going on
@@ -344,10 +375,40 @@ def test_pages_come_in_the_order_of_links_and_what_fails_is_counted(tmp_path):
         assert len(site.paths) == before  # nothing is asked twice
 
 
+def test_what_servers_say_costs_their_page_alone(tmp_path):
+    with Site({'/odd': raw(b'HTTP/1.1 200 \xff\xe9 ok\r\nContent-Type: text/html\r\nX: \xe9\r\n\r\n<p>odd')}) as site:
+        texts, counted = fetched(tmp_path, ['http://a b/', f'{site.url}/odd', f'{site.url}/a'])
+    assert texts == ['<p>odd', PAGE.decode()]
+    assert counted == {'total': 3, 'forwarded': 2, 'dropped_no web address': 1}
+
+
+def test_an_error_over_one_answer_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, 'member_of', lambda address, answer: {}[address])
+    with Site() as site:
+        texts, counted = fetched(tmp_path, [f'{site.url}/a'])
+    assert (texts, counted) == ([], {'total': 1, 'dropped_unexpected content (KeyError)': 1})
+
+
+def test_what_failed_for_the_time_being_is_tried_again_and_nothing_else(tmp_path):
+    cut = raw(HEAD, b'Content-Length: 9\r\n\r\n')
+    with Site({'/down': status(503), '/busy': status(429), '/gone': status(404), '/cut': cut}) as site:
+        links = [f'{site.url}/{name}' for name in ('down', 'busy', 'gone', 'cut', 'here')]
+        _, counted = fetched(tmp_path, links)
+        assert counted == {
+            'total': 5, 'forwarded': 1, 'dropped_status 503': 1, 'dropped_status 429': 1, 'dropped_status 404': 1,
+            'dropped_cut off': 1,
+        }  # fmt: skip
+        site.answers.clear()
+        site.paths.clear()
+        assert fetched(tmp_path, links)[1] == {'total': 5, 'forwarded': 4, 'dropped_status 404': 1}
+        assert sorted(site.paths) == ['/busy', '/cut', '/down', '/robots.txt']
+
+
 def test_without_the_flag_all_of_it_is_refused(tmp_path):
     with Site() as site:
         texts, counted = fetched(tmp_path, [f'{site.url}/a', f'{site.url}/b'], limits=Limits('agent', 10_000, 5.0))
         assert (texts, counted, site.paths) == ([], {'total': 2, 'dropped_private address': 2}, [])
+        assert len(fetched(tmp_path, [f'{site.url}/a', f'{site.url}/b'])[0]) == 2  # with it
 
 
 def test_tasks_share_the_hosts(tmp_path):
@@ -386,5 +447,5 @@ def test_archives_are_warc_files_like_others(tmp_path):
 
     with Site({'/a': page(gzip.compress(b'<p>a'), Content_Encoding='gzip')}) as site:
         fetched(tmp_path, [f'{site.url}/a', f'{site.url}/b'])
-    found = Warcs((str(tmp_path / 'archives'),), None, 10_000, frozenset()).run()
+    found = Warcs([str(tmp_path / 'archives' / '00000.warc.gz')], None, 10_000, frozenset()).run()
     assert sorted(each.text for each in found) == ['<html><body><p>A page.</p></body></html>', '<p>a']

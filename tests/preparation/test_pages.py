@@ -1,5 +1,7 @@
+import codecs
 import gzip
 import io
+import os
 import zlib
 
 import pytest
@@ -7,7 +9,9 @@ import pytest
 pytest.importorskip('datatrove')
 from example_pages import pages, write_warc
 
-from gpt2.preparation.pages import HEADERS, Folder, Warcs, decoded, document, records
+from gpt2.preparation import pages as preparation_pages
+from gpt2.preparation.blocks import matching
+from gpt2.preparation.pages import HEADERS, WEB, Folder, Warcs, decoded, document, records
 
 SIZE = 10**6
 
@@ -48,7 +52,36 @@ def test_a_broken_record_takes_no_other_with_it(tmp_path, found, broken):
     assert counted['dropped_broken record'] == gaps
 
 
-@pytest.mark.parametrize('length', [0, 50, 10**6])
+@pytest.mark.parametrize('damage', [b'', b'\0\0\0\0', b'WARX'])
+def test_a_damaged_start_costs_one_record(tmp_path, found, damage):
+    write_warc(tmp_path / 'a.warc.gz', found)
+    content = (tmp_path / 'a.warc.gz').read_bytes()
+    (tmp_path / 'a.warc.gz').write_bytes(damage + content[len(damage) :])
+    texts, counted = read(tmp_path / 'a.warc.gz')
+    assert texts == [page.markup for page in found[bool(damage) :]]
+    assert counted.get('dropped_broken record', 0) == bool(damage)
+
+
+def test_a_file_that_was_compressed_as_a_whole(tmp_path):
+    whole = [record(b'<p>%d ' % number + b'x' * 900) for number in range(400)]
+    whole[7] = whole[7].replace(b'WARC/1.0', b'CRAW/1.0')
+    whole[300] = record(b'<p>long ' + b'y' * 200_000)
+    (tmp_path / 'a.warc.gz').write_bytes(gzip.compress(b''.join(whole), 1))
+    texts, counted = read(tmp_path / 'a.warc.gz', size=1000)
+    assert [int(text[3:].split()[0]) for text in texts] == [n for n in range(400) if n not in (7, 300)]
+    assert counted == {'total': 400, 'forwarded': 398, 'dropped_broken record': 1, 'dropped_too large': 1}
+
+
+def test_a_file_that_was_compressed_as_a_whole_and_cut_off(tmp_path):
+    whole = b''.join(record(b'<p>%d ' % number + os.urandom(900).hex().encode()) for number in range(400))
+    packed = gzip.compress(whole, 1)
+    (tmp_path / 'a.warc.gz').write_bytes(packed[: len(packed) * 3 // 4] + gzip.compress(record(b'<p>after')))
+    texts, counted = read(tmp_path / 'a.warc.gz', size=2000)
+    assert counted['dropped_broken record'] == 1
+    assert 250 < len(texts) < 350
+
+
+@pytest.mark.parametrize('length', [0, 50, 10**6, 10**30])
 def test_a_record_of_another_length_than_it_says(tmp_path, length):
     path = tmp_path / 'a.warc'
     path.write_bytes(record(b'<p>one') + record(b'<p>two ' * 20, length=length) + record(b'<p>three'))
@@ -120,6 +153,10 @@ def test_only_pages_that_a_link_leads_to(tmp_path, found):
         ('<p>Grüße'.encode('utf-16'), 'text/html; charset=utf-8', '<p>Grüße'),
         ('<p>Grüße'.encode(), 'text/html; charset=klingon', '<p>Grüße'),
         ('<p>Grüße'.encode(), 'text/html; charset=ascii', '<p>Grüße'),  # the server is wrong
+        (b'<meta charset=unicode_escape>\\ud800', 'text/html', '<meta charset=unicode_escape>\\ud800'),
+        (b'<p>+2AA-', 'text/html; charset=utf-7', '<p>+2AA-'),
+        (b'<p>a-' + b'b9' * 100_000, 'text/html; charset=punycode', '<p>a-' + 'b9' * 100_000),  # would take minutes
+        (b'<p>' + '“日”'.encode('gb18030'), 'text/html; charset=gb18030', '<p>“日”'),
     ],
 )
 def test_encodings(content, kind, expected):
@@ -136,12 +173,36 @@ def test_bytes_that_are_no_text():
     assert document(content, '', 'http://a.example/', SIZE) == 'no text'
 
 
+def test_names_of_encodings_are_python_s():
+    assert {name for name in WEB if codecs.lookup(name).name != name} == set()
+
+
+def test_half_a_pair_is_no_text(monkeypatch):
+    monkeypatch.setattr(preparation_pages, 'decoded', lambda content, kind: '<p>\ud800')
+    assert document(b'x', '', 'http://a.example/', SIZE) == 'no text'
+
+
+def test_a_file_of_any_name(tmp_path):
+    path = os.fsencode(tmp_path) + b'/\xff.html'
+    with open(path, 'wb') as file:
+        file.write(b'<p>one')
+    [page] = Folder([os.fsdecode(path)], 100).run()
+    assert page.id.endswith('\\udcff.html')
+    page.id.encode()
+
+
+def test_a_status_that_is_none_is_no_reason_of_its_own(tmp_path):
+    (tmp_path / 'a.warc').write_bytes(record(b'<p>', status='<img onerror=alert(1)>'))
+    _, counted = read(tmp_path / 'a.warc')
+    assert counted == {'total': 1, 'dropped_broken answer': 1}
+
+
 def test_a_folder_of_html(tmp_path):
     (tmp_path / 'deep').mkdir()
     (tmp_path / 'deep' / 'a.HTML').write_text('<p>one')
     (tmp_path / 'b.htm').write_text('x' * 101)
     (tmp_path / 'c.txt').write_text('no page')
-    block = Folder((str(tmp_path),), 100)
+    block = Folder(sorted(matching(str(tmp_path), Folder.suffixes)), 100)
     [page] = block.run()
     assert (page.text, page.id) == ('<p>one', str(tmp_path / 'deep' / 'a.HTML'))
     assert block.stats['dropped_too large'].total == 1

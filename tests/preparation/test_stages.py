@@ -3,6 +3,8 @@
 import dataclasses
 import gzip
 import json
+import os
+import re
 import resource
 import shutil
 
@@ -10,16 +12,17 @@ import numpy as np
 import pytest
 
 pytest.importorskip('datatrove')
+from datatrove.data import Document
 from example_models import BUNDLED
 from example_pages import pages, write_submissions, write_warc
 
 from gpt2 import token_files
 from gpt2.encoder import read_encoder
 from gpt2.errors import Error, UsageError
-from gpt2.preparation import stages
+from gpt2.preparation import hosts, network, stages
 from gpt2.preparation.executors import Engine, StepError
 from gpt2.preparation.report import card, draw, gathered, report
-from gpt2.preparation.stages import Plan, chain, counts, run
+from gpt2.preparation.stages import Plan, chain, counts
 from gpt2.token_files import vocabulary_digest
 
 PAGES = list(pages(48))
@@ -48,6 +51,11 @@ def plan(crawl, tmp_path_factory):
 def done(plan):
     run(plan, chain(plan), Engine())
     return plan
+
+
+def run(plan, names, engine):
+    stages.begin(plan, names)
+    stages.run(plan, names, engine)
 
 
 def documents(plan, stage):
@@ -167,11 +175,124 @@ def test_another_setting_is_refused_until_the_folder_is_removed(done, tmp_path):
     with pytest.raises(UsageError, match='links was made with another min_score'):
         run(other, ['links'], Engine())
     run(plan, ['fetch'], Engine())
+    with pytest.raises(UsageError, match='fetch was made with another stage before it'):
+        run(other, ['fetch'], Engine())
     shutil.rmtree(plan.folder('links'))
     run(other, ['links'], Engine())
     assert counts(other, 'links')['skipped'] == {'score too low': 96}
-    with pytest.raises(UsageError, match='fetch was made with another stage before it'):
-        run(other, ['fetch'], Engine())
+
+
+def test_what_was_made_of_an_earlier_run_is_refused_and_not_reported(done, tmp_path):
+    plan = dataclasses.replace(done, output=str(tmp_path / 'out'))
+    run(plan, ['links', 'fetch', 'text'], Engine())
+    shutil.rmtree(plan.folder('links'))
+    folders = f'{plan.folder("fetch")}, {plan.folder("text")}'
+    message = f'fetch is of another run of links than is there now; remove {folders} to make that again'
+    for names in (chain(plan), ['links', 'fetch']):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            run(plan, names, Engine())
+    assert not os.path.exists(plan.folder('links'))  # nothing was begun
+    run(plan, ['links'], Engine())
+    for name in ('fetch', 'text', 'filter'):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            run(plan, [name], Engine())
+    assert list(gathered(plan)) == ['links']
+    for stage in ('fetch', 'text'):
+        shutil.rmtree(plan.folder(stage))
+    run(plan, ['links', 'fetch'], Engine())
+    assert list(gathered(plan)) == ['links', 'fetch']
+
+
+@pytest.fixture
+def warcs(tmp_path, done):
+    """A plan of four WARC files of five pages each."""
+    for place, name in enumerate('bcde'):
+        write_warc(tmp_path / f'{name}.warc.gz', PAGES[5 * place : 5 * place + 5])
+    return dataclasses.replace(done, output=str(tmp_path / 'out'), submissions=(), warc=(f'{tmp_path}/*.warc.gz',))
+
+
+def test_files_that_came_later_are_refused_and_never_read_in_half(warcs, tmp_path):
+    run(warcs, ['fetch'], Engine())
+    before = documents(warcs, 'fetch')
+    write_warc(tmp_path / 'a.warc.gz', PAGES[20:25])
+    message = f'fetch was made with other files, as {tmp_path}/a.warc.gz shows'
+    with pytest.raises(UsageError, match=re.escape(message)):
+        run(warcs, ['fetch'], Engine())
+    os.remove(warcs.folder('fetch', 'steps', 'fetch', 'completions', '00001'))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        run(warcs, ['fetch'], Engine())
+    [(step, logs)] = stages.steps_of(warcs, 'fetch')  # as on Slurm, where the step was given away already
+    stages.executors.run_local(step, logs, Engine())
+    assert documents(warcs, 'fetch') == before
+    assert counts(warcs, 'fetch')['in'] == 20
+
+
+def test_a_file_that_was_replaced_is_refused_and_one_that_is_gone_only_while_it_is_needed(warcs, tmp_path):
+    run(warcs, ['fetch'], Engine())
+    path = tmp_path / 'c.warc.gz'
+    content = path.read_bytes()
+    path.write_bytes(content + b'x')
+    with pytest.raises(UsageError, match='made with other files'):
+        run(warcs, ['fetch'], Engine())
+    path.unlink()
+    run(warcs, ['fetch', 'text'], Engine())
+    os.remove(warcs.folder('fetch', 'steps', 'fetch', 'completions', '00001'))
+    with pytest.raises(UsageError, match='made with other files'):
+        run(warcs, ['fetch'], Engine())
+
+
+@pytest.mark.parametrize(
+    ('name', 'patterns'),
+    [
+        ('warc', ('/nowhere/*.gz',)), ('warc', ('{}/b.warc.gz', '{}/x.warc.gz')), ('html', ('{}',)),
+        ('submissions', ('/nowhere.zst',)),
+    ],
+)  # fmt: skip
+def test_a_pattern_that_names_no_file_is_refused(warcs, tmp_path, name, patterns):
+    given = {'warc': (), name: tuple(each.format(tmp_path) for each in patterns)}
+    plan = dataclasses.replace(warcs, **given)
+    with pytest.raises(UsageError, match=re.escape(f'--{name} {given[name][-1]} names no file')):
+        run(plan, chain(plan), Engine())
+    assert not os.path.exists(plan.output)
+
+
+def test_a_stage_that_has_done_nothing_may_be_begun_otherwise(warcs):
+    stages.begin(warcs, ['fetch', 'text'])
+    run(dataclasses.replace(warcs, max_bytes=10**6), ['fetch'], Engine())
+    assert stages.stale(warcs) == []
+
+
+def test_an_outage_is_over_and_fetch_tries_again(done, tmp_path, monkeypatch):
+    up, asked = set(), []
+
+    def get(address, limits, *_):
+        asked.append(address)
+        if network.urlsplit(address).hostname not in up:
+            raise network.Refused('no such host')
+        return network.Answer(200, 'OK', [('Content-Type', 'text/html')], b'<p>here')
+
+    monkeypatch.setattr(hosts, 'get', get)
+    plan = dataclasses.replace(done, output=str(tmp_path / 'out'), warc=(), agent='me', pause=0.0)
+    names = {network.urlsplit(page.address).hostname for page in PAGES}
+    up.update(sorted(names)[::2])
+    run(plan, ['links', 'fetch', 'text'], Engine())
+    first = counts(plan, 'fetch')
+    assert 0 < first['skipped']['no such host'] < first['in']
+    up.update(names)
+    asked.clear()
+    run(plan, ['fetch'], Engine())
+    assert (counts(plan, 'fetch'), asked) == (first, [])  # what is done stays
+    with pytest.raises(UsageError, match='fetch was made with another allow_private'):
+        run(dataclasses.replace(plan, allow_private=True), ['fetch'], Engine())
+    again = dataclasses.replace(plan, try_again=True, allow_private=True)
+    with pytest.raises(UsageError, match='text is of another run of fetch'):
+        run(again, ['fetch', 'text'], Engine())
+    assert asked == []
+    run(again, ['fetch'], Engine())
+    assert counts(plan, 'fetch')['skipped'] == {}
+    pages_asked = [address for address in asked if not address.endswith('robots.txt')]
+    assert len(pages_asked) == first['skipped']['no such host']
+    assert stages.stale(plan) == ['text']
 
 
 def test_nothing_is_left(done, tmp_path):
@@ -195,6 +316,24 @@ def test_the_report(done):
     assert [bar.get_height() for bar in panels[0].patches][:3] == [96, 46, 46]
 
 
+def test_names_of_hosts_are_shown_and_mean_nothing_else(done, tmp_path):
+    name = 'a$\\foo$|b<img src=x>`x`**y**'
+    survey = {'documents': 1, 'bytes': 9, 'lengths': {'4': 1}, 'domains': {name: 1}}
+    found = {'text': {'in': 1, 'out': 1, 'skipped': {'a|<b>': 1}, 'survey': survey, 'blocks': []}}
+    draw(found).savefig(tmp_path / 'chart.png')
+    text = report(done, found)
+    assert r'| a\$\\foo\$\|b\<img src=x\>\`x\`\*\*y\*\* | 1 |' in text
+    assert r'| text | a\|\<b\> | 1 |' in text
+
+
+def test_documents_of_just_so_many_tokens_are_kept():
+    block = stages.Length(str(BUNDLED), 128)
+    encoder, text = read_encoder(str(BUNDLED)), 'the'
+    while len(encoder.encode(text)) < 128:
+        shorter, text = text, f'{text} the'
+    assert [block.filter(Document(each, 'a')) for each in (shorter, text)] == [(False, 'too short'), True]
+
+
 def test_the_data_card(done):
     text = card(done, gathered(done))
     assert 'submissions with a score of 3 or more' in text
@@ -204,7 +343,7 @@ def test_the_data_card(done):
 
 def test_a_block_that_fails_is_a_step_that_fails(done, tmp_path, monkeypatch):
     plan = dataclasses.replace(done, output=str(tmp_path / 'out'))
-    monkeypatch.setattr(stages.Submissions, 'item', lambda self, line: 1 / 0)
+    monkeypatch.setattr(stages.Submissions, 'raw', lambda self, path: 1 / 0)
     with pytest.raises(StepError, match='2 of 2 tasks of select failed, task 0 since division by zero'):
         run(plan, ['links'], Engine())
 

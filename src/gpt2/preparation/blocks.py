@@ -7,7 +7,7 @@ import collections
 import glob
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from datatrove.data import Document
@@ -15,7 +15,8 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.readers.jsonl import JsonlReader
 from datatrove.pipeline.writers.jsonl import JsonlWriter
 
-from gpt2.system.files import make_folder, whole_file
+from gpt2.errors import Error
+from gpt2.system.files import check_file, make_folder, whole_file
 
 DROPPED = 'dropped_'
 # What datatrove's own blocks count under other names: an extractor, and filters that say no reason.
@@ -25,35 +26,58 @@ REASONS = {
 REMEDY = 'free space, or choose another --output'
 
 
-def matching(patterns: tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
-    """The files that patterns name, sorted, each once: files and globs, and of folders those with a suffix."""
-    found: set[str] = set()
-    for pattern in patterns:
-        if os.path.isdir(pattern):
-            below = (os.path.join(root, name) for root, _, names in os.walk(pattern) for name in names)
-            found.update(path for path in below if path.lower().endswith(suffixes))
-        else:
-            found.update(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-            found.update([pattern] if os.path.isfile(pattern) else [])
-    return sorted(found)
+def matching(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
+    """The files that a pattern names: a file, a glob, or a folder, of which those with a suffix."""
+    if os.path.isdir(pattern):
+        below = (os.path.join(root, name) for root, _, names in os.walk(pattern) for name in names)
+        return [path for path in below if path.lower().endswith(suffixes)]
+    if os.path.isfile(pattern):
+        return [pattern]
+    return [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+
+
+def unexpected(error: Exception) -> str:
+    """The reason why one item is left out over an error that no rule foresees. Raises those that are of no item: of
+    the disk, of memory, of the user."""
+    if isinstance(error, OSError | MemoryError | Error):
+        raise error
+    return f'unexpected content ({type(error).__name__})'
 
 
 class Reader(PipelineStep):
-    """Reads files, of which a task has its share. A subclass has `items`, which yields a Document of each item or, in
-    place of one, the reason why there is none."""
+    """Reads files, of which a task has its share. A subclass has `raw`, which yields what a file holds, one after
+    another, and `item`, which makes of each a Document, the reason why there is none, or None for what does not count.
+    """
 
     type = 'reader'
     suffixes: tuple[str, ...] = ()
 
-    def __init__(self, patterns: tuple[str, ...]) -> None:
+    def __init__(self, files: Sequence[str]) -> None:
         super().__init__()
-        self.patterns = patterns
+        self.files = files
 
-    def items(self, path: str) -> Iterator[Document | str]:
+    def raw(self, path: str) -> Iterator[Any]:
         raise NotImplementedError
 
+    def item(self, raw: Any) -> Document | str | None:
+        raise NotImplementedError
+
+    def items(self, path: str) -> Iterator[Document | str]:
+        try:
+            check_file(path)
+        except OSError:
+            yield 'unreadable file'
+            return
+        for each in self.raw(path):
+            try:
+                found = self.item(each)
+            except Exception as error:
+                found = unexpected(error)
+            if found is not None:
+                yield found
+
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        for path in matching(self.patterns, self.suffixes)[rank::world_size]:
+        for path in self.files[rank::world_size]:
             yield from self.counted(self.items(path))
 
     def counted(self, items: Iterator[Document | str]) -> Iterator[Document]:

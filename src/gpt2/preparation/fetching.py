@@ -16,13 +16,17 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from gpt2.preparation.addresses import host_of
-from gpt2.preparation.blocks import DROPPED, REMEDY, Documents
+from gpt2.preparation.blocks import DROPPED, REMEDY, Documents, unexpected
 from gpt2.preparation.hosts import Hosts
-from gpt2.preparation.network import Answer, Limits, Refused
+from gpt2.preparation.network import Answer, Limits, Refused, failing
 from gpt2.preparation.pages import BROKEN, page, record_in
 from gpt2.system.files import make_folder
 
 ARCHIVES, LOCKS = 'archives', 'hosts'  # folders of the stage
+# Why a page is not had today, but may be tomorrow, beside what failing() has.
+PASSING = frozenset(
+    ['no such host', 'no connection', 'too slow', 'cut off', 'TLS fails', 'robots.txt fails', 'private address']
+)
 LEFT_OUT = ('transfer-encoding', 'connection')  # headers of the framing, which an archive does not keep
 
 
@@ -77,7 +81,7 @@ def fetch_all(links: Sequence[str], hosts: Hosts, archive: 'Archive', threads: i
         for link in group:
             if stopped.is_set():
                 return
-            fetch(link, hosts, archive)
+            archive.add(link, fetch(link, hosts))
 
     with ThreadPoolExecutor(threads) as pool:
         running = [pool.submit(fetch_group, group) for group in groups]
@@ -89,19 +93,28 @@ def fetch_all(links: Sequence[str], hosts: Hosts, archive: 'Archive', threads: i
         each.result()
 
 
-def fetch(link: str, hosts: Hosts, archive: 'Archive') -> None:
+def fetch(link: str, hosts: Hosts) -> str | tuple[str, bytes]:
+    """The address of the page that a link leads to and the page as a compressed record, or why there is none."""
     try:
         address, answer = hosts.page(link)
+        if failing(answer.status):
+            raise Refused(f'status {answer.status}')
+        return address, member_of(address, answer)
     except Refused as refused:
-        archive.add(link, str(refused))
-    else:
-        archive.add(link, (address, answer))
+        return str(refused)
+    except Exception as error:
+        return unexpected(error)
+
+
+def passing(reason: str) -> bool:
+    """Whether a page that is not had for a reason may be had another time."""
+    return reason in PASSING or (reason.startswith('status ') and failing(int(reason.split()[1])))
 
 
 class Archive:
     """A WARC file, and beside it, a JSON line each, what has come of every link: why there is no page, or where in the
     file it is. A line that is not whole, and what the WARC file has beyond the last whole one, are of a run that was
-    broken off, and go."""
+    broken off, and go. What failed for the time being is not known to who opens it, and so is tried again."""
 
     def __init__(self, folder: str, rank: int) -> None:
         make_folder(folder, REMEDY)
@@ -116,14 +129,15 @@ class Archive:
             whole += len(line)
             link, outcome = json.loads(line)
             self.known[link] = outcome
+        self.known = {link: each for link, each in self.known.items() if isinstance(each, list) or not passing(each)}
         self.lines.truncate(whole)
         self.lines.seek(whole)
         self.end = max((sum(outcome[1:]) for outcome in self.known.values() if isinstance(outcome, list)), default=0)
         self.warc.truncate(self.end)
 
-    def add(self, link: str, outcome: str | tuple[str, Answer]) -> None:
-        """Keep a page with its address, or the reason why there is none."""
-        member = b'' if isinstance(outcome, str) else member_of(*outcome)
+    def add(self, link: str, outcome: str | tuple[str, bytes]) -> None:
+        """Keep what fetch() returned."""
+        member = b'' if isinstance(outcome, str) else outcome[1]
         with self.lock:
             if member:
                 self.warc.seek(self.end)
@@ -141,10 +155,13 @@ class Archive:
             return kept
         address, start, length = kept
         self.warc.seek(start)
+        member = self.warc.read(length)
         try:
-            return page(record_in(self.warc.read(length)), address, size)
+            return page(record_in(member), address, size)
         except BROKEN:
             return 'broken answer'
+        except Exception as error:
+            return unexpected(error)
 
     def close(self) -> None:
         self.warc.close()
@@ -161,7 +178,8 @@ def member_of(address: str, answer: Answer) -> bytes:
     headers = [(name, value) for name, value in answer.headers if name.lower() not in LEFT_OUT]
     buffer = io.BytesIO()
     archive = WARCWriter(buffer, gzip=True)
-    status = StatusAndHeaders(f'{answer.status} {answer.phrase}', headers, protocol='HTTP/1.1')
+    phrase = answer.phrase.encode('ascii', 'replace').decode()
+    status = StatusAndHeaders(f'{answer.status} {phrase}', headers, protocol='HTTP/1.1')
     archive.write_record(
         archive.create_warc_record(address, 'response', payload=io.BytesIO(answer.body), http_headers=status)
     )

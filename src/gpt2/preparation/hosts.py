@@ -4,12 +4,15 @@ import hashlib
 import os
 import threading
 import time
+import zlib
 from urllib.parse import urljoin, urlsplit
 
 from protego import Protego
 
 from gpt2.preparation.addresses import normal, refusal
-from gpt2.preparation.network import Answer, Limits, Refused, get
+from gpt2.preparation.blocks import unexpected
+from gpt2.preparation.network import Answer, Limits, Refused, failing, get
+from gpt2.preparation.pages import decoded
 from gpt2.system.files import make_folder
 from gpt2.system.locks import locked
 
@@ -17,6 +20,7 @@ ROBOT = 'gpt2-prepare-data'  # as which robots.txt may name us
 REDIRECTS = 5
 MOVED = (301, 302, 303, 307, 308)
 ROBOTS_SIZE = 500 * 1024  # bytes (RFC 9309, section 2.5)
+PACKED = b'\x1f\x8b'  # how gzip begins
 LONGEST_PAUSE = 60.0  # seconds that a robots.txt may ask for between requests
 
 
@@ -37,8 +41,8 @@ class Hosts:
             robots = self.robots_of(address)
             if not robots.can_fetch(address, ROBOT):
                 raise Refused('robots.txt')
-            pause = min(robots.crawl_delay(ROBOT) or 0, LONGEST_PAUSE)
-            answer = self.ask(address, self.limits, 'text/html, application/xhtml+xml', max(pause, self.pause))
+            pause = min(robots.crawl_delay(ROBOT) or 0, LONGEST_PAUSE)  # perhaps nan, which max() leaves second
+            answer = self.ask(address, self.limits, 'text/html, application/xhtml+xml', max(self.pause, pause))
             if answer.status not in MOVED:
                 return address, answer
             address = self.target(address, answer)
@@ -76,6 +80,8 @@ class Hosts:
                 found = Protego.parse(self.rules(origin))
             except Refused as refused:
                 found = str(refused)
+            except Exception as error:
+                found = unexpected(error)
             with self.lock:
                 self.robots[origin] = found
         if isinstance(found, str):
@@ -84,7 +90,7 @@ class Hosts:
 
     def rules(self, origin: str) -> str:
         """The text of a robots.txt; where there is none all is allowed, and nothing where the host fails (RFC 9309,
-        section 2.3.1). Raises Refused for a host that is not to be asked at all."""
+        section 2.3.1). Raises Refused for a host of which nothing is to be asked."""
         address, limits = f'{origin}/robots.txt', Limits(self.limits.agent, ROBOTS_SIZE, self.limits.seconds,
                                                          self.limits.private)  # fmt: skip
         for _ in range(REDIRECTS + 1):
@@ -92,7 +98,22 @@ class Hosts:
             if answer.status in MOVED:
                 address = self.target(address, answer)
                 continue
-            if answer.status >= 500:
-                return 'User-agent: *\nDisallow: /'
-            return answer.body.decode('utf-8', 'replace') if answer.status == 200 else ''
+            if failing(answer.status):
+                raise Refused('robots.txt fails')
+            return text_of(answer) if answer.status == 200 else ''
         return ''
+
+
+def text_of(answer: Answer) -> str:
+    """The text of a robots.txt, which may come packed although a server need not. Raises Refused."""
+    content = answer.body
+    if content.startswith(PACKED):
+        try:
+            content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content, ROBOTS_SIZE + 1)
+        except zlib.error:
+            raise Refused('broken answer') from None
+        if len(content) > ROBOTS_SIZE:
+            raise Refused('too large')
+    elif answer.header('content-encoding').strip().lower() not in ('', 'identity', 'gzip'):
+        raise Refused('broken answer')  # packed in a way that nobody asked for
+    return decoded(content, answer.header('content-type')) or content.decode('utf-8', 'replace')

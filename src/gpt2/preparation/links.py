@@ -5,8 +5,9 @@ import gzip
 import html
 import io
 import json
+import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import zstandard
@@ -16,6 +17,7 @@ from gpt2.preparation.addresses import domain_of, normal, refusal
 from gpt2.preparation.blocks import Reader
 
 LONGEST_LINE = 2**24  # bytes
+LARGEST_SCORE = 2**63 - 1  # that JSON is written with here
 LARGEST_WINDOW = 2**31  # bytes that the dumps' compression looks back
 DAMAGED = 'damaged file'
 
@@ -29,22 +31,26 @@ class Submissions(Reader):
     name = 'submissions'
     suffixes = ('.jsonl', '.ndjson', '.zst', '.gz')
 
-    def __init__(self, patterns: tuple[str, ...], score: int, before: float, blocked: frozenset[str]) -> None:
-        super().__init__(patterns)
+    def __init__(self, files: Sequence[str], score: int, before: float, blocked: frozenset[str]) -> None:
+        super().__init__(files)
         self.score, self.before, self.blocked = score, before, blocked
 
-    def items(self, path: str) -> Iterator[Document | str]:
-        for line in lines(path):
-            yield line if isinstance(line, str) else self.item(line)
+    def raw(self, path: str) -> Iterator[bytes | str]:
+        return lines(path)
 
-    def item(self, line: bytes) -> Document | str:
+    def item(self, line: bytes | str) -> Document | str:
+        if isinstance(line, str):
+            return line
         try:
             fields = json.loads(line)
-            address = html.unescape(fields['url'])  # as the dumps have it
-            score, created = int(fields['score']), float(fields['created_utc'])
         except (ValueError, RecursionError):
             return 'no JSON'
-        except (KeyError, TypeError, OverflowError, AttributeError):
+        try:
+            address = html.unescape(fields['url'])  # as the dumps have it
+            score, created = int(fields['score']), float(fields['created_utc'])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return 'no link'
+        if not isinstance(address, str) or abs(score) > LARGEST_SCORE or not math.isfinite(created):
             return 'no link'
         return self.link(address, score, created)
 

@@ -25,6 +25,11 @@ class Refused(Error):
     """A page that is not had; the message is the reason, a few words that are counted."""
 
 
+def failing(status: int) -> bool:
+    """Whether an answer's status says that its server fails, or has too much to do, for the time being."""
+    return status >= 500 or status in (408, 429)
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """agent: who asks. size: bytes of an answer. seconds: of a request, until its last byte. private: whether hosts of
@@ -53,7 +58,10 @@ class Answer:
 def get(address: str, limits: Limits, accept: str = 'text/html, application/xhtml+xml') -> Answer:
     """Ask for a normal address. accept: kinds of content; an answer with another kind has no body. Raises Refused."""
     parts = urlsplit(address)
-    link = Link(parts.hostname or '', parts.port, parts.scheme == 'https', limits)
+    try:
+        link = Link(parts.hostname or '', parts.port, parts.scheme == 'https', limits)
+    except http.client.InvalidURL:
+        raise Refused('no web address') from None
     path = parts.path + (f'?{parts.query}' if parts.query else '')
     headers = {'User-Agent': limits.agent, 'Accept': accept, 'Accept-Encoding': 'gzip', 'Connection': 'close'}
     with contextlib.closing(link), link.reasons(), link.deadline():

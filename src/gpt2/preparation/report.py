@@ -1,14 +1,16 @@
 """What the stages did, as Markdown and as a chart, and the stub of a data card."""
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from gpt2 import token_files
-from gpt2.preparation.stages import Plan, chain, counts, is_done
+from gpt2.preparation.stages import Plan, chain, counts, is_done, stale
 from gpt2.preparation.tokens import HELD_OUT, TRAINED_ON
 
 LISTED = 20  # domains
+MARKS = re.compile(r'[\\`*_{}\[\]<>#|~&$!]')  # that may mean something in Markdown or HTML
 CARD = """\
 # Data card
 
@@ -48,13 +50,19 @@ taken out.
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:
     """A Markdown table; its first so many columns are words, the others numbers."""
     marks = ['---'] * left + ['---:'] * (len(heads) - left)
-    cells = [[f'{cell:,}' if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    cells = [[f'{cell:,}' if isinstance(cell, int) else cell for cell in row] for row in rows]
     return '\n'.join(f'| {" | ".join(row)} |' for row in [list(heads), marks, *cells])
 
 
+def plain(text: str) -> str:
+    """Text that is not ours, such as a page's domain, as Markdown that shows it."""
+    return MARKS.sub(r'\\\g<0>', ' '.join(text.split()))
+
+
 def gathered(plan: Plan) -> dict[str, dict[str, Any]]:
-    """The counts of the stages that are done, in their order."""
-    return {stage: counts(plan, stage) for stage in chain(plan) if is_done(plan, stage)}
+    """The counts of the stages that are done, in their order, without those of an earlier run."""
+    old = stale(plan)
+    return {stage: counts(plan, stage) for stage in chain(plan) if is_done(plan, stage) and stage not in old}
 
 
 def report(plan: Plan, found: dict[str, dict[str, Any]]) -> str:
@@ -86,7 +94,7 @@ def stage_table(found: dict[str, dict[str, Any]]) -> str:
 
 def skipped_table(found: dict[str, dict[str, Any]]) -> str:
     rows = [
-        (stage, reason, count)
+        (stage, plain(reason), count)
         for stage, each in found.items()
         for reason, count in sorted(each['skipped'].items(), key=lambda pair: (-pair[1], pair[0]))
     ]
@@ -95,7 +103,8 @@ def skipped_table(found: dict[str, dict[str, Any]]) -> str:
 
 def domain_table(survey: dict[str, Any]) -> str:
     rows = sorted(survey['domains'].items(), key=lambda pair: (-pair[1], pair[0]))[:LISTED]
-    return '## Domains\n\n' + table(('Domain', 'Documents'), [(name or '(a file)', count) for name, count in rows])
+    named = [(plain(name or '(a file)'), count) for name, count in rows]
+    return '## Domains\n\n' + table(('Domain', 'Documents'), named)
 
 
 def length_table(survey: dict[str, Any]) -> str:
@@ -135,7 +144,8 @@ def draw(found: dict[str, dict[str, Any]]) -> Any:
     texts = [stage for stage in found if stage != 'tokens']
     survey = found[texts[-1]]['survey'] if texts else {'domains': {}, 'lengths': {}}
     top = sorted(survey['domains'].items(), key=lambda pair: (-pair[1], pair[0]))[:LISTED][::-1]
-    domains.barh([name or '(a file)' for name, _ in top], [count for _, count in top])
+    domains.barh(range(len(top)), [count for _, count in top])
+    domains.set_yticks(range(len(top)), [name or '(a file)' for name, _ in top], parse_math=False)
     domains.set(title='domains')
     domains.tick_params(axis='y', labelsize='small')
     sizes_of = lengths_of(survey)

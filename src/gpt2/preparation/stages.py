@@ -1,19 +1,23 @@
 """The stages, from links to token files: of which steps each is made, what it depends on, and what it has done.
 
 A stage is a folder of the output: `documents`, what it lets through, a file a task; `survey`, counts of that;
-`steps/<step>`, datatrove's logs, counts and marks of tasks that are done; `settings.json`, what it depends on.
+`steps/<step>`, datatrove's logs, counts and marks of tasks that are done; `settings.json`, what it depends on, of its
+flags, of files, and of which run of the stage before.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
+import shutil
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpt2.errors import UsageError
 from gpt2.preparation import blocks, executors
-from gpt2.preparation.blocks import REMEDY, Documents, Survey, writer
+from gpt2.preparation.blocks import REMEDY, Documents, Survey, matching, writer
 from gpt2.preparation.contamination import Contaminated
 from gpt2.preparation.duplicates import BUCKETS, Exact, Near, page_of
 from gpt2.preparation.executors import LOCAL, SLURM, Engine, Step
@@ -23,9 +27,7 @@ from gpt2.preparation.network import Limits
 from gpt2.preparation.pages import Folder, Warcs
 from gpt2.preparation.text import English, Length, Text, quality
 from gpt2.preparation.tokens import Encode, Shuffle
-from gpt2.system import progress
 from gpt2.system.files import make_folder, whole_file
-from gpt2.system.locks import locked
 
 STAGES = ('links', 'fetch', 'text', 'filter', 'duplicates', 'contamination', 'tokens')
 DOCUMENTS, SURVEY, STEPS, SETTINGS, WORK = 'documents', 'survey', 'steps', 'settings.json', 'work'
@@ -34,7 +36,8 @@ DOCUMENTS, SURVEY, STEPS, SETTINGS, WORK = 'documents', 'survey', 'steps', 'sett
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What is prepared, of what and how. Fields are the command's flags; submissions, warc and html are patterns;
-    before: seconds since 1970; vocabulary: a folder; against: digests of evaluation sets, or none."""
+    before: seconds since 1970; vocabulary: a folder; against: digests of evaluation sets, or none; try_again: whether
+    fetch begins anew, with the pages that it has."""
 
     output: str
     tasks: int = 8
@@ -58,6 +61,7 @@ class Plan:
     vocabulary_digest: str = ''
     held_out: float = 0.005
     seed: int = 0
+    try_again: bool = False
 
     def folder(self, stage: str, *parts: str) -> str:
         return os.path.join(self.output, stage, *parts)
@@ -66,7 +70,7 @@ class Plan:
 # On which fields what a stage lets through depends, beside the stage before.
 FIELDS = {
     'links': ('tasks', 'submissions', 'min_score', 'before', 'blocked'),
-    'fetch': ('tasks', 'warc', 'html', 'blocked', 'max_bytes'),
+    'fetch': ('tasks', 'warc', 'html', 'blocked', 'max_bytes', 'allow_private'),
     'text': ('tasks',),
     'filter': ('tasks', 'min_tokens', 'quality', 'vocabulary_digest'),
     'duplicates': ('tasks',),
@@ -99,10 +103,15 @@ def given(plan: Plan, stage: str) -> Documents:
     return Documents(plan.folder(before, DOCUMENTS))
 
 
+def files(plan: Plan, stage: str) -> list[str]:
+    """What a stage reads, as when it was begun, however many files there are by now."""
+    return list(noted(plan, stage).get('files', ()))
+
+
 def links(plan: Plan) -> list[Step]:
     voted = plan.folder('links', WORK, 'voted')
     exact = Exact(plan.folder('links', WORK, 'exact'), page_of)
-    selected = Submissions(plan.submissions, plan.min_score, plan.before, plan.blocked)
+    selected = Submissions(files(plan, 'links'), plan.min_score, plan.before, plan.blocked)
     return [
         Step('select', [selected, writer(voted)], plan.tasks, counted=True),
         Step('sign', [Documents(voted), exact.signature()], plan.tasks),
@@ -114,9 +123,9 @@ def links(plan: Plan) -> list[Step]:
 def fetch(plan: Plan) -> list[Step]:
     known = plan.folder('links', DOCUMENTS) if plan.submissions else None
     if plan.html:
-        source: Any = Folder(plan.html, plan.max_bytes)
+        source: Any = Folder(files(plan, 'fetch'), plan.max_bytes)
     elif plan.warc:
-        source = Warcs(plan.warc, known, plan.max_bytes, plan.blocked)
+        source = Warcs(files(plan, 'fetch'), known, plan.max_bytes, plan.blocked)
     else:
         assert known is not None
         limits = Limits(plan.agent, plan.max_bytes, plan.max_seconds, plan.allow_private)
@@ -170,7 +179,7 @@ MAKERS: dict[str, Callable[[Plan], list[Step]]] = {
 
 
 def settings(plan: Plan, stage: str) -> dict[str, Any]:
-    """What a stage depends on, as JSON has it: input files by the patterns that name them."""
+    """What a stage depends on, as JSON has it, beside the files that it reads."""
     fields = {name: plain(getattr(plan, name)) for name in FIELDS[stage]}
     before = stage_before(plan, stage)
     if before:
@@ -183,26 +192,118 @@ def plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, frozenset) else list(value) if isinstance(value, tuple) else value
 
 
-def check_settings(plan: Plan, stage: str) -> None:
-    """Note what a stage depends on, or raise UsageError where it was done otherwise."""
-    path, wanted = plan.folder(stage, SETTINGS), settings(plan, stage)
+def noted(plan: Plan, stage: str) -> dict[str, Any]:
+    """What was noted when a stage was begun: settings(); `files`, input_files(); `run`, a name that no other run has;
+    `after`, that of the run of the stage before whose documents it reads."""
     try:
-        with open(path, encoding='utf-8') as file:
-            found = json.load(file)
-    except FileNotFoundError:
-        make_folder(plan.folder(stage), REMEDY)
-        with whole_file(path, remedy=REMEDY) as file:
-            json.dump(wanted, file, sort_keys=True)
-        return
-    except ValueError:
-        found = {}
-    if found != wanted:
-        names = [name for name in wanted if found.get(name) != wanted[name]]
-        told = 'another stage before it' if names[0] == 'before_it' else f'another {names[0]}'
+        with open(plan.folder(stage, SETTINGS), encoding='utf-8') as file:
+            return {**json.load(file)}
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}
+
+
+def note(plan: Plan, stage: str) -> None:
+    before = stage_before(plan, stage)
+    after = noted(plan, before).get('run') if before else None
+    content = settings(plan, stage) | {'files': input_files(plan, stage), 'run': uuid.uuid4().hex, 'after': after}
+    make_folder(plan.folder(stage), REMEDY)
+    with whole_file(plan.folder(stage, SETTINGS), remedy=REMEDY) as file:
+        json.dump(content, file, sort_keys=True)
+
+
+def inputs(plan: Plan, stage: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """The flag that names what files a stage reads, its patterns, and suffixes in a folder; of most stages none."""
+    if stage == 'links':
+        return 'submissions', plan.submissions, Submissions.suffixes
+    if stage == 'fetch':
+        return ('html', plan.html, Folder.suffixes) if plan.html else ('warc', plan.warc, Warcs.suffixes)
+    return '', (), ()
+
+
+def input_files(plan: Plan, stage: str) -> dict[str, list[int]]:
+    """The files that a stage reads: {path: [bytes, nanoseconds of the last change]}."""
+    _, patterns, suffixes = inputs(plan, stage)
+    return {path: state(path) for path in sorted({path for each in patterns for path in matching(each, suffixes)})}
+
+
+def state(path: str) -> list[int]:
+    """Of a link that leads nowhere, its own."""
+    found = os.stat(path) if os.path.exists(path) else os.lstat(path)
+    return [found.st_size, found.st_mtime_ns]
+
+
+def has_begun(plan: Plan, stage: str) -> bool:
+    """Whether there is more of a stage than what it depends on."""
+    folder = plan.folder(stage)
+    return os.path.isdir(folder) and not set(os.listdir(folder)) <= {SETTINGS, WORK}
+
+
+def begin(plan: Plan, stages: Sequence[str]) -> None:
+    """Note of stages what they depend on, unless they were begun. Raises UsageError, and notes nothing, where one was
+    begun otherwise, or lacks what it needs."""
+    again = [stage for stage in stages if stage == 'fetch' and plan.try_again and has_begun(plan, stage)]
+    anew = [stage for stage in stages if stage in again or not has_begun(plan, stage)]
+    old = stale(plan, anew)
+    for stage in stages:
+        before = stage_before(plan, stage)
+        if before and before not in stages and not is_done(plan, before):
+            raise UsageError(f'{stage} needs what {before} lets through, which is not done; run {before} first')
+        if stage in old or before in old:
+            raise UsageError(
+                f'{old[0]} is of another run of {stage_before(plan, old[0])} than is there now; remove '
+                f'{", ".join(map(plan.folder, old))} to make that again, or choose another --output'
+            )
+        if stage in anew:
+            check_inputs(plan, stage)
+        if stage not in anew or stage in again:
+            check_settings(plan, stage, ('allow_private', 'before_it') if stage in again else ())
+    for stage in anew:
+        note(plan, stage)
+    for stage in again:
+        shutil.rmtree(plan.folder(stage, STEPS), ignore_errors=True)
+
+
+def stale(plan: Plan, anew: Sequence[str] = ()) -> list[str]:
+    """The stages that have read another run of the stage before than is there, or what such a stage let through. anew:
+    those that are to be begun."""
+    found: list[str] = []
+    for before, stage in itertools.pairwise(chain(plan)):
+        run = noted(plan, before).get('run')
+        other = run is not None and run != noted(plan, stage).get('after')
+        if has_begun(plan, stage) and stage not in anew and (other or before in [*found, *anew]):
+            found.append(stage)
+    return found
+
+
+def check_inputs(plan: Plan, stage: str) -> None:
+    flag, patterns, suffixes = inputs(plan, stage)
+    for pattern in patterns:
+        if not matching(pattern, suffixes):
+            raise UsageError(
+                f'--{flag} {pattern} names no file; give a file, a folder that holds {" or ".join(suffixes)}, or a glob'
+            )
+
+
+def check_settings(plan: Plan, stage: str, free: Sequence[str]) -> None:
+    """Raise UsageError where a stage was begun otherwise than the plan has it. free: settings that may change."""
+    found, wanted = noted(plan, stage), settings(plan, stage)
+    names = [name for name in wanted if name not in free and (name not in found or found[name] != wanted[name])]
+    told = 'another stage before it' if names[:1] == ['before_it'] else f'another {names[0]}' if names else ''
+    if not names and (path := changed_file(plan, stage, found.get('files', {}))):
+        told = f'other files, as {path} shows'
+    if told:
         raise UsageError(
             f'{plan.folder(stage)} was made with {told}; give the flags of then, remove the folder to make it '
             'again, or choose another --output'
         )
+
+
+def changed_file(plan: Plan, stage: str, kept: dict[str, list[int]]) -> str | None:
+    """A file that is not as it was when a stage was begun, or None. What a stage that is done has read may be gone."""
+    files = input_files(plan, stage)
+    if is_done(plan, stage):
+        kept = {path: each for path, each in kept.items() if path in files}
+    return next((path for path in sorted({*files, *kept}) if files.get(path) != kept.get(path)), None)
 
 
 def steps_of(plan: Plan, stage: str) -> list[tuple[Step, str]]:
@@ -220,25 +321,14 @@ def completed(logs: str) -> list[str]:
 
 
 def run(plan: Plan, stages: Sequence[str], engine: Engine) -> None:
-    """Run stages in their order; what is done already is not done again. Raises Error."""
-    for stage in stages:
-        check_settings(plan, stage)
+    """Run stages, for which begin() was called, in their order; what is done already is not done again. One at a time
+    may work in an output. Raises Error."""
+    steps = [each for stage in stages for each in steps_of(plan, stage)]
     if engine.kind == SLURM:
-        executors.submit([each for stage in stages for each in steps_of(plan, stage)], engine)
+        executors.submit(steps, engine)
         return
-    make_folder(plan.output, 'choose another --output')
-    with locked(os.path.join(plan.output, 'prepare'), lambda: progress.note(f'waiting for who works in {plan.output}')):
-        run_here(plan, stages, engine)
-
-
-def run_here(plan: Plan, stages: Sequence[str], engine: Engine) -> None:
-    """run(), on an executor that waits for what it runs."""
-    for stage in stages:
-        before = stage_before(plan, stage)
-        if before and not is_done(plan, before):
-            raise UsageError(f'{stage} needs what {before} lets through, which is not done; run {before} first')
-        for step, logs in steps_of(plan, stage):
-            (executors.run_local if engine.kind == LOCAL else executors.run_on_ray)(step, logs, engine)
+    for step, logs in steps:
+        (executors.run_local if engine.kind == LOCAL else executors.run_on_ray)(step, logs, engine)
 
 
 def counts(plan: Plan, stage: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Text(Trafilatura):
         if not text:  # the first call
             end_with_parent(multiprocessing.parent_process())
             return ''
-        return super().extract(text) or ''
+        return (super().extract(text) or '').encode('utf-8', 'replace').decode()  # no half of a pair
 
 
 def end_with_parent(parent: Any) -> None:
