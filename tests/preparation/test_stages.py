@@ -182,8 +182,8 @@ def test_another_setting_is_refused_until_the_folder_is_removed(done, tmp_path):
     assert counts(other, 'links')['skipped'] == {'score too low': 96}
 
 
-def test_what_was_made_of_an_earlier_run_is_refused_and_not_reported(done, tmp_path):
-    plan = dataclasses.replace(done, output=str(tmp_path / 'out'))
+def test_what_was_made_of_an_earlier_run_is_refused_and_not_reported(plan, tmp_path):
+    plan = dataclasses.replace(plan, output=str(tmp_path / 'out'))
     run(plan, ['links', 'fetch', 'text'], Engine())
     shutil.rmtree(plan.folder('links'))
     folders = f'{plan.folder("fetch")}, {plan.folder("text")}'
@@ -204,11 +204,11 @@ def test_what_was_made_of_an_earlier_run_is_refused_and_not_reported(done, tmp_p
 
 
 @pytest.fixture
-def warcs(tmp_path, done):
+def warcs(tmp_path, plan):
     """A plan of four WARC files of five pages each."""
     for place, name in enumerate('bcde'):
         write_warc(tmp_path / f'{name}.warc.gz', PAGES[5 * place : 5 * place + 5])
-    return dataclasses.replace(done, output=str(tmp_path / 'out'), submissions=(), warc=(f'{tmp_path}/*.warc.gz',))
+    return dataclasses.replace(plan, output=str(tmp_path / 'out'), submissions=(), warc=(f'{tmp_path}/*.warc.gz',))
 
 
 def test_files_that_came_later_are_refused_and_never_read_in_half(warcs, tmp_path):
@@ -260,9 +260,13 @@ def test_a_stage_that_has_done_nothing_may_be_begun_otherwise(warcs):
     stages.begin(warcs, ['fetch', 'text'])
     run(dataclasses.replace(warcs, max_bytes=10**6), ['fetch'], Engine())
     assert stages.stale(warcs) == []
+    plan = dataclasses.replace(warcs, against=('0123',))
+    for _ in range(2):  # the second time with what an interrupted command has left
+        stages.begin(plan, chain(plan)[1:])
+        os.makedirs(plan.folder('contamination', stages.WORK), exist_ok=True)
 
 
-def test_an_outage_is_over_and_fetch_tries_again(done, tmp_path, monkeypatch):
+def test_an_outage_is_over_and_fetch_tries_again(plan, tmp_path, monkeypatch):
     up, asked = set(), []
 
     def get(address, limits, *_):
@@ -272,7 +276,7 @@ def test_an_outage_is_over_and_fetch_tries_again(done, tmp_path, monkeypatch):
         return network.Answer(200, 'OK', [('Content-Type', 'text/html')], b'<p>here')
 
     monkeypatch.setattr(hosts, 'get', get)
-    plan = dataclasses.replace(done, output=str(tmp_path / 'out'), warc=(), agent='me', pause=0.0)
+    plan = dataclasses.replace(plan, output=str(tmp_path / 'out'), warc=(), agent='me', pause=0.0)
     names = {network.urlsplit(page.address).hostname for page in PAGES}
     up.update(sorted(names)[::2])
     run(plan, ['links', 'fetch', 'text'], Engine())
