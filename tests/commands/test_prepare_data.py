@@ -159,7 +159,7 @@ def test_the_command_goes_through_and_goes_on(tmp_path, capsys):
     assert (tmp_path / 'out' / 'report.md').read_text() == out
     assert (tmp_path / 'out' / 'report.png').stat().st_size > 1000
     (tmp_path / 'out' / 'data_card.md').write_text('Mine.')
-    prepare_data('report', output=flags['output'])
+    prepare_data('report', output=flags['output'], min_tokens=500)
     assert capsys.readouterr().out == out
     assert (tmp_path / 'out' / 'data_card.md').read_text() == 'Mine.'
     with pytest.raises(UsageError, match='contamination was made with another contaminated'):

@@ -250,8 +250,9 @@ def carry_out(
     stages.begin(plan, chosen)
     if 'contamination' in chosen and not stages.is_done(plan, 'contamination'):
         index(plan, flags['against'])
-    with whole_file(os.path.join(output, FLAGS)) as file:  # not before all that refuses them
-        json.dump(flags, file, indent=1)
+    if chosen:  # and nothing has refused the flags
+        with whole_file(os.path.join(output, FLAGS)) as file:
+            json.dump(flags, file, indent=1)
     stages.run(plan, chosen, Engine(*engine))
     if engine[0] == 'slurm' and chosen:
         print(f'given to Slurm: {", ".join(chosen)}; once done: python src/prepare_data.py report --output {output}')
