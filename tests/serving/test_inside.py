@@ -36,7 +36,9 @@ def test_what_is_seen_is_what_the_library_sees(looking, model):
     largest = [max(each['activations']) for each in found['passages']]
     assert largest == sorted(largest, reverse=True) and len(largest) == 5 and largest[0] > 0
     assert ''.join(found['passages'][0]['tokens']) in (REPOSITORY / 'examples' / 'heidi.txt').read_text()
-    changed = looking.ask('/v1/inside', asked | {'ablate': 'h2.mlp.7=3,h4.head.1'})[1]
+    asked |= {'ablate': 'h2.mlp.7=3,h4.head.1', 'passages': False}
+    changed = looking.ask('/v1/inside', asked)[1]
+    assert (changed['source'], changed['passages']) == (None, [])
     assert set(changed['activations']) == {3} and changed['before'] != changed['next']
     assert [each['id'] for each in changed['before']] == [each['id'] for each in found['next']]
     assert changed['before'][0]['probability'] == pytest.approx(found['next'][0]['probability'], abs=1e-4)
@@ -63,14 +65,15 @@ def test_what_is_not_there_is_refused(looking, asked, message):
 
 @pytest.mark.slow
 def test_the_process_that_looks_may_die(looking):
-    looking.ask('/v1/inside', {'text': 'a'})
+    asked = {'text': 'a', 'passages': False}
+    looking.ask('/v1/inside', asked)
     children = [int(line) for line in os.popen(f'pgrep -P {looking.process.pid} -f spawn_main').read().split()]
     for child in children:
         os.kill(child, signal.SIGKILL)
     assert children
 
     def answered():
-        return looking.ask('/v1/inside', {'text': 'a'})[0] == 200
+        return looking.ask('/v1/inside', asked)[0] == 200
 
     wait_until(answered)
 
@@ -84,7 +87,7 @@ def test_what_is_known_of_a_neuron_is_shown(tmp_path, monkeypatch, models):
     hparams = load_hparams(str(models / '7M' / 'hparams.json'))
     record = records.NeuronRecord(2, 7, tuple(records.Passage(('a', ' b'), (1.0, float(n))) for n in range(9)))
     monkeypatch.setattr(inside, 'EXAMPLE', 'none')
-    known = functools.partial(inside.known_of, str(tmp_path), 'models', hparams, 2, 7)
+    known = functools.partial(inside.known_of, str(tmp_path), 'models', hparams, 2, 7, True)
     assert known() == {'source': None, 'passages': [], 'explanations': []}
     records.write_record(str(tmp_path / 'neurons'), record)
     monkeypatch.setattr(inside, 'MAPS', {hparams: 'data'})

@@ -447,6 +447,7 @@ def test_another_model_is_looked_into_when_it_is_chosen(browser, server):
                 act()
             assert request.value.post_data_json['model'] == expected
             expect(page.locator('.inside .grid')).to_be_visible()
+        done(page)
         asked = []
         page.on('request', lambda request: asked.append(request.url))
         page.get_by_role('spinbutton', name='temperature').fill('0.5')

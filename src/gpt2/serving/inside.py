@@ -53,6 +53,7 @@ class InsideRequest(Request):
     ablate: Annotated[str, Field(max_length=10_000)] | None = Field(
         None, description='Neurons and heads that are made 0, h5.mlp.131,h9.head.6; everything is then as it is so.'
     )
+    passages: bool | None = Field(True, description='Whether passages are sought, which takes seconds the first time.')
 
 
 class Guess(BaseModel):
@@ -158,9 +159,10 @@ def opened(path: str, models_dir: str) -> tuple[Any, Any]:
 
 
 def look_inside(
-    path: str, models_dir: str, text: str, layer: int, head: int, neuron: int, ablate: str | None
-) -> dict[str, Any]:
-    """What InsideAnswer says, but for the model's name. Raises Error."""
+    path: str, models_dir: str, text: str, layer: int, head: int, neuron: int, ablate: str | None,
+    seek: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """What InsideAnswer says, but for the model's name; seek: whether passages are sought. Raises Error."""
     model, glance = opened(path, models_dir)
     hparams, encoder = model.hparams, model.encoder
     sizes = {'layer': hparams.n_layer, 'head': hparams.n_head, 'neuron': 4 * hparams.n_embd}
@@ -183,13 +185,14 @@ def look_inside(
         'pattern': seen.pattern.round(5).tolist(),
         'activations': seen.activations.round(5).tolist(),
         'next': guesses(*seen.next), 'before': guesses(*seen.before),
-        **known_of(path, models_dir, hparams, layer, neuron),
+        **known_of(path, models_dir, hparams, layer, neuron, seek),
     }  # fmt: skip
 
 
-def known_of(path: str, models_dir: str, hparams: HParams, layer: int, neuron: int) -> dict[str, Any]:
+def known_of(path: str, models_dir: str, hparams: HParams, layer: int, neuron: int, seek: bool) -> dict[str, Any]:
     """The top passages and the explanations of a neuron: passages of a record that lies in the model's folder,
-    `neurons`, as inspect_model.py writes them, or was fetched of the published map, or else of the example."""
+    `neurons`, as inspect_model.py writes them, or was fetched of the published map, or else of the example, if
+    that is to be sought in."""
     name = MAPS.get(hparams, '')
     known = {
         "this model's records": os.path.join(path, 'neurons', str(layer), f'{neuron}.json'),
@@ -197,7 +200,7 @@ def known_of(path: str, models_dir: str, hparams: HParams, layer: int, neuron: i
     }
     source = next((source for source, record in known.items() if os.path.isfile(record)), None)
     top = records.read_record(known[source]).top[:PASSAGES] if source else ()
-    if source is None and has_example(hparams):
+    if source is None and seek and has_example(hparams):
         source, top = 'a few chapters of Heidi', tuple(example_passages(path, models_dir, layer, neuron))
     explained = os.path.join(FOLDER, name, 'explanations', str(layer), f'{neuron}.jsonl')
     explanations = records.read_explanations(explained) if os.path.isfile(explained) else []
@@ -238,8 +241,9 @@ async def post_inside(request: fastapi.Request, body: InsideRequest) -> JSONResp
     served = await state.models.get(body.model)
     layer, head, neuron = body.layer or 0, body.head or 0, body.neuron or 0
     ask = functools.partial(
-        LOOKER.look, served.files.path, state.settings.models_dir, body.text, layer, head, neuron, body.ablate
-    )
+        LOOKER.look, served.files.path, state.settings.models_dir, body.text, layer, head, neuron, body.ablate,
+        body.passages is not False,
+    )  # fmt: skip
     with served.counted():
         found = await state.looking.run(ask, time.monotonic() + state.settings.time_limit)
     return JSONResponse({'model': served.name, **found})

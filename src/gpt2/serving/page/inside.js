@@ -11,6 +11,7 @@ export const title = 'Inside';
 const EXAMPLE = 'When the king and the queen went to the garden, the queen gave a rose to the';
 const PAUSE = 150; // milliseconds without a key until a text is looked into
 const WAIT = 'The model is loaded when somebody first looks into it, which takes some seconds.';
+const SEEK = 'Passages are sought in which the neuron is large.';
 const WHAT = { layer: 'n_layer', head: 'n_head', neuron: 'n_neuron' };
 
 export function build(shared) {
@@ -115,6 +116,7 @@ class Inside {
     const { text } = this.editor;
     if (!text) {
       this.run.stop();
+      this.knownNeuron = null;
       for (const part of Object.values(this.parts)) part.replaceChildren();
       return;
     }
@@ -122,10 +124,24 @@ class Inside {
     const asked = Object.fromEntries(Object.keys(WHAT).map((what) => [what, this.value(what)]));
     const { model } = this.shared.settings.values;
     const ablate = this.ablated.length ? this.ablated.join(',') : null;
+    const body = { model, text, ...asked, ablate };
     this.run.start(
-      async (signal) => this.show(await ask('v1/inside', { model, text, ...asked, ablate }, signal)),
+      async (signal) => {
+        this.show(await ask('v1/inside', { ...body, passages: false }, signal));
+        await this.showKnown(body, signal);
+      },
       () => this.look(),
     );
+  }
+
+  /** What is known of the neuron, whatever the text: asked for by itself, since it may take seconds the first time. */
+  async showKnown(body, signal) {
+    const neuron = [body.model, body.layer, body.neuron].join();
+    if (neuron === this.knownNeuron) return;
+    this.parts.known.replaceChildren(element('p', { class: 'note' }, SEEK));
+    this.knownNeuron = null;
+    this.parts.known.replaceChildren(...known(await ask('v1/inside', body, signal)));
+    this.knownNeuron = neuron;
   }
 
   showChips() {
@@ -146,7 +162,6 @@ class Inside {
     refill(this.parts.lens, lens(seen, this.value('layer'), (layer) => this.choose('layer', layer)));
     refill(this.parts.attention, attention(seen.tokens, seen.pattern));
     this.parts.neuron.replaceChildren(coloured(seen.tokens, seen.activations));
-    this.parts.known.replaceChildren(...known(seen));
     this.shared.say(`Next comes ${seen.next[0].token}`);
   }
 
