@@ -40,7 +40,7 @@ def read(path: str) -> Tokens | None:
         about = read_about(path)
         parts = {name: mapped(os.path.join(path, name), *form) for name, form in about['files'].items()}
         return Tokens(parts[IDS], np.array(parts[ENDS]), parts.get(TRAINED), about['digest'])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -71,6 +71,8 @@ def made(path: str, remedy: str) -> Iterator[str]:
     make_folder(part, remedy)
     try:
         yield part
+        if os.path.islink(path) or os.path.isfile(path):
+            os.remove(path)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(part, path)
     except BaseException:

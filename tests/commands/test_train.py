@@ -207,7 +207,7 @@ def stopped(corpus, monkeypatch, number, at=3, **flags):
     return folder
 
 
-@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGUSR1'])
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1'])
 def test_a_signal_saves_first_and_then_has_its_usual_effect(corpus, monkeypatch, name):
     taken, number = [], getattr(signal, name)
     previous = signal.signal(number, lambda *_: taken.append(name))

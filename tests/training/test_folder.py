@@ -17,6 +17,8 @@ from gpt2.training import folder as folders
 from gpt2.training import loop
 from gpt2.training.optimizer import make_optimizer
 
+RECORD = {'steps': 3, 'seed': 1, 'tokens_crc32': [[0, 0]]}
+TOKENS = 'tokens-0123456789abcdef'
 STAGES = ('write_values', 'write_meta_graph', 'write_state_file', 'remove')
 
 
@@ -147,16 +149,16 @@ def test_a_kill_as_the_best_becomes_the_model_leaves_a_checkpoint_to_go_on_from(
 
 
 def test_a_first_save_that_was_killed_is_a_run_not_begun(saver):
-    folders.write_record(saver.folder, {'seed': 1})
+    folders.write_record(saver.folder, RECORD)
     with pytest.raises(Killed):
         saver.save('model-1', 1, left=0)
     assert folders.run_in(saver.folder) is None
     saver.save('model-1', 1)
-    assert folders.run_in(saver.folder) == {'seed': 1}
+    assert folders.run_in(saver.folder) == RECORD
 
 
 def test_parts_of_checkpoints_are_no_run(saver):
-    folders.write_record(saver.folder, {})
+    folders.write_record(saver.folder, RECORD)
     saver.save('model-1', 1)
     os.remove(os.path.join(saver.folder, 'checkpoint'))
     os.remove(os.path.join(saver.folder, 'model-1.index'))
@@ -170,13 +172,76 @@ def test_a_context_that_fails_leaves_no_folder_but_one_that_was_there(tmp_path):
             folder.mkdir()
             (folder / 'mine').write_text('x')
         with pytest.raises(Error, match='wrong'), folders.held(str(folder)):
-            (folder / 'tokens-1').mkdir()
-            (folder / 'tokens-1' / 'ids').write_text('x')
+            (folder / TOKENS).mkdir()
+            (folder / TOKENS / 'ids').write_text('x')
             raise Error('wrong')
-    assert sorted(path.name for path in tmp_path.rglob('*')) == ['ids', 'mine', 'there', 'tokens-1']
+    assert sorted(path.name for path in tmp_path.rglob('*')) == ['ids', 'mine', 'there', TOKENS]
 
 
 def test_two_threads_are_two_runs(tmp_path):
     folder = str(tmp_path / 'x')
     with folders.held(folder), pytest.raises(Error, match='another run is training'), folders.held(folder):
         pass
+
+
+ENTRY = '{"step": 1, "loss": 2.0, "learning_rate": 0.1}\n'
+
+
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [
+        ('training.jsonl', '{"text": "a"}\n'),
+        ('training.jsonl', ENTRY + '{"prompt": "a"'),
+        ('training.lock', 'mine'),
+        ('tokens-mine', None),
+        ('tokens-0123456789abcdef', 'mine'),
+    ],
+)
+def test_what_only_has_the_name_of_what_a_run_leaves_is_neither_written_over_nor_removed(tmp_path, name, content):
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_text(content)
+    with pytest.raises(Error, match=f'holds {name}, and not of a run that could go on'):
+        folders.run_in(str(tmp_path))
+    if name != 'training.lock':
+        with pytest.raises(Error, match='wrong'), folders.held(str(tmp_path)):
+            raise Error('wrong')
+        assert path.exists() and (content is None or path.read_text() == content)
+
+
+@pytest.mark.parametrize('content', ['', ENTRY, ENTRY * 2, ENTRY + ENTRY[:12]])
+def test_a_log_without_a_record_is_of_a_run_that_was_killed_before_it_saved(tmp_path, content):
+    (tmp_path / 'training.jsonl').write_text(content)
+    assert folders.run_in(str(tmp_path)) is None
+    with folders.held(str(tmp_path)):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_that_is_not_the_run_s_is_not_written_over_either(saver):
+    folders.write_record(saver.folder, RECORD)
+    saver.save('model-1', 1)
+    (pathlib.Path(saver.folder) / 'training.jsonl').write_text('{"text": "a"}\n')
+    with pytest.raises(Error, match=r'training\.jsonl, and not of a run'):
+        folders.run_in(saver.folder)
+
+
+@pytest.mark.parametrize(
+    ('record', 'beside'),
+    [('{"my": "settings"}', 'encoder.json'), (None, 'pytorch_model.bin'), (None, 'adapter_model.safetensors')],
+)
+def test_a_record_that_is_not_the_run_s_or_lies_beside_others_files_is_no_run_that_broke_off(tmp_path, record, beside):
+    if record is None:
+        folders.write_record(str(tmp_path), RECORD)
+    else:
+        (tmp_path / 'training.json').write_text(record)
+    (tmp_path / beside).write_text('precious')
+    with pytest.raises(Error, match=f'holds {beside}.*, and not of a run that could go on'):
+        folders.run_in(str(tmp_path))
+
+
+@pytest.mark.parametrize('content', ['[' * 100_000, '[]', '{"steps": "3"}', '{"held_out_data": 3}', '{"seed": null}'])
+def test_a_record_of_other_kinds_of_values_is_one_line(tmp_path, content):
+    (tmp_path / 'training.json').write_text(content)
+    with pytest.raises(Error, match=r'training\.json cannot be read .*--init_from') as caught:
+        folders.run_in(str(tmp_path))
+    assert '\n' not in str(caught.value)

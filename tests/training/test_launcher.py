@@ -67,6 +67,36 @@ def test_a_signal_goes_to_all(tmp_path):
     assert (tmp_path / '0').exists() and (tmp_path / '1').exists()
 
 
+def test_workers_end_with_a_launcher_that_is_killed(tmp_path):
+    code = (
+        'from gpt2.training.launcher import end_with_launcher; end_with_launcher(); '
+        f'open(r"{tmp_path}/%d" % me, "w").write(str(os.getpid())); time.sleep(1000)'
+    )
+    whole = f'import sys; from gpt2.training.launcher import launch; launch([sys.executable, "-c", {WHO + code!r}], 2)'
+    where = environment(PYTHONPATH=str(REPOSITORY / 'src'))
+    with subprocess.Popen([sys.executable, '-c', whole], env=where) as process:
+        until(lambda: all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in '01'))
+        process.kill()
+    workers = [int((tmp_path / name).read_text()) for name in '01']
+    until(lambda: not any(alive(worker) for worker in workers))
+
+
+def until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(process):
+    """Whether a process runs; what has ended and nobody has asked about does not."""
+    try:
+        with open(f'/proc/{process}/stat') as file:
+            return file.read().rpartition(') ')[2][0] != 'Z'
+    except OSError:
+        return False
+
+
 def test_it_works_from_a_thread():
     found = []
     thread = threading.Thread(target=lambda: found.append(launch('pass', 2)))

@@ -12,7 +12,7 @@ from gpt2.commands.flags import boolean, choice, integer, number, optional_integ
 from gpt2.errors import UsageError
 from gpt2.system import progress
 from gpt2.training.distribution import CONFIG, check_shareable, end_anyway
-from gpt2.training.launcher import launch
+from gpt2.training.launcher import end_with_launcher, launch
 from gpt2.training.loop import BEST, LAST
 from gpt2.training.run import prepared, train_in
 from gpt2.training.settings import EMBEDDINGS, PRECISIONS, RATES, SHAPE, frozen
@@ -29,8 +29,8 @@ Train a GPT-2 on text, from scratch or from any checkpoint.
 
 Each word is a file, a folder or a glob. The model is saved in the released layout in
 <models_dir>/<model_name>. The same command goes on where an interrupted one stopped, and with more
---steps a finished one; flags that are left out are then as they were. Ctrl-C, SIGTERM and SIGUSR1 save
-first. A folder that holds anything else of a model is never written over.
+--steps a finished one; flags that are left out are then as they were. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1
+save first. A folder that holds anything else of a model is never written over.
 
 Data, by the end of a file's name, each also compressed as .gz or .zst (needs the zstandard package):
 plain text   a file is a document; <|endoftext|> in it divides documents. From a folder: .txt, and the below
@@ -146,6 +146,7 @@ def train_model(
         if status := launch(command_line(patterns, flags), count):
             sys.exit(status)
         return
+    end_with_launcher()
     try:
         stopped = train_in(*what)
     except BaseException:

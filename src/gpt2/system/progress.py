@@ -2,12 +2,37 @@
 prints nothing by itself."""
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 shown = False
 told = False
+
+
+class Heard:
+    """A text file that work does not end for: where nothing can be written to it any more, because its reader went
+    away, its terminal closed or its disk is full, what is said is lost."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, content: str) -> None:
+        self.attempt(self.file.write, content)
+
+    def flush(self) -> None:
+        self.attempt(self.file.flush)
+
+    def attempt(self, function: Callable, *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except OSError:
+            with contextlib.suppress(OSError):  # else what waits to be written fails again at the interpreter's end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 def show(lines: bool = False) -> None:
@@ -32,7 +57,8 @@ def bar(*arguments: Any, **settings: Any) -> Any:
     """A tqdm, which is seen at a terminal only. It goes when it is done, unless settings say otherwise."""
     from tqdm import tqdm
 
-    return tqdm(*arguments, **{'leave': False, 'disable': None if shown else True} | settings)
+    usual = {'leave': False, 'disable': None if shown else True, 'file': Heard(sys.stderr)}
+    return tqdm(*arguments, **usual | settings)
 
 
 def note(text: str) -> None:
@@ -40,7 +66,7 @@ def note(text: str) -> None:
     if shown:
         from tqdm import tqdm
 
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(text, file=Heard(sys.stderr))
 
 
 def begin(what: str) -> None:

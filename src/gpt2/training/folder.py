@@ -25,7 +25,7 @@ from gpt2.checkpoints.files import (
 )
 from gpt2.checkpoints.folders import find_model, find_vocabulary
 from gpt2.checkpoints.source import Source, load_params, open_source
-from gpt2.encoder import Encoder, listed_ids, read_encoder, write_encoder
+from gpt2.encoder import GENERATION_CONFIG, Encoder, listed_ids, read_encoder, write_encoder
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams, HParamsError, save_hparams
 from gpt2.system.files import new_folder, whole_file
@@ -34,7 +34,7 @@ from gpt2.training import lora, tokens
 from gpt2.training.distillation import student
 from gpt2.training.distribution import ALONE, Team, summed_once
 from gpt2.training.optimizer import make_optimizer, restore, saved_values, trained
-from gpt2.training.settings import SHAPE, Settings
+from gpt2.training.settings import SHAPE, Settings, check_kinds
 
 if TYPE_CHECKING:
     import keras
@@ -44,8 +44,11 @@ LOG = 'training.jsonl'
 LOCK = 'training'
 CURVES = 'training.png'
 CHECKPOINT = re.compile(r'(model-(\d+)|model\.ckpt)(?=\.)')
-# What a run leaves before it has saved anything: nothing of a model.
-SCRATCH = re.compile(rf'({tokens.FOLDER}.*|{re.escape(LOG)}|{LOCK}{re.escape(LOCK_SUFFIX)})')
+TOKENS = re.compile(rf'{tokens.FOLDER}[0-9a-f]{{16}}(\.part)?')
+ENTRY = '{"step": '  # with which a line of a log begins
+OF_A_RECORD = {'steps', 'seed', 'tokens_crc32'}  # among others
+# What the first save writes before its checkpoint.
+FIRST_FILES = {RECORD, 'encoder.json', 'vocab.bpe', GENERATION_CONFIG, 'hparams.json'}
 
 
 def run_in(folder: str) -> dict[str, Any] | None:
@@ -55,19 +58,51 @@ def run_in(folder: str) -> dict[str, Any] | None:
     """
     if not os.path.isdir(folder):
         return None
-    names = sorted(name for name in os.listdir(folder) if not SCRATCH.fullmatch(name))
-    if RECORD in names:
-        record = read_record(folder)
-        if any(CHECKPOINT.match(name) for name in names) or STATE_FILE in names:
-            current_prefix(folder)
-            return record
-        return None  # broken off as it first saved
+    names = sorted(name for name in os.listdir(folder) if not is_scratch(folder, name))
+    record = read_record(folder) if RECORD in names else {}
+    begun = any(CHECKPOINT.match(name) for name in names) or STATE_FILE in names
+    foreign = [name for name in names if name.removesuffix('.part') not in FIRST_FILES]
+    if set(record) >= OF_A_RECORD and LOG not in names and (begun or not foreign):
+        if not begun:
+            return None  # broken off as it first saved
+        current_prefix(folder)
+        return record
     if names:
+        strange = [LOG] if LOG in names else foreign or names
         raise Error(
-            f'{folder} holds {listed(names)}, and not of a run that could go on; choose another --model_name, '
+            f'{folder} holds {listed(strange)}, and not of a run that could go on; choose another --model_name, '
             'or move them away'
         )
     return None
+
+
+def is_scratch(folder: str, name: str) -> bool:
+    """Whether a file or folder is what a run leaves before it has saved anything: its log, its texts as token files,
+    its lock. What only has such a name is somebody's own."""
+    path = os.path.join(folder, name)
+    if name == LOG:
+        return is_log(path)
+    if name == LOCK + LOCK_SUFFIX:
+        return os.path.isfile(path) and not os.path.getsize(path)
+    return bool(TOKENS.fullmatch(name)) and os.path.isdir(path) and not os.path.islink(path)
+
+
+def is_log(path: str) -> bool:
+    """Whether a file is a run's log: all its lines are entries, but perhaps the last, which may be cut."""
+    try:
+        with open(path, encoding='utf-8', errors='replace') as file:
+            return all(entry_of(line) or (line.startswith(ENTRY) and not line.endswith('\n')) for line in file)
+    except OSError:
+        return False
+
+
+def entry_of(line: str) -> dict[str, Any] | None:
+    """The entry that a line of a log is; None for what is none."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and {'step', 'loss', 'learning_rate'} <= set(entry) else None
 
 
 def listed(names: Sequence[str]) -> str:
@@ -81,7 +116,8 @@ def read_record(folder: str) -> dict[str, Any]:
             record = json.load(file)
         if not isinstance(record, dict):
             raise ValueError('it is no object')
-    except (OSError, ValueError) as error:
+        check_kinds(record)
+    except (OSError, ValueError, RecursionError) as error:
         raise Error(f'{path} cannot be read ({error}); {start_anew(folder)}') from None
     return record
 
@@ -126,7 +162,7 @@ def held(folder: str) -> Iterator[None]:
         try:
             yield
         finally:
-            if all(SCRATCH.fullmatch(name) for name in os.listdir(folder)):
+            if all(is_scratch(folder, name) for name in os.listdir(folder)):
                 remove_scratch(folder)
 
 
@@ -259,12 +295,9 @@ def remove_others(folder: str, names: set[str]) -> None:
 
 def read_log(folder: str) -> list[dict[str, Any]]:
     """The entries of training.jsonl; a line that was cut is left out."""
-    entries = []
-    with contextlib.suppress(OSError), open(os.path.join(folder, LOG), encoding='utf-8') as file:
-        for line in file:
-            with contextlib.suppress(ValueError):
-                entries.append(json.loads(line))
-    return [entry for entry in entries if isinstance(entry, dict) and 'step' in entry]
+    with contextlib.suppress(OSError), open(os.path.join(folder, LOG), encoding='utf-8', errors='replace') as file:
+        return list(filter(None, map(entry_of, file)))
+    return []
 
 
 def write_log(folder: str, entries: Sequence[dict[str, Any]]) -> None:

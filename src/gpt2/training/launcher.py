@@ -22,6 +22,7 @@ FORWARDED = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')
 GRACE = 60  # seconds that the others may take to end once one has failed
 POLL = 0.1  # seconds
 VISIBLE = 'CUDA_VISIBLE_DEVICES'
+LAUNCHER = 'GPT2_LAUNCHER'  # in the environment of a worker: the process that started it
 
 
 def launch(command: Sequence[str], count: int) -> int:
@@ -35,7 +36,8 @@ def launch(command: Sequence[str], count: int) -> int:
         outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in range(count - 1))]
         processes = [
             subprocess.Popen(
-                command, env=os.environ | settings, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                command, env=os.environ | settings | {LAUNCHER: str(os.getpid())},
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,  # else Ctrl-C would reach it twice, the second time to end it at once
             )
             for settings, output in zip(environments(count), outputs)
@@ -46,6 +48,19 @@ def launch(command: Sequence[str], count: int) -> int:
         if came:
             signal.raise_signal(came[0])
         return status([process.returncode for process in processes], first, outputs)
+
+
+def end_with_launcher() -> None:
+    """Have this process, if it is a launcher's worker, take SIGTERM once the launcher is no more: nobody else would
+    end what SIGKILL has left alone."""
+    if LAUNCHER in os.environ:
+        threading.Thread(target=watch, args=(int(os.environ[LAUNCHER]),), daemon=True).start()
+
+
+def watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def environments(count: int) -> list[dict[str, str]]:

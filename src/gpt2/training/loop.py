@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import keras
 
 INTERVAL_WINDOWS = 64  # held-out windows evaluated while training; at the end it is all of them
-STOPS = ('SIGINT', 'SIGTERM', 'SIGUSR1')  # after which a run saves and ends; a system may lack some
+STOPS = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')  # after which a run saves and ends; a system may lack some
 BEST, LAST = 'best', 'last'
 
 

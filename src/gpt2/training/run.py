@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from gpt2.checkpoints.source import Source, load_params
 from gpt2.encoder import Encoder, read_encoder
+from gpt2.errors import Error
 from gpt2.hparams import HParams, load_hparams
 from gpt2.system import progress
 from gpt2.training import folder as folders
@@ -33,12 +34,11 @@ from gpt2.training.distribution import Team, assembled, check_shareable, losses_
 from gpt2.training.loop import Habits, Progress, Run, train, write_adapter
 from gpt2.training.report import draw_curves, held_out_report
 from gpt2.training.samples import prompt_ids
-from gpt2.training.settings import DEFAULTS, Settings, changed, check_freeze, check_window, merged, run_settings
+from gpt2.training.settings import DEFAULTS, DONE, Settings, changed, check_freeze, check_window, merged, run_settings
 from gpt2.training.tokens import Tokens, encoded_before, existing_token_file, processes, token_file
 from gpt2.training.update import TotalLoss, faster_compiled, make_evaluate, total_loss
 
 WORTH_A_TRIAL = 300  # seconds that a run must take for a trial of XLA
-DONE = 'done'  # in a record: the updates after which the run had ended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +89,8 @@ def train_in(
     with losses_named(team), progress.shown_if(team.chief):
         with folders.held(folder) if team.chief else contextlib.nullcontext():
             with team.chief_first():
+                if team.chief and folders.run_in(folder) != start.record:
+                    raise Error(f'another run has trained in {folder} meanwhile; the same command goes on from there')
                 run, texts = planned(folder, start, habits, team)
             stopped = carry_out(run, start.source, start.teacher, texts, start.record)
         team.part()

@@ -18,6 +18,7 @@ DEFAULTS = {
     'pack': False, 'text_field': None, 'train_on_prompt': False, 'lora_rank': 0, 'lora_alpha': 32.0,
     'teacher': None, **LOSSES,
 }  # fmt: skip
+DONE = 'done'  # in a record: the updates after which the run had ended
 MAY_CHANGE = {'steps', 'epochs'}  # of a run that goes on
 # Of each optimizer: the peak of its rate from scratch and from a model, and the weight decay.
 RATES = {'adamw': (1.5e-3, 5e-5), 'adafactor': (1e-2, 5e-4), 'lion': (3e-4, 1e-5), 'sgd': (0.3, 0.03)}
@@ -70,6 +71,16 @@ class Settings:
     def rows(self) -> int:
         """Windows an update."""
         return self.batch_size * self.accumulate
+
+
+def check_kinds(record: Mapping[str, Any]) -> None:
+    """Raise ValueError where a record has what is no value of a setting."""
+    kinds: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Settings)}
+    kinds |= dict.fromkeys(SHAPE, int) | dict.fromkeys(('init_from', 'vocabulary', 'text_field', 'teacher'), str | None)
+    kinds |= dict.fromkeys(('suffix', 'held_out_data'), list) | {'train_on_prompt': bool, DONE: int}
+    for name, kind in kinds.items():
+        if name in record and not isinstance(record[name], int | float if kind is float else kind):
+            raise ValueError(f'its {name} is {record[name]!r}')
 
 
 def merged(folder: str, given: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any]:
