@@ -54,6 +54,16 @@ def test_split_by_document():
         assert all(ids[last - 1] + 1 in ends for _, last in text.documents)
 
 
+def test_no_more_than_was_asked_for_is_held_out():
+    """A book and its preface: of the book its end, whichever of them the draw names."""
+    for seed in range(4):
+        kept, held = split(tokens_of([6201, 698]), 0.05, seed)
+        assert (len(kept), len(held)) == (6899 - 344, 344)
+        assert held.ids(np.arange(344)).tolist() == list(range(6201 - 344, 6201))
+    kept, held = split(tokens_of([5] * 10 + [500] + [5] * 89), 0.05, seed=0)
+    assert len(held) in (20, 25) and len(kept) == 995 - len(held)
+
+
 def test_of_a_single_document_the_end_is_held_out():
     kept, held = split(tokens_of([100]), 0.05, seed=1)
     assert (len(kept), len(held)) == (95, 5) and held.ids(np.arange(5)).tolist() == list(range(95, 100))
@@ -214,15 +224,18 @@ def test_a_batch_of_a_mixture_depends_on_the_step_alone():
         ('a.jsonl:0.5', ('a.jsonl', Weight(0.5, 0.5))),
         ('general/:1->0', ('general/', Weight(1, 0))),
         ('a:b', ('a:b', None)),
+        ('a\nb:3', ('a\nb', Weight(3, 3))),
     ],
 )
 def test_weights_of_patterns(word, expected):
     assert weighted(word) == expected
 
 
-def test_a_file_with_a_colon_in_its_name_has_no_weight(tmp_path):
+def test_a_file_with_a_colon_in_its_name_has_no_weight(tmp_path, monkeypatch):
     (tmp_path / 'a:1').write_text('x')
     assert weighted(str(tmp_path / 'a:1')) == (str(tmp_path / 'a:1'), None)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert weighted('~/a:1') == ('~/a:1', None)
 
 
 @pytest.mark.parametrize('weights', [[Weight(0, 1)], [Weight(1, 0), Weight(0, 0)]])

@@ -1,6 +1,8 @@
 import gzip
 import itertools
 import json
+import os
+import random
 import sys
 
 import pytest
@@ -52,6 +54,42 @@ def test_a_file_that_is_there_is_that_file(tmp_path, monkeypatch, name):
     (tmp_path / name).write_text('x')
     (tmp_path / 'other.txt').write_text('x')
     assert find_files([name]) == [name]
+
+
+def test_a_file_that_is_called_as_standard_input_is_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / '-').write_text('x')
+    [path] = find_files(['-'])
+    assert read(path) == ['x']
+
+
+@pytest.mark.parametrize('name', ['link.txt', 'pipe.txt', 'pointer.txt'])
+def test_what_is_no_file_of_text_is_one_line(tmp_path, name):
+    path = tmp_path / name
+    if name == 'link.txt':
+        path.symlink_to(tmp_path / 'nothing')
+    elif name == 'pipe.txt':
+        os.mkfifo(path)
+    else:
+        path.write_text('version https://git-lfs.github.com/spec/v1\n')
+    for pattern in ('', '*.txt'):
+        with pytest.raises(DatasetError, match=rf'{name} cannot be read \(') as caught:
+            find_files([str(tmp_path / pattern)])
+        assert '\n' not in str(caught.value)
+
+
+def test_a_file_is_one_document_by_whatever_way_it_is_reached(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / 'deep' / 'up').symlink_to('..')
+    (folder / 'again.txt').symlink_to('a.txt')
+    assert find_files(['a.txt', './a.txt', str(folder / 'a.txt'), 'again.txt']) == ['./a.txt']
+    assert len(find_files(['**'])) == 4
+
+
+def test_names_in_capitals_are_of_the_same_kind(tmp_path):
+    (tmp_path / 'A.JSONL.GZ').write_bytes(gzip.compress(b'{"text": "a"}'))
+    [path] = find_files([str(tmp_path)])
+    assert read(path) == ['a']
 
 
 def test_a_folder_whose_name_is_a_pattern_is_that_folder(tmp_path):
@@ -116,6 +154,7 @@ RECORDS = [
         {'messages': [{'role': 'user', 'content': 'Q'}, {'role': 'assistant', 'content': 'A'}]},
         [('User:', False), (' Q', False), ('\n\nAssistant:', False), (' A', True)],
     ),
+    ({'messages': [{'role': 'Assistant', 'content': 'A'}]}, [('Assistant:', False), (' A', True)]),
 ]
 
 
@@ -157,6 +196,39 @@ def test_parquet(tmp_path):
         read(tmp_path / 'c.parquet')
 
 
+def test_of_parquet_only_what_is_read_must_be_of_values_that_python_has(tmp_path):
+    pyarrow, parquet = pytest.importorskip('pyarrow'), pytest.importorskip('pyarrow.parquet')
+    when = pyarrow.array([1_000_000_001], pyarrow.timestamp('ns'))
+    parquet.write_table(pyarrow.table({'text': ['a'], 'when': when}), tmp_path / 'a.parquet')
+    assert read(tmp_path / 'a.parquet') == ['a']
+    with pytest.raises(DatasetError, match=r'a\.parquet: the field body is not there'):
+        read(tmp_path / 'a.parquet', text_field='body')
+    letters = [None, pyarrow.py_buffer(b'\0\0\0\0\3\0\0\0'), pyarrow.py_buffer(b'\xff\xfe\xfd')]
+    bad = pyarrow.Array.from_buffers(pyarrow.string(), 1, letters)
+    parquet.write_table(pyarrow.table({'text': bad}), tmp_path / 'b.parquet')
+    with pytest.raises(DatasetError, match=r'b\.parquet cannot be read'):
+        read(tmp_path / 'b.parquet')
+
+
+def test_zstandard_that_is_cut_is_refused_wherever(tmp_path):
+    zstandard = pytest.importorskip('zstandard')
+    content = zstandard.compress(b'one') + zstandard.compress(bytes(random.Random(0).choices(b'abc d', k=20_000)))
+    (tmp_path / 'a.txt.zst').write_bytes(content)
+    assert len(read(tmp_path / 'a.txt.zst')) == 1
+    for size in (len(content) // 2, len(content) - 1, 20):
+        (tmp_path / 'a.txt.zst').write_bytes(content[:size])
+        with pytest.raises(DatasetError, match=r'a\.txt\.zst cannot be read .*cut or damaged'):
+            read(tmp_path / 'a.txt.zst')
+
+
+def test_zstandard_of_a_long_window(tmp_path):
+    zstandard = pytest.importorskip('zstandard')
+    parameters = zstandard.ZstdCompressionParameters(window_log=28)
+    writer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    (tmp_path / 'a.txt.zst').write_bytes(writer.compress(b'some text') + writer.flush())
+    assert read(tmp_path / 'a.txt.zst') == ['some text']
+
+
 def test_compressed_files(tmp_path):
     zstandard = pytest.importorskip('zstandard')
     content = ('naïve text. ' * 5000 + '\r\n').encode()
@@ -183,11 +255,16 @@ def test_compressed_files(tmp_path):
         ('a.txt.gz', gzip.compress(b'some text' * 1000, mtime=0)[:-20], r'a\.txt\.gz cannot be read'),
         ('a.txt.gz', gzip.compress(b'abc\xff', mtime=0), r'a\.txt\.gz is not UTF-8 at byte 3'),
         ('a.txt.zst', b'no zst', r'a\.txt\.zst cannot be read'),
+        ('a.parquet.zst', b'no zst', r'a\.parquet\.zst cannot be read'),
+        ('a.parquet.gz', b'no gzip', r'a\.parquet\.gz cannot be read'),
+        ('a.csv', b'text,id\n"a,2\nx,3\n', r'a\.csv, line 3 is no CSV'),
     ],
 )
 def test_what_cannot_be_read_is_one_line(tmp_path, name, content, message):
     if name.endswith('.zst'):
         pytest.importorskip('zstandard')
+    if '.parquet' in name:
+        pytest.importorskip('pyarrow')
     (tmp_path / name).write_bytes(content)
     with pytest.raises((DatasetError, UsageError), match=message) as caught:
         read(tmp_path / name)

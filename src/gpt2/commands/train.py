@@ -84,8 +84,8 @@ training.png draws them at the end, where the matplotlib package is there.
 --jit_compile         compile updates with XLA; --jit_compile=false does not. Default: a run of more than some minutes
                       tries which is faster, and keeps to it
 --freeze WHAT         what is not trained: {EMBEDDINGS}, the first N blocks, or both as {EMBEDDINGS},N. Default: nothing
---held_out X          fraction of the documents kept for evaluation, from 0 up to 1; of a single document its end.
-                      Default: 0.05
+--held_out X          fraction of the tokens kept for evaluation, as whole documents, from 0 up to 1; where each
+                      document has more, the end of the longest. Default: 0.05
 --held_out_data FILE  evaluate on this, and keep nothing of the text; may be repeated
 --lora_rank N         train adapters of this rank (Hu et al. 2021) on the matrices of attention and MLP of the model
                       --init_from, which itself stays as it is, in less memory; at least 1. The model that is saved

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from gpt2.checkpoints.folders import expand
 from gpt2.errors import UsageError
 from gpt2.training.data import DatasetError
 from gpt2.training.settings import Settings
 from gpt2.training.tokens import Tokens
 
 BLOCK = 1024  # steps for which the rows of a mixture are drawn at once
-SHARE = re.compile(r'(?P<pattern>.+):(?P<first>\d+(\.\d+)?)(->(?P<last>\d+(\.\d+)?))?')
+SHARE = re.compile(r'(?P<pattern>.+):(?P<first>\d+(\.\d+)?)(->(?P<last>\d+(\.\d+)?))?', re.DOTALL)
 CHUNK, COUNTED = 2**20, 2**26  # tokens
 
 
@@ -104,7 +105,7 @@ def without_gaps(bounds: np.ndarray) -> np.ndarray:
 
 
 def hold_out(count: int, fraction: float, seed: int) -> np.ndarray:
-    """Which of so many documents are held out, bool [count]: the given fraction of them, at least one unless it is
+    """Which of so many documents may be held out, bool [count]: the given fraction of them, at least one unless it is
     0, never all. The choice depends on count, fraction and seed alone."""
     held = min(max(1, round(count * fraction)), count - 1) if fraction else 0
     result = np.zeros(count, bool)
@@ -113,14 +114,20 @@ def hold_out(count: int, fraction: float, seed: int) -> np.ndarray:
 
 
 def split(tokens: Tokens, fraction: float, seed: int) -> tuple[Text, Text]:
-    """(training text, held-out text). Of a single document its last part is held out."""
+    """(training text, held-out text): of the documents of hold_out() those that together have the given fraction of
+    all tokens at most or, where none is so short, the last part of the longest document."""
     ends = tokens.ends
-    bounds = np.stack([ends - np.diff(ends, prepend=0), ends], axis=1)
-    if len(ends) == 1 and fraction:
-        place = int(ends[0]) - max(1, round(int(ends[0]) * fraction))
-        return Text(tokens, np.array([[0, place]])), Text(tokens, np.array([[place, ends[0]]]))
-    held = hold_out(len(ends), fraction, seed)
-    return Text(tokens, bounds[~held]), Text(tokens, bounds[held])
+    sizes = np.diff(ends, prepend=0)
+    bounds = np.stack([ends - sizes, ends], axis=1)
+    most = int(sizes.sum() * fraction)
+    held = hold_out(len(ends), fraction, seed) & (sizes <= most)
+    held &= np.cumsum(sizes * held) <= most
+    if not fraction or not len(ends) or held.any():
+        return Text(tokens, bounds[~held]), Text(tokens, bounds[held])
+    longest = int(sizes.argmax())
+    kept, last = bounds.copy(), bounds[[longest]]
+    kept[longest, 1] = last[0, 0] = ends[longest] - min(max(1, most), int(sizes[longest]) - 1)
+    return Text(tokens, kept), Text(tokens, last)
 
 
 class Windows(Protocol):
@@ -240,7 +247,7 @@ def weighted(word: str) -> tuple[str, Weight | None]:
     """`PATTERN:3` or `PATTERN:1->0` as (pattern, its weight), which is None where a file has that name or none is
     given."""
     match = SHARE.fullmatch(word)
-    if not match or os.path.exists(word):
+    if not match or os.path.exists(expand(word)):
         return word, None
     first = float(match['first'])
     return match['pattern'], Weight(first, first if match['last'] is None else float(match['last']))

@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -23,10 +22,14 @@ from gpt2.checkpoints.folders import expand
 from gpt2.encoder import END_OF_TEXT
 from gpt2.errors import Error
 from gpt2.system import text
+from gpt2.system.files import check_file
 
 PACKED = ('.gz', '.zst')
 SUFFIXES = ('.txt', '.jsonl', '.csv', '.parquet')  # of what is taken from a folder
 PIECE = 2**20  # characters; a longer document is encoded piece by piece
+FIELDS = ('text', 'prompt', 'completion', 'messages')  # of a record
+FRAME_BYTES = 2**12  # compressed bytes that are taken at once: they may stand for ten thousand times as many
+LONGEST_WINDOW = 2**31  # of `zstd --long=31`, as archives of the field are made
 LONGEST = 4 * PIECE  # of a piece in which there is no place to cut
 # Before white space a text can be cut: no token reaches over that place.
 CUT = re.compile(r'(?<=\S)(?=\s)')
@@ -54,27 +57,39 @@ class Reading:
 
 
 def find_files(patterns: Iterable[str], suffixes: Iterable[str] = ()) -> list[str]:
-    """Paths of all files that the patterns name, sorted, each once.
+    """Paths of all files that the patterns name, sorted, each once, also where links lead to it again.
 
     A pattern is a file, whatever its name; a folder: every file below it whose name ends in one of suffixes,
     by default SUFFIXES; or a glob. A token file, which is a folder, is one of its own. Raises DatasetError for a
     pattern that names no file.
     """
     wanted = tuple(suffixes) or SUFFIXES
-    found: set[str] = set()
+    lower = tuple(suffix.lower() for suffix in wanted)
+    found: list[str] = []
     for pattern in patterns:
         path = expand(pattern)
+        path = './-' if path == '-' else path  # which else is standard input
         if os.path.isfile(path) or token_files.is_one(path):
             files = [path]
         elif os.path.isdir(path):
-            files = [name for name in files_below(path) if unpacked(name)[0].endswith(wanted)]
+            files = [name for name in files_below(path) if unpacked(name)[0].endswith(lower)]
         else:
-            files = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
+            files = [name for name in glob.glob(path, recursive=True) if not os.path.isdir(os.path.realpath(name))]
         if not files:
             listed = ', '.join(wanted)
             raise DatasetError(f'no text file at {pattern}; give a file, a folder holding {listed} files, or a glob')
-        found.update(files)
-    return sorted(found)
+        found += files
+    once = {os.path.realpath(path): path for path in sorted(found, reverse=True)}
+    return sorted(path for path in once.values() if token_files.is_one(path) or is_readable(path))
+
+
+def is_readable(path: str) -> bool:
+    """True. Raises DatasetError for what is no file of text, such as a link to nothing or a pipe."""
+    try:
+        check_file(path)
+    except OSError as error:
+        raise DatasetError(f'{path} cannot be read ({error.strerror}); mend it, or leave it out') from None
+    return True
 
 
 def files_below(folder: str) -> list[str]:
@@ -82,7 +97,8 @@ def files_below(folder: str) -> list[str]:
 
 
 def unpacked(path: str) -> tuple[str, str]:
-    """The name of a file without the end that says how it is compressed, and that end or ''."""
+    """The name of a file in small letters, without the end that says how it is compressed, and that end or ''."""
+    path = path.lower()
     return next(((path.removesuffix(end), end) for end in PACKED if path.endswith(end)), (path, ''))
 
 
@@ -92,7 +108,7 @@ def pieces(path: str, reading: Reading, raw: BinaryIO) -> Iterator[Piece]:
     says how far it has been read. Raises DatasetError, UsageError."""
     name, _ = unpacked(path)
     if name.endswith('.parquet'):
-        return records(parquet_rows(path, raw), reading)
+        return records(parquet_rows(path, raw, reading), reading)
     if name.endswith('.jsonl'):
         return records(json_rows(path, raw), reading)
     if name.endswith('.csv'):
@@ -203,7 +219,7 @@ def messages(turns: Any, reading: Reading, where: str) -> list[tuple[str, bool]]
     for place, turn in enumerate(turns):
         role, content = field(turn, 'role', where), field(turn, 'content', where)
         parts.append((f'{chr(10) * 2 if place else ""}{role.capitalize()}:', reading.train_on_prompt))
-        parts.append((f' {content}', reading.train_on_prompt or role == 'assistant'))
+        parts.append((f' {content}', reading.train_on_prompt or role.lower() == 'assistant'))
     return parts
 
 
@@ -219,35 +235,41 @@ def json_rows(path: str, raw: BinaryIO) -> Iterator[tuple[str, Any]]:
 
 def csv_rows(path: str, raw: BinaryIO) -> Iterator[tuple[str, Any]]:
     csv.field_size_limit(2**31 - 1)
-    rows = csv.DictReader(f'{line}\n' for line in text.split_lines(text_of(path, raw)))
+    rows = csv.DictReader((f'{line}\n' for line in text.split_lines(text_of(path, raw))), strict=True)
     try:
         for row in rows:
             yield f'{path}, line {rows.line_num}', row
     except csv.Error as error:
-        raise DatasetError(f'{path}, line {rows.line_num} is no CSV ({error}); mend the file') from None
+        raise DatasetError(f'{path}, line {rows.reader.line_num} is no CSV ({error}); mend the file') from None
 
 
-def parquet_rows(path: str, raw: BinaryIO) -> Iterator[tuple[str, Any]]:
+def parquet_rows(path: str, raw: BinaryIO, reading: Reading) -> Iterator[tuple[str, Any]]:
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(unpacking(path, raw))
+        file = raw
         if unpacked(path)[1]:  # its table of contents is at its end
-            whole = stack.enter_context(tempfile.TemporaryFile())
-            shutil.copyfileobj(file, whole)
-            file = whole
+            file = stack.enter_context(tempfile.TemporaryFile())
+            file.writelines(chunks(path, raw))
         number = 0
-        for batch in parquet_batches(path, file):
-            for row in batch.to_pylist():
+        for rows in parquet_batches(path, file, reading):
+            for row in rows:
                 number += 1
                 yield f'{path}, row {number}', row
 
 
-def parquet_batches(path: str, file: Any) -> Iterator[Any]:
+def parquet_batches(path: str, file: Any, reading: Reading) -> Iterator[list[dict[str, Any]]]:
+    """Yield rows, of which only the columns that are read: others may hold what Python has no value for."""
     parquet = needed('pyarrow.parquet', path)
     from pyarrow import ArrowException
 
+    wanted = FIELDS if reading.text_field is None else (reading.text_field,)
     try:
-        yield from parquet.ParquetFile(file).iter_batches(batch_size=256)
-    except (ArrowException, OSError) as error:
+        table = parquet.ParquetFile(file)
+        columns = [name for name in table.schema_arrow.names if name in wanted]
+        if not columns:
+            parts_of({}, reading, path)  # which says so
+        for batch in table.iter_batches(batch_size=256, columns=columns):
+            yield batch.to_pylist()
+    except (ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
         raise DatasetError(f'{path} cannot be read ({error}); mend or leave out the file') from None
 
 
@@ -268,20 +290,30 @@ def text_of(path: str, raw: BinaryIO) -> Iterator[str]:
 
 
 def chunks(path: str, raw: BinaryIO) -> Iterator[bytes]:
-    with unpacking(path, raw) as file, named_errors(path):
+    """Yield the bytes of a file, decompressed. Raises DatasetError."""
+    _, end = unpacked(path)
+    with named_errors(path):
+        if end == '.zst':
+            yield from frames(needed('zstandard', path), raw)
+            return
+        file = gzip.GzipFile(fileobj=raw) if end == '.gz' else raw
         while chunk := file.read(text.READ_BYTES):
             yield chunk
 
 
-def unpacking(path: str, raw: BinaryIO) -> Any:
-    """Context with a file of the bytes that raw has been compressed from, which stays open. Raises DatasetError."""
-    _, end = unpacked(path)
-    if end == '.gz':
-        return gzip.GzipFile(fileobj=raw)
-    if end == '.zst':
-        decompressor = needed('zstandard', path).ZstdDecompressor()
-        return decompressor.stream_reader(raw, read_across_frames=True, closefd=False)
-    return contextlib.nullcontext(raw)
+def frames(zstandard: Any, raw: BinaryIO) -> Iterator[bytes]:
+    """Yield the bytes of Zstandard's frames. Raises EOFError where the last is cut, which the package's own reader does
+    not say."""
+    frame = None
+    while chunk := raw.read(FRAME_BYTES):
+        while chunk:
+            if frame is None:
+                frame = zstandard.ZstdDecompressor(max_window_size=LONGEST_WINDOW).decompressobj()
+            if part := frame.decompress(chunk):
+                yield part
+            frame, chunk = (None, frame.unused_data) if frame.eof else (frame, b'')
+    if frame is not None:
+        raise EOFError('its last frame is not whole')
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ class Settings:
     """What the losses of a run depend on, beside its text and initial weights.
 
     steps: updates in all. batch_size: windows computed at once. window: tokens a window. learning_rate: the peak.
-    warmup: updates until the peak. held_out: fraction of the documents. pack: whether documents are packed.
+    warmup: updates until the peak. held_out: fraction of the tokens. pack: whether documents are packed.
     accumulate: times batch_size windows an update. freeze: what is not trained, as frozen() takes it. dropout: the
     probability that a feature is dropped. precision: of the products of matrices. recompute: whether layers are
     computed again in the backward pass. jit_compile: whether XLA compiles updates; None before that is chosen.
