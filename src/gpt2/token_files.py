@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from gpt2.encoder import Encoder
 from gpt2.system.files import make_folder, whole_file
 
 ABOUT, IDS, ENDS, TRAINED = 'about.json', 'ids', 'ends', 'trained'
+CHUNK = 2**20  # values that are read at once
 VOCABULARY = 'vocabulary'  # in about.json of a token file that is not a training run's own
 
 
@@ -39,9 +41,23 @@ def read(path: str) -> Tokens | None:
     try:
         about = read_about(path)
         parts = {name: mapped(os.path.join(path, name), *form) for name, form in about['files'].items()}
-        return Tokens(parts[IDS], np.array(parts[ENDS]), parts.get(TRAINED), about['digest'])
+        return Tokens(parts[IDS], np.array(parts[ENDS]), parts.get(TRAINED), [int(crc) for crc in about['digest']])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def is_intact(tokens: Tokens) -> bool:
+    """Whether a token file holds what its digest says. It is read whole."""
+    parts = [tokens.ids, *([] if tokens.trained is None else [tokens.trained])]
+    sizes = np.diff(tokens.ends, prepend=0)
+    return [crc32(part) for part in parts] == tokens.digest[: len(parts)] and bool((sizes > 0).all())
+
+
+def crc32(values: np.ndarray) -> int:
+    crc = 0
+    for start in range(0, len(values), CHUNK):
+        crc = zlib.crc32(values[start : start + CHUNK], crc)
+    return crc
 
 
 def is_one(path: str) -> bool:

@@ -84,6 +84,13 @@ def test_windows_cover_every_target_once():
     assert batch.tokens[:, 1:].ravel().tolist() == list(range(1, 101)) and batch.weights.all()
 
 
+def test_windows_are_the_same_however_few_are_made_at_once(monkeypatch):
+    whole = evaluation(text_of(101), 10, packed=False)
+    monkeypatch.setattr('gpt2.training.batches.CHUNK', 30)
+    parted = evaluation(text_of(101), 10, packed=False)
+    assert (whole.tokens == parted.tokens).all() and (whole.weights == parted.weights).all()
+
+
 @pytest.mark.parametrize('size', [0, 1, 2, 5, 10, 11, 12, 25])
 @pytest.mark.parametrize('packed', [False, True])
 def test_the_last_window_is_filled_with_what_does_not_count(size, packed):

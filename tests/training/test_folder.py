@@ -166,6 +166,27 @@ def test_parts_of_checkpoints_are_no_run(saver):
         folders.run_in(saver.folder)
 
 
+def test_no_other_checkpoint_is_promised_where_there_is_none(saver):
+    folders.write_record(saver.folder, RECORD)
+    saver.save('model-1', 1)
+    os.remove(os.path.join(saver.folder, 'model-1.index'))
+    with pytest.raises(Error, match='names a checkpoint that is not there, and there is no other; put it back'):
+        folders.run_in(saver.folder)
+
+
+def test_a_checkpoint_of_the_run_that_is_cut_is_no_download(saver):
+    saver.save('model-1', 1)
+    prefix = os.path.join(saver.folder, 'model-1')
+    for end, remedy in (('', 'put it back'), ('.optimizer', 'start another run')):
+        path = pathlib.Path(f'{prefix}{end}.data-00000-of-00001')
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(Error, match=remedy) as caught:
+            folders.starting_point(prefix, None, TINY, training_settings())
+        assert 'download' not in str(caught.value)
+        path.write_bytes(content)
+
+
 def test_a_context_that_fails_leaves_no_folder_but_one_that_was_there(tmp_path):
     for folder in (tmp_path / 'a' / 'b', tmp_path / 'there'):
         if folder.name == 'there':

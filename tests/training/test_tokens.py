@@ -2,6 +2,7 @@ import contextlib
 import gzip
 import json
 import os
+import shutil
 import types
 
 import numpy as np
@@ -83,14 +84,26 @@ def test_another_vocabulary_is_another_token_file(folder, encoder):
 
 
 @pytest.mark.parametrize('name', ['ids', 'ends', 'about.json'])
-@pytest.mark.parametrize('harm', ['cut', 'lost', 'empty', 'longer'])
+@pytest.mark.parametrize('harm', ['cut', 'lost', 'empty', 'longer', 'other', 'a link to nothing'])
 def test_a_damaged_token_file_is_made_again(folder, encoder, name, harm):
     before = encoded(folder, encoder).ids.tolist()
     [path] = folder.glob(f'tokens-*/{name}')
     content = path.read_bytes()
     path.unlink()
-    if harm != 'lost':
-        path.write_bytes({'cut': content[:-3], 'empty': b'', 'longer': content + b'xx'}[harm])
+    if harm == 'a link to nothing':
+        path.symlink_to(folder / 'nothing')
+    elif harm != 'lost':
+        other = b'[' * len(content)
+        path.write_bytes({'cut': content[:-3], 'empty': b'', 'longer': content + b'xx', 'other': other}[harm])
+    assert encoded(folder, encoder).ids.tolist() == before
+
+
+@pytest.mark.parametrize('kind', ['file', 'link'])
+def test_a_token_file_in_whose_place_lies_something_else_is_made_again(folder, encoder, kind):
+    before = encoded(folder, encoder).ids.tolist()
+    [path] = folder.glob('tokens-*')
+    shutil.rmtree(path)
+    path.write_text('x') if kind == 'file' else path.symlink_to(folder / 'nothing')
     assert encoded(folder, encoder).ids.tolist() == before
 
 

@@ -114,11 +114,11 @@ def abandon_output() -> None:
 
 @contextlib.contextmanager
 def full_disk_named() -> Iterator[None]:
-    """Context in which a full disk becomes an Error."""
+    """Context in which a full disk, or a file larger than may be, becomes an Error."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         abandon_output()  # it may be what finds no space
         place = error.filename or 'standard output or a file'
@@ -374,4 +374,4 @@ def texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
     """The values of a repeatable flag, given as None, one text or several, as a tuple."""
     if value is None:
         return ()
-    return (value,) if isinstance(value, str) else tuple(value)
+    return (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)

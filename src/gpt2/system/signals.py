@@ -44,26 +44,28 @@ class Ended(BaseException):
 
 
 def raise_ended(number: int, _: Any) -> None:
-    for each in signals_of(ENDS):  # another one would break off what clears away
+    for each in {number, *signals_of(ENDS)}:  # another one would break off what clears away
         signal.signal(each, signal.SIG_IGN)
     raise Ended(number)
 
 
 @contextlib.contextmanager
-def ends_raised() -> Iterator[None]:
-    """Context in which SIGTERM and SIGHUP, where they would end the process at once, raise Ended, so that what is
-    half done is cleared away first. A signal that is ignored, as nohup has it, stays so."""
+def ends_raised(names: Iterable[str] = ENDS) -> Iterator[None]:
+    """Context in which signals, by default SIGTERM and SIGHUP, where they would end the process at once, raise Ended,
+    so that what is half done is cleared away first. A signal that is ignored, as nohup has it, stays so."""
     if threading.current_thread() is not threading.main_thread():  # no other receives signals
         yield
         return
-    numbers = [number for number in signals_of(ENDS) if signal.getsignal(number) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, raise_ended)
+    before = {number: signal.getsignal(number) for number in signals_of((*names, *ENDS))}
+    for number in signals_of(names):
+        if before[number] is signal.SIG_DFL:
+            signal.signal(number, raise_ended)
     try:
         yield
     finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            if handler is not None:  # one that was not set by Python
+                signal.signal(number, handler)
 
 
 def signals_of(names: Iterable[str]) -> list[int]:

@@ -226,10 +226,15 @@ def evaluation(text: Text, window: int, packed: bool) -> Batch:
         windows = Packed(text, window, 0)
         return windows.rows(range(windows.count))
     count = -(-(len(text) - 1) // window) if len(text) > 1 else 0
-    places = window * np.arange(count)[:, np.newaxis] + np.arange(window + 1)
-    inside = np.minimum(places, max(len(text) - 1, 0))
-    tokens = np.where(places < len(text), text.ids(inside), 0).astype(np.int32)
-    return Batch(tokens, np.where(places < len(text), text.trained(inside), 0).astype(np.float32)[:, 1:])
+    tokens, weights = np.zeros([count, window + 1], np.int32), np.zeros([count, window], np.float32)
+    several = max(1, CHUNK // window)  # rows at a time, since their places take eight times the memory of their tokens
+    for first in range(0, count, several):
+        rows = slice(first, min(first + several, count))
+        places = window * np.arange(rows.start, rows.stop)[:, np.newaxis] + np.arange(window + 1)
+        inside = np.minimum(places, len(text) - 1)
+        tokens[rows] = np.where(places < len(text), text.ids(inside), 0)
+        weights[rows] = np.where(places < len(text), text.trained(inside), 0)[:, 1:]
+    return Batch(tokens, weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,6 +300,11 @@ def drawn(weights: tuple[Weight, ...], rows: int, steps: int, seed: int, block: 
 
 def check_enough(windows: Sequence[Windows], texts: Sequence[Text], rows: int, window: int) -> None:
     """Raise DatasetError for too little text."""
+    if len(texts) > 1 and (short := [index for index, each in enumerate(windows) if not each.count]):
+        raise DatasetError(
+            f'text {short[0] + 1} of the mixture has {len(texts[short[0]])} training tokens, fewer than a window of '
+            f'{window} and one more; give more of it, or a smaller --window'
+        )
     if not all(each.count for each in windows) or sum(each.count for each in windows) < rows:
         raise DatasetError(
             f'{sum(map(len, texts))} training tokens do not fill a batch of {rows} windows of {window}; '

@@ -6,6 +6,7 @@ many updates; `tokens-...`, its text as token ids; `<checkpoint>.optimizer...`, 
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 RECORD = 'training.json'
 LOG = 'training.jsonl'
 LOCK = 'training'
+AS_IT_WAS = 'put it back as it was, or train again under another --model_name'  # a file of a run
 CURVES = 'training.png'
 CHECKPOINT = re.compile(r'(model-(\d+)|model\.ckpt)(?=\.)')
 TOKENS = re.compile(rf'{tokens.FOLDER}[0-9a-f]{{16}}(\.part)?')
@@ -102,7 +104,11 @@ def entry_of(line: str) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and {'step', 'loss', 'learning_rate'} <= set(entry) else None
+    if not isinstance(entry, dict) or not {'step', 'loss', 'learning_rate'} <= set(entry):
+        return None
+    if not all(isinstance(value, int | float | None) for value in entry.values()):
+        return None
+    return {name: math.nan if value is None else value for name, value in entry.items()}
 
 
 def listed(names: Sequence[str]) -> str:
@@ -122,6 +128,18 @@ def read_record(folder: str) -> dict[str, Any]:
     return record
 
 
+@contextlib.contextmanager
+def own_files(remedy: str) -> Iterator[None]:
+    """Context in which files of a run are read: nobody can download those again. Raises Error with the remedy."""
+    try:
+        yield
+    except Error as error:
+        what, found, _ = str(error).rpartition('; ')
+        if not found or 'download the model again' not in str(error):
+            raise
+        raise Error(f'{what}; {remedy}') from None
+
+
 def start_anew(folder: str) -> str:
     """The remedy where a run cannot go on."""
     return f'start another run from what it has learnt, with --init_from {folder} and another --model_name'
@@ -134,10 +152,11 @@ def current_prefix(folder: str) -> str:
         try:
             prefix = find_prefix(folder)
         except CheckpointError:
-            others = ' or '.join(map(os.path.basename, prefixes_in(folder))) or 'no other'
+            others = ' or '.join(map(os.path.basename, prefixes_in(folder)))
+            remedy = f'remove {STATE_FILE} to go on from the latest' if others else AS_IT_WAS
             raise Error(
-                f'{os.path.join(folder, STATE_FILE)} names a checkpoint that is not there, and there is {others}; '
-                f'remove {STATE_FILE} to go on from the latest'
+                f'{os.path.join(folder, STATE_FILE)} names a checkpoint that is not there, and there is '
+                f'{others or "no other"}; {remedy}'
             ) from None
     elif prefixes := prefixes_in(folder):
         prefix = max(prefixes, key=age)
@@ -218,21 +237,28 @@ def starting_point(
     """(params, optimizer): those saved at prefix, if there is one, or fresh ones with the weights of source, if any.
     Where adapters are trained, source is what they adapt, also of those saved at prefix."""
     from gpt2 import model
-    from gpt2.checkpoints import release
 
     with team.scope():
         if source:
             params = load_params(source)
         else:
-            params = release.load_params(prefix, hparams) if prefix else model.initial_params(hparams, settings.seed)
+            params = own_params(prefix, hparams) if prefix else model.initial_params(hparams, settings.seed)
         if settings.lora_rank:
             params = lora.adapted(params, adapter_values(prefix, hparams, settings), settings.lora_alpha)
         optimizer = make_optimizer(trained(params, settings.freeze), settings)
     if team.strategy:
         summed_once(optimizer)
     if prefix:
-        restore(optimizer, prefix + OPTIMIZER_SUFFIX)
+        with own_files(start_anew(os.path.dirname(prefix))):
+            restore(optimizer, prefix + OPTIMIZER_SUFFIX)
     return params, optimizer
+
+
+def own_params(prefix: str, hparams: HParams) -> dict:
+    from gpt2.checkpoints import release
+
+    with own_files(AS_IT_WAS):
+        return release.load_params(prefix, hparams)
 
 
 def adapter_values(prefix: str | None, hparams: HParams, settings: Settings) -> dict[str, np.ndarray]:
@@ -302,9 +328,14 @@ def read_log(folder: str) -> list[dict[str, Any]]:
 
 def write_log(folder: str, entries: Sequence[dict[str, Any]]) -> None:
     with whole_file(os.path.join(folder, LOG)) as file:
-        file.writelines(json.dumps(entry) + '\n' for entry in entries)
+        file.writelines(map(line_of, entries))
 
 
 def append_log(folder: str, entry: dict[str, Any]) -> None:
     with open(os.path.join(folder, LOG), 'a', encoding='utf-8') as file:
-        file.write(json.dumps(entry) + '\n')
+        file.write(line_of(entry))
+
+
+def line_of(entry: dict[str, Any]) -> str:
+    """An entry as a line of a log. JSON has no number that is not finite: it becomes null."""
+    return json.dumps({name: value if math.isfinite(value) else None for name, value in entry.items()}) + '\n'

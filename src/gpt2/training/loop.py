@@ -83,8 +83,9 @@ class Progress:
 
     @property
     def evaluations(self) -> list[tuple[float, int]]:
-        """(held-out loss, step) of each evaluation."""
-        return [(entry['held_out_loss'], entry['step']) for entry in self.entries if 'held_out_loss' in entry]
+        """(held-out loss, step) of each evaluation. What is no number is worse than any."""
+        found = [(entry['held_out_loss'], entry['step']) for entry in self.entries if 'held_out_loss' in entry]
+        return [(math.inf if math.isnan(loss) else loss, step) for loss, step in found]
 
     def best(self) -> int | None:
         """The step with the lowest held-out loss."""

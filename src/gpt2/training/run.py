@@ -3,14 +3,16 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gpt2.checkpoints.source import Source, load_params
 from gpt2.encoder import Encoder, read_encoder
-from gpt2.errors import Error
+from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams, load_hparams
 from gpt2.system import progress
+from gpt2.system.signals import ends_raised
 from gpt2.training import folder as folders
 from gpt2.training import plan
 from gpt2.training.batches import (
@@ -28,13 +30,23 @@ from gpt2.training.batches import (
     split,
     weighted,
 )
-from gpt2.training.data import Reading, find_files
+from gpt2.training.data import DatasetError, Reading, find_files
 from gpt2.training.distillation import check_teacher, make_loss
 from gpt2.training.distribution import Team, assembled, check_shareable, losses_named
-from gpt2.training.loop import Habits, Progress, Run, train, write_adapter
+from gpt2.training.loop import BEST, Habits, Progress, Run, train, write_adapter
 from gpt2.training.report import draw_curves, held_out_report
 from gpt2.training.samples import prompt_ids
-from gpt2.training.settings import DEFAULTS, DONE, Settings, changed, check_freeze, check_window, merged, run_settings
+from gpt2.training.settings import (
+    DEFAULTS,
+    DONE,
+    SHAPE,
+    Settings,
+    changed,
+    check_freeze,
+    check_window,
+    merged,
+    run_settings,
+)
 from gpt2.training.tokens import Tokens, encoded_before, existing_token_file, processes, token_file
 from gpt2.training.update import TotalLoss, faster_compiled, make_evaluate, total_loss
 
@@ -82,7 +94,11 @@ def train_in(
     settings.DEFAULTS and Settings and epochs, suffix, held_out_data, those that were given. habits: fields of Habits,
     likewise. Raises Error; then a new folder is not made.
     """
-    start = prepared(folder, patterns, given, habits, models_dir)
+    with ends_raised(('SIGUSR1',)):  # until the loop, which saves first, it would end the process at once
+        return train_prepared(folder, prepared(folder, patterns, given, habits, models_dir), habits)
+
+
+def train_prepared(folder: str, start: Start, habits: Mapping[str, Any]) -> int | None:
     ask_for_onednn()
     team = assembled()
     check_shareable(start.flags, team.replicas)
@@ -111,9 +127,11 @@ def prepared(
     flags = merged(folder, given, record)
     corpora = find_corpora(patterns, flags.get('suffix') or ())
     held_paths = find_files(flags.get('held_out_data') or ())
+    check_apart(corpora, held_paths)
     teacher = folders.opened(flags['teacher'], '--teacher', models_dir)
     source, hparams, encoder = origin(folder, flags, record, models_dir, teacher)
-    flags['n_layer'], n_ctx = hparams.n_layer, hparams.n_ctx
+    flags |= {name: getattr(hparams, name) for name in SHAPE}
+    n_ctx = hparams.n_ctx
     if teacher:
         check_teacher(teacher, hparams, encoder, flags)
         n_ctx = min(n_ctx, teacher.hparams.n_ctx)
@@ -131,10 +149,12 @@ def planned(folder: str, start: Start, habits: Mapping[str, Any], team: Team) ->
     settings = run_settings(flags, n_ctx, sum(each.count for each in windows))
     batches = Batches(windows, [corpus.weight for corpus in start.corpora], settings)
     looks = Habits(**fitting(settings, habits.get('every')) | dict(habits))
+    held_out = held_windows(texts.held_out, settings)
+    if held_out is None:
+        check_unheld(looks, start.held_paths)
     run = Run(
-        folder, start.hparams, start.encoder, settings, looks, batches,
-        held_windows(texts.held_out, settings),
-        new_record(folder, flags, settings, texts, start.source, start.teacher, start.record), team,
+        folder, start.hparams, start.encoder, settings, looks, batches, held_out,
+        new_record(folder, start, settings, texts), team,
     )  # fmt: skip
     return run, texts
 
@@ -148,6 +168,14 @@ def find_corpora(patterns: Sequence[str], suffixes: Sequence[str]) -> list[Corpu
     return [Corpus(find_files([pattern], suffixes), weight or Weight()) for pattern, weight in parts]
 
 
+def check_apart(corpora: Sequence[Corpus], held_paths: Sequence[str]) -> None:
+    """Raise UsageError for a file that is both trained on and held out."""
+    held = set(map(os.path.realpath, held_paths))
+    for path in (path for corpus in corpora for path in corpus.paths):
+        if os.path.realpath(path) in held:
+            raise UsageError(f'{path} is both trained on and --held_out_data; leave it out of one of them')
+
+
 def origin(
     folder: str, flags: Mapping[str, Any], record: Mapping[str, Any] | None, models_dir: str, teacher: Source | None
 ) -> tuple[Source | None, HParams, Encoder]:
@@ -155,7 +183,8 @@ def origin(
     if record is None:
         return folders.starting_model(flags['init_from'], flags['vocabulary'], dict(flags), models_dir, teacher)
     base = folders.opened(flags['init_from'], '--init_from', models_dir) if flags['lora_rank'] else None
-    return base, load_hparams(os.path.join(folder, 'hparams.json')), read_encoder(folder)
+    with folders.own_files(folders.AS_IT_WAS):
+        return base, load_hparams(os.path.join(folder, 'hparams.json')), read_encoder(folder)
 
 
 def encoded(
@@ -166,16 +195,27 @@ def encoded(
     reading = Reading(flags['text_field'], flags['train_on_prompt'])
 
     def tokens_of(paths: Sequence[str]) -> Tokens:
-        if (found := encoded_before(paths, encoder)) is not None:
-            return found
-        if team.chief:
-            return token_file(paths, reading, encoder, folder, processes())
-        return existing_token_file(paths, reading, encoder, folder)
+        if (found := encoded_before(paths, encoder)) is None:
+            if team.chief:
+                found = token_file(paths, reading, encoder, folder, processes())
+            else:
+                found = existing_token_file(paths, reading, encoder, folder)
+        check_targets(found, paths)
+        return found
 
     tokens = [tokens_of(corpus.paths) for corpus in corpora]
     pairs = [split(each, 0 if held_paths else flags['held_out'], flags['seed']) for each in tokens]
     held_out = [split(tokens_of(held_paths), 0, 0)[0]] if held_paths else [held for _, held in pairs]
     return Texts(tokens, [kept for kept, _ in pairs], held_out)
+
+
+def check_targets(tokens: Tokens, paths: Sequence[str]) -> None:
+    """Raise DatasetError for texts of which nothing is trained on."""
+    if tokens.trained is not None and not tokens.trained.any():
+        raise DatasetError(
+            f'{paths[0]} has no completion, and no word of an assistant, that could be trained on; '
+            'give others, or --train_on_prompt'
+        )
 
 
 def cut(texts: Sequence[Text], flags: Mapping[str, Any], n_ctx: int) -> list[Windows]:
@@ -192,29 +232,39 @@ def held_windows(texts: Sequence[Text], settings: Settings) -> Batch | None:
     return found if found.weights.any() else None
 
 
+def check_unheld(habits: Habits, held_paths: Sequence[str]) -> None:
+    """Raise Error where nothing is held out and something needs it."""
+    if held_paths:
+        raise DatasetError(f'{held_paths[0]} holds no text to evaluate on; give another --held_out_data')
+    for flag, needs in (('--patience', habits.patience is not None), (f'--keep {BEST}', habits.keep == BEST)):
+        if needs:
+            raise UsageError(f'{flag} needs held-out text, and there is none; give --held_out or --held_out_data')
+
+
 def fitting(settings: Settings, every: int | None) -> dict[str, int]:
     """How often a run of so many updates is looked at, unless the user says so, who may have given every."""
     every = every or min(250, max(1, settings.steps // 10))
     return {'every': every, 'log_every': max(1, every // 5)}
 
 
-def new_record(
-    folder: str, flags: Mapping[str, Any], settings: Settings, texts: Texts, source: Source | None,
-    teacher: Source | None, record: Mapping[str, Any] | None,
-) -> dict[str, Any]:  # fmt: skip
+def new_record(folder: str, start: Start, settings: Settings, texts: Texts) -> dict[str, Any]:
     """What the run depends on. Raises UsageError if one that goes on had another text or its adapters another model."""
-    names = [*DEFAULTS, 'suffix', 'held_out_data']
+    flags, names = start.flags, [*DEFAULTS, 'suffix', 'held_out_data']
     contents: dict[str, Any] = {
         'tokens': sum(len(tokens.ids) for tokens in texts.tokens),
         'tokens_crc32': [tokens.digest for tokens in texts.tokens],
+        'weights': [[corpus.weight.first, corpus.weight.last] for corpus in start.corpora],
     }
-    if settings.lora_rank and source:
-        contents['init_from_sha256'] = source.digest()
-    if teacher:
-        contents['teacher_sha256'] = teacher.digest()
+    if start.held_paths:
+        contents['held_out_crc32'] = texts.held_out[0].tokens.digest
+    if settings.lora_rank and start.source:
+        contents['init_from_sha256'] = start.source.digest()
+    if start.teacher:
+        contents['teacher_sha256'] = start.teacher.digest()
+    before = start.record or {}
     for name, value in contents.items():
-        if record is not None and record.get(name) != value:
-            raise changed(folder, name, record.get(name), value)
+        if before.get(name, value) != value:
+            raise changed(folder, name, before[name], value)
     return {name: flags[name] for name in names if name in flags} | dataclasses.asdict(settings) | contents
 
 
@@ -230,8 +280,8 @@ def carry_out(
     first, steps = int(optimizer.iterations.numpy()), run.settings.steps
     if prefix and run.team.chief:  # a run that was killed may have left those of the checkpoint before
         write_adapter(run, prefix)
-    if prefix and before is not None and max(first, before.get(DONE, 0)) >= steps:
-        progress.note(f'{run.folder} is trained: {steps:,} updates; with more --steps it goes on')
+    if prefix and before is not None and (way_on := way_past_end(run, before, first)):
+        progress.note(f'{run.folder} is trained: {max(first, before.get(DONE, 0)):,} updates; {way_on}')
         conclude(run, params, texts, first, None)
         return None
     with run.team.scope():
@@ -254,6 +304,17 @@ def carry_out(
     else:
         progress.note(f'stopped after {state.step:,} updates; saved {state.saved}. The same command goes on from there')
     return stopped
+
+
+def way_past_end(run: Run, before: Mapping[str, Any], first: int) -> str | None:
+    """How a run goes on that has come to its end before, by its updates or by its patience; None for one that has not.
+    before: its record. first: the updates of the model that it has."""
+    if max(first, before.get(DONE, 0)) >= run.settings.steps:
+        return 'with more --steps it goes on'
+    state = Progress(first, folders.read_log(run.folder), lambda *_: None)
+    if DONE in before and state.out_of_patience(run.habits.patience):
+        return 'its patience was at an end, and with more --patience, or none, it goes on'
+    return None
 
 
 def with_way_chosen(run: Run, params: dict, optimizer: Any, loss: TotalLoss, teacher: HParams | None) -> Run:
@@ -283,4 +344,5 @@ def conclude(run: Run, params: dict, texts: Texts, step: int, state: Progress | 
     if state is not None:
         best = f'; the lowest held-out loss was after {state.best():,} updates' if state.evaluations else ''
         progress.note(f'saved {state.saved}{best}')
-    progress.note(f'to sample: python src/interactive_conditional_samples.py --model_name {run.folder} --top_k 40')
+    name = shlex.quote(run.folder)
+    progress.note(f'to sample: python src/interactive_conditional_samples.py --model_name {name} --top_k 40')

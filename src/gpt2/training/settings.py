@@ -132,7 +132,8 @@ def run_settings(flags: Mapping[str, Any], n_ctx: int, windows: int) -> Settings
     }  # fmt: skip
     values |= dict(flags) | {'steps': steps}
     if values['warmup'] > steps:
-        raise UsageError(f'--warmup is {values["warmup"]}, the run has {steps} updates; give a smaller one')
+        remedy = 'give a smaller one, or more --steps'
+        raise UsageError(f'--warmup is {values["warmup"]}, the run has {steps} updates; {remedy}')
     return Settings(**{field.name: values[field.name] for field in dataclasses.fields(Settings)})
 
 

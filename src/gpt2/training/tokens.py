@@ -19,7 +19,8 @@ from gpt2 import token_files
 from gpt2.encoder import Encoder
 from gpt2.errors import Error
 from gpt2.system import progress, text
-from gpt2.token_files import ENDS, IDS, TRAINED, Tokens, dtype_for, made, read, vocabulary_parts, write_about
+from gpt2.system.signals import signals_of
+from gpt2.token_files import ENDS, IDS, TRAINED, Tokens, dtype_for, is_intact, made, read, vocabulary_parts, write_about
 from gpt2.training.data import PIECE, DatasetError, Piece, Reading, pieces
 
 FOLDER = 'tokens-'  # and a digest of all that the ids depend on
@@ -50,7 +51,7 @@ def token_file(paths: Sequence[str], reading: Reading, encoder: Encoder, folder:
     """The tokens of all documents of files, from the token file in folder, which is made unless it is there, whole
     and of these files as they are. workers: processes that encode. Raises Error."""
     path = os.path.join(folder, FOLDER + digest(paths, reading, encoder))
-    if (found := read(path)) is None:
+    if (found := read(path)) is None or not is_intact(found):
         with made(path, 'choose another --models_dir') as part:
             write(part, paths, reading, encoder, workers)
         found = read(path)
@@ -171,7 +172,8 @@ def start_worker(*parts: Any) -> None:
     import signal
 
     global worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the first one tells it to end
+    for number in signals_of(('SIGINT', 'SIGUSR1')):  # they may reach this process too; the first one tells it to end
+        signal.signal(number, signal.SIG_IGN)
     worker = Encoder(*parts)
 
 
