@@ -73,6 +73,23 @@ def test_a_damaged_file_is_counted_and_the_next_is_read(tmp_path, name, pack):
     assert block.stats['dropped_damaged file'].total == 1
 
 
+def start_of_zst(content):
+    """All of a content, but not the end of its frame."""
+    packer = zstandard.ZstdCompressor().compressobj()
+    return packer.compress(content) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+
+
+@pytest.mark.parametrize(
+    ('name', 'start'), [('a.gz', lambda content: gzip.compress(content)[:-8]), ('a.zst', start_of_zst)]
+)
+def test_a_file_that_is_cut_is_counted_and_what_is_there_is_read(tmp_path, name, start):
+    """Also where it is cut right after a line."""
+    whole = b''.join(json.dumps({**SUBMISSIONS[0], 'n': n}).encode() + b'\n' for n in range(3))
+    (tmp_path / name).write_bytes(start(whole))
+    found = list(lines(str(tmp_path / name)))
+    assert (b''.join(found[:-1]), found[-1]) == (whole, 'damaged file')
+
+
 def test_a_line_without_an_end_is_left_out_in_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(links, 'LONGEST_LINE', 1000)
     path = tmp_path / 'a.jsonl'

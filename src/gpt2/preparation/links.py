@@ -15,10 +15,10 @@ from datatrove.data import Document
 
 from gpt2.preparation.addresses import domain_of, normal, refusal
 from gpt2.preparation.blocks import Reader
+from gpt2.system.zstandard_frames import Decompressed
 
 LONGEST_LINE = 2**24  # bytes
 LARGEST_SCORE = 2**63 - 1  # that JSON is written with here
-LARGEST_WINDOW = 2**31  # bytes that the dumps' compression looks back
 DAMAGED = 'damaged file'
 
 
@@ -85,8 +85,7 @@ def lines(path: str) -> Iterator[bytes | str]:
 def unpacked(raw: BinaryIO, path: str) -> Iterator[Any]:
     """Context with the bytes that a file has been compressed from."""
     if path.endswith('.zst'):
-        unpacker = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
-        yield io.BufferedReader(unpacker.stream_reader(raw, read_across_frames=True))
+        yield io.BufferedReader(Decompressed(raw))
     elif path.endswith('.gz'):
         yield gzip.GzipFile(fileobj=raw)
     else:

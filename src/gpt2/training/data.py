@@ -23,13 +23,12 @@ from gpt2.encoder import END_OF_TEXT
 from gpt2.errors import Error
 from gpt2.system import text
 from gpt2.system.files import check_file
+from gpt2.system.zstandard_frames import decompressed
 
 PACKED = ('.gz', '.zst')
 SUFFIXES = ('.txt', '.jsonl', '.csv', '.parquet')  # of what is taken from a folder
 PIECE = 2**20  # characters; a longer document is encoded piece by piece
 FIELDS = ('text', 'prompt', 'completion', 'messages')  # of a record
-FRAME_BYTES = 2**12  # compressed bytes that are taken at once: they may stand for ten thousand times as many
-LONGEST_WINDOW = 2**31  # of `zstd --long=31`, as archives of the field are made
 LONGEST = 4 * PIECE  # of a piece in which there is no place to cut
 # Before white space a text can be cut: no token reaches over that place.
 CUT = re.compile(r'(?<=\S)(?=\s)')
@@ -294,26 +293,12 @@ def chunks(path: str, raw: BinaryIO) -> Iterator[bytes]:
     _, end = unpacked(path)
     with named_errors(path):
         if end == '.zst':
-            yield from frames(needed('zstandard', path), raw)
+            needed('zstandard', path)
+            yield from decompressed(raw)
             return
         file = gzip.GzipFile(fileobj=raw) if end == '.gz' else raw
         while chunk := file.read(text.READ_BYTES):
             yield chunk
-
-
-def frames(zstandard: Any, raw: BinaryIO) -> Iterator[bytes]:
-    """Yield the bytes of Zstandard's frames. Raises EOFError where the last is cut, which the package's own reader does
-    not say."""
-    frame = None
-    while chunk := raw.read(FRAME_BYTES):
-        while chunk:
-            if frame is None:
-                frame = zstandard.ZstdDecompressor(max_window_size=LONGEST_WINDOW).decompressobj()
-            if part := frame.decompress(chunk):
-                yield part
-            frame, chunk = (None, frame.unused_data) if frame.eof else (frame, b'')
-    if frame is not None:
-        raise EOFError('its last frame is not whole')
 
 
 @contextlib.contextmanager
