@@ -74,6 +74,14 @@ def test_a_stage_that_has_nothing_to_read(stage, message, tmp_path, monkeypatch)
         prepare_data(stage, output=str(tmp_path / 'x'), warc='a')
 
 
+def test_who_asks_is_told_where_pages_are_asked_for():
+    flags = {'submissions': ['a.jsonl']}
+    command.check_source(flags, ['links'], False)
+    for wanted in ([], ['fetch'], ['links', 'fetch']):
+        with pytest.raises(UsageError, match='give --contact'):
+            command.check_source(flags, wanted, False)
+
+
 def test_slurm_needs_its_program(tmp_path, monkeypatch):
     monkeypatch.setattr(command, 'check_packages', lambda: None)
     monkeypatch.setenv('PATH', str(tmp_path))

@@ -214,7 +214,8 @@ def check_source(flags: Mapping[str, Any], wanted: Sequence[str], again: bool) -
         raise UsageError('give --submissions, --warc or --html; --help shows how')
     if 'html' in given and len(given) > 1:
         raise UsageError(f'--html and --{given[0]} exclude each other: files have no address that a link could name')
-    if given == ['submissions'] and not flags.get('contact'):
+    fetches = not wanted or 'fetch' in wanted
+    if given == ['submissions'] and fetches and not flags.get('contact'):
         raise UsageError('give --contact, at which those who are asked for pages reach you, or --warc with the pages')
     if again and given != ['submissions']:
         raise UsageError(f'--try_again asks for pages over the network, but they come from --{given[-1]}')
