@@ -374,4 +374,4 @@ def texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
     """The values of a repeatable flag, given as None, one text or several, as a tuple."""
     if value is None:
         return ()
-    return (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    return (value,) if isinstance(value, str | os.PathLike) else tuple(value)
