@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Speed of a survey of neurons with a synthetic 124M: tokens a second, and so the time for 10 MB of text.
 
-    python benchmarks/neurons.py examples/heidi.txt
-    python benchmarks/neurons.py examples/heidi.txt --layers 0 5 11
+    python benchmarks/neurons.py novel.txt
+    python benchmarks/neurons.py novel.txt --layers 0 5 11
 
 The sample that is read again at the end is left out of the rate, and counted in the time.
 """
@@ -50,7 +50,8 @@ def main():
     start = time.perf_counter()
     survey.survey(read, batches(iter(found), BATCH), arguments.layers, neurons, BATCH)
     rate = len(found) * TOKENS / (time.perf_counter() - start)
-    tokens = TEXT * len(encoder.encode(pathlib.Path(arguments.text).read_text()[:100_000])) / 100_000
+    text = pathlib.Path(arguments.text).read_text()[:100_000]
+    tokens = TEXT * len(encoder.encode(text)) / len(text.encode())
     print(json.dumps({
         'layers': len(arguments.layers), 'neurons': len(neurons) * len(arguments.layers),
         'tokens_per_second': rate, 'minutes_for_10_MB': (tokens + survey.SAMPLE * TOKENS) / rate / 60,
