@@ -28,12 +28,14 @@ VOCABULARY = 'vocabulary'  # in about.json of a token file that is not a trainin
 @dataclasses.dataclass(frozen=True)
 class Tokens:
     """ids: uint16 or uint32 [count]. ends: int64 [documents], the place after each document's end-of-text id.
-    trained: bool [count], or None where every id is a target. digest: CRC-32 of ids and of trained."""
+    trained: bool [count], or None where every id is a target. digest: CRC-32 of ids and of trained. path: of the token
+    file."""
 
     ids: np.ndarray
     ends: np.ndarray
     trained: np.ndarray | None
     digest: list[int]
+    path: str = ''
 
 
 def read(path: str) -> Tokens | None:
@@ -41,7 +43,8 @@ def read(path: str) -> Tokens | None:
     try:
         about = read_about(path)
         parts = {name: mapped(os.path.join(path, name), *form) for name, form in about['files'].items()}
-        return Tokens(parts[IDS], np.array(parts[ENDS]), parts.get(TRAINED), [int(crc) for crc in about['digest']])
+        digest = [int(crc) for crc in about['digest']]
+        return Tokens(parts[IDS], np.array(parts[ENDS]), parts.get(TRAINED), digest, path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -193,6 +193,19 @@ def test_two_dashes_between_arguments_mean_nothing():
     assert canonical_arguments(['--', '--loud', '--'], example) == (['--loud=True'], {})
 
 
+def test_words_after_two_dashes_are_no_flags():
+    called = []
+
+    def function(*files, loud: bool = False, names: list | None = None):
+        called.append((files, loud, names))
+
+    arguments = ['a', '--loud', '--names', 'b', '--', '-x', '-', '--names', '--help', 'c', '--']
+    run(function, arguments=arguments)
+    assert called == [(('a', '-x', '-', '--names', '--help', 'c', '--'), 'True', ['b'])]
+    run(function, arguments=['--', '-x'])
+    assert called[1] == (('-x',), False, None)
+
+
 # run: the call
 
 

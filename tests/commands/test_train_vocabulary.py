@@ -4,6 +4,7 @@ import re
 import sys
 import types
 
+import numpy as np
 import pytest
 from running import help_names_every_flag_and_no_other
 
@@ -11,7 +12,9 @@ from gpt2.commands import train, train_vocabulary
 from gpt2.commands.flags import run
 from gpt2.encoder import get_encoder
 from gpt2.errors import Error, UsageError
+from gpt2.token_files import Tokens
 from gpt2.training import vocabulary
+from gpt2.training.batches import split
 
 
 @pytest.fixture
@@ -44,6 +47,21 @@ def test_wrong_use(text):
         train_vocabulary.train_vocabulary(text, folder='nowhere', n_vocab='100')
     with pytest.raises(UsageError, match='--model_name'):
         train_vocabulary.train_vocabulary(text, folder='nowhere', model_name='mine')
+
+
+def test_what_training_may_hold_out_is_not_learnt_from():
+    """Of a book and its preface the end of the book, whichever of them the draw names; of many the same documents."""
+    for seed in range(4):
+        assert train_vocabulary.learnt_from(np.array([31000, 3500]), 0.05, seed).tolist() == [31000 - 1725, 3500]
+    sizes = np.random.default_rng(0).integers(1, 40, 200)
+    kept = train_vocabulary.learnt_from(4 * sizes, 0.05, seed=3)
+    ends = np.cumsum(sizes)
+    _, held = split(Tokens(np.arange(ends[-1]), ends, None, [0]), 0.05, seed=3)
+    starts = held.places(held.documents[:, 0])
+    assert len(starts) and not kept[np.searchsorted(ends, starts, side='right')].any()
+    assert (kept == 0).sum() == 10 and set(kept) <= {0, *(4 * sizes)}
+    assert train_vocabulary.learnt_from(np.array([5, 6]), 0, 0).tolist() == [5, 6]
+    assert train_vocabulary.learnt_from(np.array([], np.int64), 0.05, 0).tolist() == []
 
 
 def test_the_help_names_every_flag():

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from example_models import TINY, as_params, random_values, training_settings
@@ -5,14 +7,16 @@ from example_models import TINY, as_params, random_values, training_settings
 from gpt2.errors import UsageError
 from gpt2.training.batches import (
     Batches,
+    HeldOut,
     Packed,
     Stream,
     Text,
     Weight,
     check_enough,
     check_weights,
-    evaluation,
     hold_out,
+    in_parts,
+    joined,
     pack,
     split,
     weighted,
@@ -33,14 +37,15 @@ def text_of(*sizes):
     return split(tokens_of(sizes), 0, 0)[0]
 
 
-HOLD_OUT = [(73, 0.05, 4), (10, 0.05, 1), (10, 0, 0), (1, 0.5, 0), (4, 0.99, 3), (0, 0.5, 0)]
+HOLD_OUT = [(73, 0.05, 4), (10, 0.1, 1), (10, 0.05, 0), (10, 0, 0), (1, 0.5, 0), (4, 0.99, 3), (0, 0.5, 0)]
 
 
 @pytest.mark.parametrize(('count', 'fraction', 'held'), HOLD_OUT)
 def test_hold_out(count, fraction, held):
-    chosen = hold_out(count, fraction, seed=0)
+    sizes = np.full(count, 7)
+    chosen = hold_out(sizes, fraction, seed=0)
     assert chosen.sum() == held and len(chosen) == count
-    assert (hold_out(count, fraction, seed=0) == chosen).all()
+    assert (hold_out(sizes, fraction, seed=0) == chosen).all()
 
 
 def test_split_by_document():
@@ -78,30 +83,59 @@ def test_a_text_of_stretches_reads_as_one():
     assert text.counts(30).tolist() == [int(token in (2, 3, 4, 5, 6, 7, 20, 21, 22, 23)) for token in range(30)]
 
 
+def held_out(texts, window=10, packed=False):
+    return HeldOut(texts, window, packed, n_vocab=2**16)
+
+
+def all_of(windows):
+    return windows.rows(np.arange(windows.size))
+
+
 def test_windows_cover_every_target_once():
-    batch = evaluation(text_of(101), 10, packed=False)
+    batch = all_of(held_out([text_of(101)]))
     assert batch.tokens.shape == (10, 11) and batch.starts is None
     assert batch.tokens[:, 1:].ravel().tolist() == list(range(1, 101)) and batch.weights.all()
 
 
-def test_windows_are_the_same_however_few_are_made_at_once(monkeypatch):
-    whole = evaluation(text_of(101), 10, packed=False)
+@pytest.mark.parametrize('packed', [False, True])
+def test_windows_of_several_texts_are_one_after_another(packed, monkeypatch):
+    trained = np.arange(63) % 3 > 0
+    texts = [text_of(7, 30), text_of(), split(tokens_of([21, 42], trained), 0, 0)[0]]
+    windows = held_out(texts, packed=packed)
+    whole, alone = all_of(windows), [all_of(held_out([text], packed=packed)) for text in texts]
+    for part, expected in zip(whole, joined(alone)):
+        np.testing.assert_array_equal(part, expected)
+    chosen = np.array([0, 2, windows.size - 1])
+    np.testing.assert_array_equal(windows.rows(chosen).tokens, whole.tokens[chosen])
     monkeypatch.setattr('gpt2.training.batches.CHUNK', 30)
-    parted = evaluation(text_of(101), 10, packed=False)
-    assert (whole.tokens == parted.tokens).all() and (whole.weights == parted.weights).all()
+    assert (windows.targets == np.bincount(whole.tokens[:, 1:][whole.weights > 0], minlength=2**16)).all()
+
+
+def test_held_out_text_is_not_in_memory(monkeypatch):
+    """It is read from its token file as its windows are asked for."""
+    monkeypatch.setattr('gpt2.training.batches.CHUNK', 2**12)
+    count = 2**20
+    text = split(Tokens(np.zeros(count, np.uint16), np.array([count]), None, [0]), 0, 0)[0]
+    tracemalloc.start()
+    windows = HeldOut([text], 64, packed=False, n_vocab=8)
+    assert windows.targets.sum() == count - 1
+    assert sum(batch.weights.sum() for batch in in_parts(windows, 16)) == count - 1
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < count
 
 
 @pytest.mark.parametrize('size', [0, 1, 2, 5, 10, 11, 12, 25])
 @pytest.mark.parametrize('packed', [False, True])
 def test_the_last_window_is_filled_with_what_does_not_count(size, packed):
-    batch = evaluation(text_of(*[size] * (size > 0)), 10, packed)
+    batch = all_of(held_out([text_of(*[size] * (size > 0))], packed=packed))
     assert sorted(batch.tokens[:, 1:][batch.weights > 0].tolist()) == list(range(1, size))
 
 
 @pytest.mark.parametrize('packed', [False, True])
 def test_of_a_part_that_holds_nothing_there_is_no_window(packed):
     nothing = split(tokens_of([3, 4]), 0, 0)[1]
-    assert evaluation(nothing, 10, packed).tokens.shape == (0, 11)
+    assert all_of(held_out([nothing], packed=packed)).tokens.shape == (0, 11)
 
 
 def stream_batch(text, step, batch_size=4, seed=3):

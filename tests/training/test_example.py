@@ -7,7 +7,7 @@ from example_models import BUNDLED, MODELS, REPOSITORY
 
 from gpt2.checkpoints.source import load_params, open_source
 from gpt2.commands import train
-from gpt2.training.batches import evaluation, split
+from gpt2.training.batches import HeldOut, split
 from gpt2.training.data import Reading
 from gpt2.training.tokens import token_file
 from gpt2.training.update import make_evaluate
@@ -23,7 +23,7 @@ def test_the_loss_of_a_held_out_part_falls(tmp_path, encoder, capsys):
     (tmp_path / '7M').symlink_to(MODELS / '7M')
     bundled = open_source(str(BUNDLED))
     tokens = token_file([str(tmp_path / 'rest.txt')], Reading(), encoder, str(tmp_path), 1)
-    rest = evaluation(split(tokens, 0, 0)[0], 64, False)
+    rest = HeldOut([split(tokens, 0, 0)[0]], 64, False, bundled.hparams.n_vocab)
     before = make_evaluate(bundled.hparams, load_params(bundled), 4)(rest)
     train.train_model(
         str(tmp_path / 'most.txt'), held_out_data=[str(tmp_path / 'rest.txt')], model_name='heidi', init_from='7M',

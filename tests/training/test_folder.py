@@ -199,6 +199,22 @@ def test_a_context_that_fails_leaves_no_folder_but_one_that_was_there(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob('*')) == ['ids', 'mine', 'there', TOKENS]
 
 
+def test_token_files_that_nothing_is_read_from_are_removed_and_those_of_a_refused_run(tmp_path):
+    used, old, new, mine = (tmp_path / f'tokens-{digit * 16}' for digit in '0123')
+    for path in (used, old, mine):
+        path.mkdir()
+        (path / 'ids').write_text('x')
+    (mine / 'mine').write_text('x')
+    with pytest.raises(Error, match='wrong'), folders.tokens_tidied(str(tmp_path)):
+        new.mkdir()
+        raise Error('wrong')
+    assert set(tmp_path.iterdir()) == {used, old, mine}
+    with folders.tokens_tidied(str(tmp_path)) as paths:
+        new.mkdir()
+        paths |= {str(used), str(new), 'elsewhere'}
+    assert set(tmp_path.iterdir()) == {used, new, mine}
+
+
 def test_two_threads_are_two_runs(tmp_path):
     folder = str(tmp_path / 'x')
     with folders.held(folder), pytest.raises(Error, match='another run is training'), folders.held(folder):

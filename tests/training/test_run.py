@@ -118,6 +118,24 @@ def test_data_of_which_nothing_is_trained_on_is_refused(texts, row):
         train_in(str(texts / 'run'), ['a.jsonl'], FLAGS, {}, 'models')
 
 
+@pytest.mark.parametrize('others', [['./a.txt:3'], ['b.txt:1', '*.txt:1'], ['link.txt:2']])
+def test_a_file_with_two_weights_is_refused(texts, others):
+    """What is held out of one text would be trained on as part of the other."""
+    (texts / 'link.txt').symlink_to('a.txt')
+    with pytest.raises(UsageError, match=r'\.txt is given with two weights; leave it out of one of them'):
+        train_in(str(texts / 'run'), ['a.txt:1', *others], FLAGS, {}, 'models')
+
+
+def test_token_files_of_texts_that_were_changed_are_not_kept(texts, monkeypatch):
+    old = texts / 'run' / 'tokens-0123456789abcdef'
+    old.mkdir(parents=True)
+    (old / 'ids').write_text('x')
+    left = []
+    monkeypatch.setattr(run, 'carry_out', lambda *_: left.extend(sorted((texts / 'run').glob('tokens-*'))))
+    train_in(str(texts / 'run'), ['a.txt'], FLAGS | {'held_out_data': ['b.txt']}, {}, 'models')
+    assert len(left) == 2 and old not in left
+
+
 def test_the_text_that_is_too_short_for_a_mixture_is_named(texts):
     (texts / 'short.txt').write_text('two words')
     with pytest.raises(DatasetError, match=r'text 2 of the mixture has . training tokens'):

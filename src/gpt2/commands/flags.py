@@ -194,12 +194,15 @@ def check_packages(what: str, packages: Iterable[str], file: str) -> None:
 
 
 def with_values(function: Callable, values: Mapping[str, list[str]]) -> Callable:
-    """function with some arguments given, its signature and attributes as they were."""
+    """function with some flags and further words given, its signature and attributes as they were."""
+    _, others = parameter_kinds(function)
+    flags = {name: value for name, value in values.items() if name != others}
+    further = values.get(others or '', [])
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        bound = inspect.signature(function).bind(*args, **kwargs)
-        bound.arguments.update(values)
+        bound = inspect.signature(function).bind(*args, *further, **kwargs)
+        bound.arguments.update(flags)
         return function(*bound.args, **bound.kwargs)
 
     return call
@@ -209,7 +212,7 @@ def canonical_arguments(
     arguments: Iterable[str], function: Callable
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Arguments as (words of the form `--name=value`, {repeatable flag: its values}), so that any
-    value is taken as it stands.
+    value is taken as it stands. Words after `--` are as those of a flag.
 
     Left to itself fire takes a value that starts with a dash for a flag, a lone `-` for a
     separator, the word after a switch for its value, and only the last of a repeated flag.
@@ -220,7 +223,7 @@ def canonical_arguments(
     for name, value in flags_and_words(arguments, function):
         if name is None:
             words.append(value)
-        elif kinds[name] is list:
+        elif kinds.get(name, list) is list:
             repeated.setdefault(name, []).append(value)
         else:
             words.append(f'--{name}={value}')
@@ -228,7 +231,8 @@ def canonical_arguments(
 
 
 def flags_and_words(arguments: Iterable[str], function: Callable) -> list[Pair]:
-    """Arguments as pairs (flag, value) in their order; for a word without a flag (None, word).
+    """Arguments as pairs (flag, value) in their order; for a word without a flag (None, word), and for one after `--`,
+    however it begins, (the name that the function gives to such words, word).
 
     Raises UsageError for a flag that function does not have or that lacks its value.
     """
@@ -240,6 +244,8 @@ def flags_and_words(arguments: Iterable[str], function: Callable) -> list[Pair]:
             pairs.append((None, word))
             continue
         if word == '--':
+            if others not in (None, NO_WORDS):
+                pairs += [(others, each) for each in words]
             continue
         name, given, value = flag_parts(word)
         negated = name.removeprefix('no').removeprefix('_')

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -30,6 +30,10 @@ class Batch(NamedTuple):
     tokens: np.ndarray
     weights: np.ndarray
     starts: np.ndarray | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens)
 
     def rows(self, rows: Any) -> 'Batch':
         """Some rows of it, as a slice or an array of their numbers says."""
@@ -104,29 +108,36 @@ def without_gaps(bounds: np.ndarray) -> np.ndarray:
     return np.stack([bounds[first[: len(bounds)], 0], bounds[last[: len(bounds)], 1]], axis=1)
 
 
-def hold_out(count: int, fraction: float, seed: int) -> np.ndarray:
-    """Which of so many documents may be held out, bool [count]: the given fraction of them, at least one unless it is
-    0, never all. The choice depends on count, fraction and seed alone."""
-    held = min(max(1, round(count * fraction)), count - 1) if fraction else 0
+def hold_out(sizes: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Which documents of these sizes may be held out, bool [count]: of the given fraction of them, at least one unless
+    it is 0, never all, those that have no more than that fraction of the whole. Which they are of depends on their
+    count, fraction and seed alone."""
+    count = len(sizes)
+    drawn = min(max(1, round(count * fraction)), count - 1) if fraction else 0
     result = np.zeros(count, bool)
-    result[np.random.default_rng(seed).permutation(count)[: max(held, 0)]] = True
-    return result
+    result[np.random.default_rng(seed).permutation(count)[: max(drawn, 0)]] = True
+    return result & (sizes <= int(sizes.sum() * fraction))
+
+
+def kept_of_longest(sizes: np.ndarray, fraction: float) -> int:
+    """How much of the longest document is left where its end is held out, since hold_out() finds none."""
+    longest = int(sizes.max())
+    return longest - min(max(1, int(sizes.sum() * fraction)), longest - 1)
 
 
 def split(tokens: Tokens, fraction: float, seed: int) -> tuple[Text, Text]:
     """(training text, held-out text): of the documents of hold_out() those that together have the given fraction of
-    all tokens at most or, where none is so short, the last part of the longest document."""
+    all tokens at most or, where there is none, the last part of the longest document."""
     ends = tokens.ends
     sizes = np.diff(ends, prepend=0)
     bounds = np.stack([ends - sizes, ends], axis=1)
-    most = int(sizes.sum() * fraction)
-    held = hold_out(len(ends), fraction, seed) & (sizes <= most)
-    held &= np.cumsum(sizes * held) <= most
+    held = hold_out(sizes, fraction, seed)
+    held &= np.cumsum(sizes * held) <= int(sizes.sum() * fraction)
     if not fraction or not len(ends) or held.any():
         return Text(tokens, bounds[~held]), Text(tokens, bounds[held])
     longest = int(sizes.argmax())
     kept, last = bounds.copy(), bounds[[longest]]
-    kept[longest, 1] = last[0, 0] = ends[longest] - min(max(1, most), int(sizes[longest]) - 1)
+    kept[longest, 1] = last[0, 0] = bounds[longest, 0] + kept_of_longest(sizes, fraction)
     return Text(tokens, kept), Text(tokens, last)
 
 
@@ -174,7 +185,7 @@ class Packed:
         pairs = zip(*(each.tolist() for each in np.divmod(numbers, self.count)))
         return self.rows([int(shuffled(self.count, self.seed, epoch)[index]) for epoch, index in pairs])
 
-    def rows(self, bins: Sequence[int]) -> Batch:
+    def rows(self, bins: Sequence[int] | np.ndarray) -> Batch:
         """The windows of these bins. What a window has left is filled with token 0, which is no target."""
         tokens = np.zeros([len(bins), self.window + 1], np.int32)
         weights = np.zeros([len(bins), self.window], np.float32)
@@ -219,22 +230,61 @@ def pack(documents: np.ndarray, window: int) -> list[list[tuple[int, int]]]:
     return bins
 
 
-def evaluation(text: Text, window: int, packed: bool) -> Batch:
-    """All windows of a held-out text, in order: every token but the first is a target once, in the last window
-    before what is no target."""
-    if packed:
-        windows = Packed(text, window, 0)
-        return windows.rows(range(windows.count))
-    count = -(-(len(text) - 1) // window) if len(text) > 1 else 0
-    tokens, weights = np.zeros([count, window + 1], np.int32), np.zeros([count, window], np.float32)
-    several = max(1, CHUNK // window)  # rows at a time, since their places take eight times the memory of their tokens
-    for first in range(0, count, several):
-        rows = slice(first, min(first + several, count))
-        places = window * np.arange(rows.start, rows.stop)[:, np.newaxis] + np.arange(window + 1)
-        inside = np.minimum(places, len(text) - 1)
-        tokens[rows] = np.where(places < len(text), text.ids(inside), 0)
-        weights[rows] = np.where(places < len(text), text.trained(inside), 0)[:, 1:]
-    return Batch(tokens, weights)
+class Evaluable(Protocol):
+    """Windows that a loss is computed of: how many, and some of them by their numbers."""
+
+    @property
+    def size(self) -> int: ...
+
+    def rows(self, rows: np.ndarray) -> Batch: ...
+
+
+class InOrder:
+    """Windows of a text in its order: every token but the first is a target once, in the last window before what is no
+    target."""
+
+    def __init__(self, text: Text, window: int) -> None:
+        self.text, self.window = text, window
+        self.count = -(-(len(text) - 1) // window) if len(text) > 1 else 0
+
+    def rows(self, numbers: np.ndarray) -> Batch:
+        places = self.window * numbers[:, np.newaxis] + np.arange(self.window + 1)
+        there = places < len(self.text)
+        places = np.minimum(places, len(self.text) - 1)
+        return Batch(np.where(there, self.text.ids(places), 0), np.where(there, self.text.trained(places), 0)[:, 1:])
+
+
+class HeldOut:
+    """All windows of held-out texts, one text after another, made of their token files as they are asked for.
+
+    size: how many there are.
+    """
+
+    def __init__(self, texts: Sequence[Text], window: int, packed: bool, n_vocab: int) -> None:
+        self.window, self.n_vocab = window, n_vocab
+        self.parts = [Packed(text, window, 0) if packed else InOrder(text, window) for text in texts]
+        self.firsts = np.cumsum([0, *(part.count for part in self.parts)])
+        self.size = int(self.firsts[-1])
+
+    def rows(self, rows: np.ndarray) -> Batch:
+        """The windows of these numbers, which are in order."""
+        found = [part.rows(rows[(rows >= first) & (rows < first + part.count)] - first)
+                 for part, first in zip(self.parts, self.firsts.tolist())]  # fmt: skip
+        return joined(found)
+
+    @functools.cached_property
+    def targets(self) -> np.ndarray:
+        """How often each token is a target, int64 [n_vocab]."""
+        result = np.zeros(self.n_vocab, np.int64)
+        for batch in in_parts(self, max(1, CHUNK // self.window)):
+            result += np.bincount(batch.tokens[:, 1:][batch.weights > 0], minlength=self.n_vocab)
+        return result
+
+
+def in_parts(windows: Evaluable, size: int) -> Iterator[Batch]:
+    """Yield windows in batches of so many, the last of which may be smaller."""
+    for first in range(0, windows.size, size):
+        yield windows.rows(np.arange(first, min(first + size, windows.size)))
 
 
 @dataclasses.dataclass(frozen=True)

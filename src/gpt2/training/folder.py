@@ -31,6 +31,7 @@ from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams, HParamsError, save_hparams
 from gpt2.system.files import new_folder, whole_file
 from gpt2.system.locks import LOCK_SUFFIX, locked
+from gpt2.token_files import ABOUT, ENDS, IDS, TRAINED
 from gpt2.training import lora, tokens
 from gpt2.training.distillation import student
 from gpt2.training.distribution import ALONE, Team, summed_once
@@ -47,6 +48,7 @@ AS_IT_WAS = 'put it back as it was, or train again under another --model_name'  
 CURVES = 'training.png'
 CHECKPOINT = re.compile(r'(model-(\d+)|model\.ckpt)(?=\.)')
 TOKENS = re.compile(rf'{tokens.FOLDER}[0-9a-f]{{16}}(\.part)?')
+IN_TOKENS = {ABOUT, f'{ABOUT}.part', IDS, ENDS, TRAINED}
 ENTRY = '{"step": '  # with which a line of a log begins
 OF_A_RECORD = {'steps', 'seed', 'tokens_crc32'}  # among others
 # What the first save writes before its checkpoint.
@@ -86,7 +88,13 @@ def is_scratch(folder: str, name: str) -> bool:
         return is_log(path)
     if name == LOCK + LOCK_SUFFIX:
         return os.path.isfile(path) and not os.path.getsize(path)
-    return bool(TOKENS.fullmatch(name)) and os.path.isdir(path) and not os.path.islink(path)
+    return is_token_file(path)
+
+
+def is_token_file(path: str) -> bool:
+    """Whether a folder is a token file of a run's own, perhaps cut."""
+    named = TOKENS.fullmatch(os.path.basename(path)) and os.path.isdir(path) and not os.path.islink(path)
+    return bool(named) and set(os.listdir(path)) <= IN_TOKENS
 
 
 def is_log(path: str) -> bool:
@@ -198,14 +206,33 @@ def locked_folder(folder: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def tokens_tidied(folder: str) -> Iterator[set[str]]:
+    """Context in which a run makes its token files, the paths of which are to come into the set that it gives. At its
+    end others are removed, which are of texts as they were before; after an Error those that the run has made."""
+    before, used = token_files_in(folder), set[str]()
+    try:
+        yield used
+    except Error:
+        remove_token_files(token_files_in(folder) - before)
+        raise
+    remove_token_files(token_files_in(folder) - used)
+
+
+def token_files_in(folder: str) -> set[str]:
+    return set(filter(is_token_file, (os.path.join(folder, name) for name in os.listdir(folder))))
+
+
+def remove_token_files(paths: set[str]) -> None:
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def remove_scratch(folder: str) -> None:
     """Remove what a run leaves before it has saved anything."""
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if name.startswith(tokens.FOLDER):
-            shutil.rmtree(path, ignore_errors=True)
-        elif name == LOG:
-            os.remove(path)
+    remove_token_files(token_files_in(folder))
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(folder, LOG))
 
 
 def opened(name: str | None, flag: str, models_dir: str) -> Source | None:

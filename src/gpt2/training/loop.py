@@ -19,7 +19,7 @@ from gpt2.system import progress
 from gpt2.system.signals import heeded, signals_of
 from gpt2.training import folder as folders
 from gpt2.training import lora, tensorboard
-from gpt2.training.batches import Batch, Batches
+from gpt2.training.batches import Batches, Evaluable, HeldOut
 from gpt2.training.distribution import ALONE, Team
 from gpt2.training.optimizer import learning_rate
 from gpt2.training.samples import sample
@@ -55,7 +55,7 @@ class Habits:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What is trained, where, on what, and by whom. held_out: all its windows, or None."""
+    """What is trained, where, on what, and by whom. held_out: what it is evaluated on, or None."""
 
     folder: str
     hparams: HParams
@@ -63,7 +63,7 @@ class Run:
     settings: Settings
     habits: Habits
     batches: Batches
-    held_out: Batch | None
+    held_out: HeldOut | None
     record: dict[str, Any]
     team: Team = ALONE
 
@@ -142,16 +142,15 @@ def due(step: int, every: int | None, always: Any) -> bool:
     return every is not None and (step % every == 0 or bool(always))
 
 
-def look(run: Run, state: Progress, evaluate: Evaluate, held_out: Batch | None, last: bool) -> bool:
+def look(run: Run, state: Progress, evaluate: Evaluate, held_out: HeldOut | None, last: bool) -> bool:
     """Evaluate some of the held-out text, and log; returns whether the run is to end here."""
     log(run, state, evaluate(some(held_out)) if held_out is not None else None)
     return last or state.out_of_patience(run.habits.patience)
 
 
-def some(held_out: Batch) -> Batch:
+def some(held_out: HeldOut) -> Evaluable:
     """Windows from all over the held-out text, as many as are evaluated while training."""
-    count = len(held_out.tokens)
-    chosen = held_out.rows(np.linspace(0, count - 1, min(INTERVAL_WINDOWS, count)).astype(int))
+    chosen = held_out.rows(np.linspace(0, held_out.size - 1, min(INTERVAL_WINDOWS, held_out.size)).astype(int))
     return chosen if chosen.weights.any() else held_out
 
 

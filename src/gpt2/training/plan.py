@@ -26,7 +26,7 @@ def lines(
     that are done already. teacher: the shape of the model that is distilled."""
     hparams, settings, held_out = run.hparams, run.settings, run.held_out
     documents, count = sum(len(text.documents) for text in texts), sum(map(len, texts))
-    held = 'no held-out text' if held_out is None else f'{int(held_out.weights.sum()):,} tokens held out'
+    held = 'no held-out text' if held_out is None else f'{int(held_out.targets.sum()):,} tokens held out'
     left = settings.steps - first
     share = dataclasses.replace(settings, batch_size=settings.batch_size // run.team.replicas)
     whole = f'{settings.steps:,} updates' + (f', {first:,} of them done' if first else '')

@@ -9,34 +9,33 @@ import numpy as np
 from gpt2.encoder import Encoder
 from gpt2.hparams import HParams
 from gpt2.system.files import whole_file
-from gpt2.training.batches import Batch, Text
+from gpt2.training.batches import Text
 
 
 def unigram_loss(counts: np.ndarray, targets: np.ndarray) -> float:
     """Loss in nats a token of the best model blind to context. counts: of each token in the training text, to which one
-    is added; targets: int [count]."""
+    is added; targets: how often each is a target. Both int [n_vocab]."""
     counts = counts + 1
-    return float(-np.log(counts / counts.sum())[targets].mean())
+    return float(-np.log(counts / counts.sum()) @ targets / targets.sum())
 
 
 def text_bytes(encoder: Encoder, targets: np.ndarray) -> int:
-    """Bytes of text that token ids stand for; end-of-text tokens stand for none."""
+    """Bytes of text of tokens, of which each comes so often, int [n_vocab]; end-of-text tokens stand for none."""
     lengths = np.array([len(encoder.decode_bytes([token])) for token in range(len(encoder))])
     lengths[list(encoder.end_ids)] = 0
-    return int(lengths[targets].sum())
+    return int(lengths @ targets[: len(lengths)])
 
 
 def held_out_report(
-    hparams: HParams, encoder: Encoder, loss: float, texts: Sequence[Text], held_out: Batch
+    hparams: HParams, encoder: Encoder, loss: float, texts: Sequence[Text], targets: np.ndarray
 ) -> str:
-    """One line on the held-out text. loss: nats a target of held_out; texts: those trained on."""
-    targets = held_out.tokens[:, 1:][held_out.weights > 0]
-    bytes_ = text_bytes(encoder, targets)
+    """One line on the held-out text. loss: nats a target; texts: those trained on; targets: of HeldOut."""
+    count, bytes_ = int(targets.sum()), text_bytes(encoder, targets)
     unigram = unigram_loss(np.sum([text.counts(hparams.n_vocab) for text in texts], axis=0), targets)
     side = 'below' if loss <= unigram else 'above'
-    bits = f'{loss * len(targets) / bytes_ / math.log(2):.4f} bits a byte; ' if bytes_ else ''
+    bits = f'{loss * count / bytes_ / math.log(2):.4f} bits a byte; ' if bytes_ else ''
     return (
-        f'held out: {len(targets)} tokens, {bytes_} bytes; loss {loss:.4f} nats a token, '
+        f'held out: {count} tokens, {bytes_} bytes; loss {loss:.4f} nats a token, '
         f'perplexity {math.exp(min(loss, 700)):.2f}; {bits}'
         f'{abs(1 - loss / unigram):.1%} {side} a unigram model ({unigram:.4f})'
     )

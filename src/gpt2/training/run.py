@@ -16,8 +16,8 @@ from gpt2.system.signals import ends_raised
 from gpt2.training import folder as folders
 from gpt2.training import plan
 from gpt2.training.batches import (
-    Batch,
     Batches,
+    HeldOut,
     Packed,
     Stream,
     Text,
@@ -25,8 +25,6 @@ from gpt2.training.batches import (
     Windows,
     check_enough,
     check_weights,
-    evaluation,
-    joined,
     split,
     weighted,
 )
@@ -104,10 +102,12 @@ def train_prepared(folder: str, start: Start, habits: Mapping[str, Any]) -> int 
     check_shareable(start.flags, team.replicas)
     with losses_named(team), progress.shown_if(team.chief):
         with folders.held(folder) if team.chief else contextlib.nullcontext():
-            with team.chief_first():
+            tidied = folders.tokens_tidied(folder) if team.chief else contextlib.nullcontext(set[str]())
+            with team.chief_first(), tidied as used:
                 if team.chief and folders.run_in(folder) != start.record:
                     raise Error(f'another run has trained in {folder} meanwhile; the same command goes on from there')
                 run, texts = planned(folder, start, habits, team)
+                used |= {tokens.path for tokens in [*texts.tokens, *(text.tokens for text in texts.held_out)]}
             stopped = carry_out(run, start.source, start.teacher, texts, start.record)
         team.part()
     return stopped
@@ -149,11 +149,11 @@ def planned(folder: str, start: Start, habits: Mapping[str, Any], team: Team) ->
     settings = run_settings(flags, n_ctx, sum(each.count for each in windows))
     batches = Batches(windows, [corpus.weight for corpus in start.corpora], settings)
     looks = Habits(**fitting(settings, habits.get('every')) | dict(habits))
-    held_out = held_windows(texts.held_out, settings)
-    if held_out is None:
+    held_out = HeldOut(texts.held_out, settings.window, settings.pack, start.hparams.n_vocab)
+    if not held_out.targets.any():
         check_unheld(looks, start.held_paths)
     run = Run(
-        folder, start.hparams, start.encoder, settings, looks, batches, held_out,
+        folder, start.hparams, start.encoder, settings, looks, batches, held_out if held_out.targets.any() else None,
         new_record(folder, start, settings, texts), team,
     )  # fmt: skip
     return run, texts
@@ -169,11 +169,14 @@ def find_corpora(patterns: Sequence[str], suffixes: Sequence[str]) -> list[Corpu
 
 
 def check_apart(corpora: Sequence[Corpus], held_paths: Sequence[str]) -> None:
-    """Raise UsageError for a file that is both trained on and held out."""
-    held = set(map(os.path.realpath, held_paths))
-    for path in (path for corpus in corpora for path in corpus.paths):
-        if os.path.realpath(path) in held:
-            raise UsageError(f'{path} is both trained on and --held_out_data; leave it out of one of them')
+    """Raise UsageError for a file that is part of two texts of a mixture, or both trained on and held out."""
+    found: set[str] = set()
+    texts = [(corpus.paths, 'given with two weights') for corpus in corpora]
+    for paths, what in [*texts, (held_paths, 'both trained on and --held_out_data')]:
+        places = {os.path.realpath(path): path for path in paths}
+        for place in found & set(places):
+            raise UsageError(f'{places[place]} is {what}; leave it out of one of them')
+        found |= set(places)
 
 
 def origin(
@@ -224,12 +227,6 @@ def cut(texts: Sequence[Text], flags: Mapping[str, Any], n_ctx: int) -> list[Win
     windows: list[Windows] = [(Packed if flags['pack'] else Stream)(text, window, flags['seed']) for text in texts]
     check_enough(windows, texts, flags['batch_size'] * flags['accumulate'], window)
     return windows
-
-
-def held_windows(texts: Sequence[Text], settings: Settings) -> Batch | None:
-    """All windows of the held-out texts; None where there is nothing to evaluate on."""
-    found = joined([evaluation(text, settings.window, settings.pack) for text in texts])
-    return found if found.weights.any() else None
 
 
 def check_unheld(habits: Habits, held_paths: Sequence[str]) -> None:
@@ -337,7 +334,8 @@ def conclude(run: Run, params: dict, texts: Texts, step: int, state: Progress | 
     """Say how good the model is, where it lies and how to use it, and draw the curves."""
     if run.held_out is not None:
         evaluate = make_evaluate(run.hparams, params, run.settings.batch_size, run.team)
-        progress.note(held_out_report(run.hparams, run.encoder, evaluate(run.held_out), texts.kept, run.held_out))
+        loss, targets = evaluate(run.held_out), run.held_out.targets
+        progress.note(held_out_report(run.hparams, run.encoder, loss, texts.kept, targets))
     entries = folders.read_log(run.folder) if run.team.chief else []
     if entries and not draw_curves(os.path.join(run.folder, folders.CURVES), entries):
         progress.note('the curves are not drawn: pip install matplotlib')

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpt2.hparams import HParams
 from gpt2.system import progress
-from gpt2.training.batches import Batch
+from gpt2.training.batches import Batch, Evaluable, in_parts
 from gpt2.training.distribution import ALONE, Team, divisible
 from gpt2.training.optimizer import clipped, loss_scale, trained
 
@@ -27,7 +27,7 @@ class Update(NamedTuple):
 
 
 TrainStep = Callable[[Batch, float], Update]
-Evaluate = Callable[[Batch], float]
+Evaluate = Callable[[Evaluable], float]
 TotalLoss = Callable[..., Any]  # as total_loss
 Gradients = Callable[[Sequence[Any], Any], tuple[Any, list[Any]]]
 
@@ -164,7 +164,7 @@ def accumulated(gradients: Gradients, count: int) -> Gradients:
 
 
 def make_evaluate(hparams: HParams, params: dict, batch_size: int, team: Team = ALONE) -> Evaluate:
-    """A function: mean loss in nats a target over a batch of any number of windows; so many are computed at once, and
+    """A function: mean loss in nats a target over any number of windows; so many are computed at once, and
     shared by a team."""
     from gpt2.system.tensorflow import traced
 
@@ -173,10 +173,12 @@ def make_evaluate(hparams: HParams, params: dict, batch_size: int, team: Team = 
 
     loss = traced(team.each(share_of_loss))
 
-    def evaluate(batch: Batch) -> float:
-        parts = [batch.rows(slice(first, first + batch_size)) for first in range(0, len(batch.tokens), batch_size)]
-        parts = [divisible(part, batch_size) for part in parts]
-        total = sum(float(loss(tensors(part))) for part in progress.bar(parts, 'evaluating', unit='batch', delay=2))
-        return total / float(batch.weights.sum())
+    def evaluate(windows: Evaluable) -> float:
+        total = targets = 0.0
+        batches, count = in_parts(windows, batch_size), -(-windows.size // batch_size)
+        for batch in progress.bar(batches, 'evaluating', total=count, unit='batch', delay=2):
+            total += float(loss(tensors(divisible(batch, batch_size))))
+            targets += float(batch.weights.sum())
+        return total / targets
 
     return evaluate
