@@ -117,12 +117,19 @@ def test_windows_give_each_token_once(n, stride):
         ('h2.mlp.act', 'h2.mlp.act names layer 2; this model has layers 0 to 1'),
         ('mlp.acts', "'mlp.acts' names nothing inside; there are wte, wpe, ln_f, logits, pre"),
         (['h0.'], "'h0.' names nothing inside"),
+        ('h00.mlp.act', "'h00.mlp.act' names nothing inside"),
+        ('h\u0661.mlp.act', 'names nothing inside'),
+        (f'h{"9" * 5000}.mlp.act', 'names nothing inside'),
         (' , ', 'nothing is named'),
     ],
 )
 def test_names_of_nothing_are_refused(names, message):
     with pytest.raises(UsageError, match=message):
         find(TINY, names)
+
+
+def test_a_name_that_is_given_twice_is_seen_once():
+    assert [each.name for each in find(TINY, 'mlp.act, wte,mlp.act ,h1.post')] == ['mlp.act', 'wte', 'h1.post']
 
 
 # Files

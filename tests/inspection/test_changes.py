@@ -116,6 +116,11 @@ def test_samples_and_a_batch_of_prompts_are_changed_at_their_positions(tiny_para
         ('h0.mlp.1=nan', 'is no change'),
         ('h0.mlp.1*', 'is no change'),
         ('h0.mlp.1*mean', 'is no change'),
+        ('h0.mlp.1=1e39', 'or h0.mlp.1*NUMBER, a NUMBER from -1e.12 to 1e.12'),
+        ('h0.mlp.1*-1e300', 'is no change'),
+        ('h0.mlp.01', "'h0.mlp.01' is neither a neuron"),
+        ('h0.mlp.\u0661', 'is neither a neuron'),
+        (f'h{"9" * 5000}.mlp.1', 'is neither a neuron'),
         ('h0.mlp.1,h0.mlp.1=2', 'h0.mlp.1 is changed twice; give each part once'),
     ],
 )

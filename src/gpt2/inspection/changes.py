@@ -9,7 +9,6 @@ A change is a part and what becomes of it:
     h9.head.6=patch     what it is at the same position of the reference text; itself beyond that text's end
 """
 
-import math
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from gpt2.inspection.names import layer_of
 if TYPE_CHECKING:
     from gpt2 import model
 
+LARGEST = 1e12  # that a value is set to or scaled by: the norms square what the stream holds, in float32
 TAPPED = {'mlp': 'mlp.act', 'head': 'attn.z'}
 
 
@@ -63,11 +63,12 @@ def parse_one(hparams: HParams, item: str) -> Change:
         return Change(name, *place, kind=how or 'zero')
     try:
         number = float(how)
-        if not math.isfinite(number):
+        if not abs(number) <= LARGEST:
             raise ValueError
     except ValueError:
         raise UsageError(
-            f'{item!r} is no change; expected {name}, {name}=zero, =mean, =patch or =NUMBER, or {name}*NUMBER'
+            f'{item!r} is no change; expected {name}, {name}=zero, =mean, =patch or =NUMBER, or {name}*NUMBER, '
+            f'a NUMBER from -{LARGEST:g} to {LARGEST:g}'
         ) from None
     return Change(name, *place, kind='set' if sign == '=' else 'scale', number=number)
 

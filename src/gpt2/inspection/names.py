@@ -19,6 +19,7 @@ OF_A_LAYER = {
     'mlp.act': 'nf', 'mlp.out': 'ne', 'post': 'ne', 'lens': 'nv',
 }  # fmt: skip
 OF_ALL = {'wte': 'ne', 'wpe': 'ne', 'ln_f': 'ne', 'logits': 'nv'}
+NUMBER = '0|[1-9][0-9]{0,8}'  # of a layer or a neuron, in the one way that the checkpoint writes it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Seen:
 def find(hparams: HParams, names: str | Sequence[str]) -> list[Seen]:
     """What names mean: a list, or a text with commas between them. Raises UsageError for what is not there."""
     given = names.split(',') if isinstance(names, str) else names
-    found = [find_one(hparams, name.strip()) for name in given if name.strip()]
+    # A name that is given twice is seen once.
+    found = [find_one(hparams, name) for name in dict.fromkeys(name.strip() for name in given) if name]
     if not found:
         raise UsageError('nothing is named; give names such as h0.mlp.act or attn.pattern')
     return found
@@ -59,7 +61,7 @@ def find_one(hparams: HParams, name: str) -> Seen:
         return Seen(name, (name,), OF_ALL[name], False)
     if name in OF_A_LAYER:
         return Seen(name, tuple(f'h{layer}.{name}' for layer in range(hparams.n_layer)), OF_A_LAYER[name], True)
-    layer = re.fullmatch(r'h(\d+)\.(.+)', name)
+    layer = re.fullmatch(rf'h({NUMBER})\.(.+)', name)
     if not layer or layer[2] not in OF_A_LAYER:
         raise UsageError(f'{name!r} names nothing inside; there are {", ".join([*OF_ALL, *OF_A_LAYER])}')
     check_index('layer', name, int(layer[1]), hparams.n_layer)
@@ -74,7 +76,7 @@ def check_index(what: str, name: str, index: Any, count: int) -> None:
 
 def layer_of(hparams: HParams, name: str) -> tuple[int, str, int]:
     """(layer, 'mlp' or 'head', index) of a neuron or a head such as h5.mlp.131 or h9.head.6. Raises UsageError."""
-    found = re.fullmatch(r'h(\d+)\.(mlp|head)\.(\d+)', name)
+    found = re.fullmatch(rf'h({NUMBER})\.(mlp|head)\.({NUMBER})', name)
     if not found:
         raise UsageError(f'{name!r} is neither a neuron, as h5.mlp.131 is, nor a head, as h9.head.6')
     layer, kind, index = int(found[1]), found[2], int(found[3])
