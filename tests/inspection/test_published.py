@@ -14,7 +14,7 @@ from example_models import BUNDLED
 import gpt2
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import RELEASED_HPARAMS, load_hparams
-from gpt2.inspection import published, records
+from gpt2.inspection import published, records, simulation
 from gpt2.inspection.reading import make_read
 from gpt2.inspection.records import Explanation, Passage
 from gpt2.inspection.simulation import Completions, by_words, expected, score_explanation
@@ -90,12 +90,52 @@ def test_what_is_not_there_or_no_record_is_not_kept(server, tmp_path):
     assert not [path for path in (tmp_path / 'kept').rglob('*') if path.is_file() and path.suffix == '.json']
 
 
+def test_no_more_is_fetched_than_a_record_may_have(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(published, 'LARGEST_SMALL', 100)
+    with pytest.raises(DownloadError, match=r'131\.json is longer than 100 bytes, and was not kept'):
+        published.fetch(server[0], 'data', 3, 131, str(tmp_path / 'kept'))
+
+
 def test_one_that_lies_there_and_is_none_is_the_users_to_remove(tmp_path):
     where = tmp_path / 'data' / 'collated-activations' / '3'
     where.mkdir(parents=True)
     (where / '131.json').write_text('{}')
     with pytest.raises(UsageError, match=r"131\.json is no record of a neuron \(it lacks 'neuron_id'\); remove it"):
         published.fetch('http://localhost:1', 'data', 3, 131, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        '{"most_positive_activation_records": ' * 50_000,
+        '[' * 100_000,
+        {'neuron_id': {'layer_index': math.inf, 'neuron_index': 131}},
+        {'mean': 10**400},
+        {'quantile_boundaries': [10**400]},
+        {'most_positive_activation_records': [{'tokens': ['a'], 'activations': [10**400]}]},
+        {'most_positive_activation_records': [{'tokens': ['a'], 'activations': [math.nan]}]},
+        {'most_positive_activation_records': [{'tokens': 'ab', 'activations': [1, 2]}]},
+        {'most_positive_activation_records': [{'tokens': ['a', 'b'], 'activations': '12'}]},
+        {'most_positive_activation_records': 5},
+    ],
+    ids=str,
+)
+def test_records_that_are_none_are_one_line(tmp_path, record, change):
+    path = tmp_path / '131.json'
+    path.write_text(change if isinstance(change, str) else json.dumps(records.as_json(record) | change))
+    with pytest.raises(UsageError, match=r'131\.json is no record of a neuron \(.*\); remove it, and get it again'):
+        records.read_record(str(path))
+
+
+def test_explanations_may_hold_any_character_and_nothing_else_is_one(tmp_path):
+    path = tmp_path / '131.jsonl'
+    explained = {'explanation': 'a\u2028b\x85c', 'scored_simulation': {'ev_correlation_score': 0.5}}
+    path.write_text(json.dumps({'scored_explanations': [explained]}, ensure_ascii=False) + '\n', encoding='utf-8')
+    assert records.read_explanations(str(path)) == [Explanation('a\u2028b\x85c', 0.5)]
+    for content in ('', '[' * 100_000, '{"scored_explanations": [5]}'):
+        path.write_text(content)
+        with pytest.raises(UsageError, match='is no record of a neuron'):
+            records.read_explanations(str(path))
 
 
 def test_models_of_a_published_shape_have_a_map():
@@ -142,11 +182,13 @@ class Completing(http.server.BaseHTTPRequestHandler):
         told = [None, *({'9' if 'king\t' in prompt[at - 6 : at] else '7': math.log(0.6), '1': math.log(0.2), 'x': -1.0}
                         for at in offsets[1:])]  # fmt: skip
         answer = {'choices': [{'logprobs': {'text_offset': offsets, 'top_logprobs': told}}]}
+        if said := self.server.odd:
+            answer = {'choices': [{'logprobs': said(offsets)}]}
         if content.get('model') == 'none':
             answer = {'error': {'message': 'there is no such model'}}
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps(answer).encode())
+        self.wfile.write(self.server.raw or json.dumps(answer).encode())
 
     def log_message(self, *_):
         pass
@@ -155,7 +197,7 @@ class Completing(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def completing():
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Completing) as serving:
-        serving.asked = []
+        serving.asked, serving.odd, serving.raw = [], None, None
         threading.Thread(target=serving.serve_forever, daemon=True).start()
         yield serving
         serving.shutdown()
@@ -170,6 +212,33 @@ def test_a_model_behind_an_api_simulates_by_the_numbers_it_expects(completing):
     assert 'kings' in content['prompt'] and '\\n\tunknown\n' in content['prompt']
     with pytest.raises(Error, match='does not say how likely tokens are: there is no such model'):
         Completions(url, 'none')('kings', ['A'])
+
+
+@pytest.mark.parametrize(
+    'odd',
+    [
+        lambda offsets: {},
+        lambda offsets: {'text_offset': None, 'top_logprobs': None},
+        lambda offsets: {'text_offset': [[1]], 'top_logprobs': [{}]},
+        *(lambda offsets, told=told: {'text_offset': offsets, 'top_logprobs': [told] * len(offsets)}
+          for told in ([1], 'x', 5, {'7': 'x'}, {'7': None}, {'7': 1000}, {'7': math.nan}, {'7': 10**400})),
+    ],
+)  # fmt: skip
+def test_what_a_server_says_in_another_form_is_one_line(completing, odd):
+    completing.odd = odd
+    with pytest.raises(Error, match='does not say how likely tokens are: its logprobs are of another form'):
+        Completions(f'http://127.0.0.1:{completing.server_port}/v1')('kings', ['A'])
+
+
+def test_answers_that_are_too_deep_or_never_end_are_one_line(completing, monkeypatch):
+    url = f'http://127.0.0.1:{completing.server_port}/v1'
+    completing.raw = b'[' * 100_000
+    with pytest.raises(Error, match=r'gives no answer \(RecursionError\)'):
+        Completions(url)('kings', ['A'])
+    monkeypatch.setattr(simulation, 'LARGEST', 1000)
+    completing.raw = b' ' * 2000 + b'{}'
+    with pytest.raises(Error, match=r'gives no answer \(ValueError\)'):
+        Completions(url)('kings', ['A'])
 
 
 def test_servers_that_are_none_are_one_line():

@@ -223,6 +223,14 @@ def test_a_server_that_falls_silent_is_asked_again(server, path, monkeypatch):
 # Answers that are not the file
 
 
+@pytest.mark.parametrize('fault', [None, 'no length'])
+def test_more_than_such_a_file_may_have_is_left(server, path, fault):
+    server.faults['/file'] = [fault]
+    most = len(BODY) - 1
+    assert refused(server, path, f'is longer than {most} bytes, and was not kept', largest=most) is None
+    assert fetch(server, path, largest=len(BODY)) and whole(path)
+
+
 @pytest.mark.parametrize('fault', [400, 401, 403, 404, 410, 'html'])
 @pytest.mark.parametrize('part', [b'', BODY[:1000]])
 def test_another_answer_is_an_error_at_once(server, path, fault, part):

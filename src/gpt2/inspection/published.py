@@ -16,7 +16,7 @@ from gpt2.inspection import records
 from gpt2.inspection.records import Explanation, NeuronRecord, Passage
 from gpt2.inspection.survey import Read
 from gpt2.system.download import download
-from gpt2.system.files import make_folder
+from gpt2.system.files import LARGEST_SMALL, make_folder
 
 Made = TypeVar('Made')
 URL = 'https://openaipublic.blob.core.windows.net/neuron-explainer'
@@ -38,7 +38,8 @@ def fetch(url: str, name: str, layer: int, neuron: int, folder: str) -> tuple[Ne
         path = os.path.join(folder, name, kind, str(layer), f'{neuron}.{end}')
         if not os.path.exists(path):
             make_folder(os.path.dirname(path), 'name another --published_dir')
-            download(f'{url}/{name}/{kind}/{layer}/{neuron}.{end}', path, check=functools.partial(problem, read))
+            address = f'{url}/{name}/{kind}/{layer}/{neuron}.{end}'
+            download(address, path, check=functools.partial(problem, read), largest=LARGEST_SMALL)
         return read(path)
 
     def read_asked(path: str) -> NeuronRecord:

@@ -97,6 +97,8 @@ def from_json(value: Any) -> NeuronRecord:
 
 
 def passage(value: Any) -> Passage:
+    if not isinstance(value['tokens'], list) or not isinstance(value['activations'], list):
+        raise ValueError('tokens and activations are no lists')
     tokens, activations = tuple(value['tokens']), tuple(map(float, value['activations']))
     if len(tokens) != len(activations) or not tokens or not all(isinstance(token, str) for token in tokens):
         raise ValueError(f'{len(tokens)} tokens and {len(activations)} activations')
@@ -123,7 +125,7 @@ def read(path: str, make: Callable[[str], Made]) -> Made:
         return make(read_small(path).decode())
     except OSError as error:
         raise UsageError(f'{path} cannot be read: {error.strerror or error}') from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         why = f'it lacks {error}' if isinstance(error, KeyError) else str(error) or 'it has another form'
         raise UsageError(f'{path} is no record of a neuron ({why}); {REMEDY}') from None
 
@@ -134,7 +136,7 @@ def read_record(path: str) -> NeuronRecord:
 
 def read_explanations(path: str) -> list[Explanation]:
     """Those of the first line of a file, which is all that a published one has."""
-    return read(path, lambda text: explanations_from_json(json.loads(text.splitlines()[0])))
+    return read(path, lambda text: explanations_from_json(json.loads(text.split('\n')[0])))
 
 
 def write_record(folder: str, record: NeuronRecord) -> str:

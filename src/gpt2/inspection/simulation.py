@@ -4,6 +4,7 @@ simulated ones go with the real ones (ev_correlation_score of Bills et al. 2023)
 A simulator is a function: (explanation, tokens) -> how active the neuron should be at each token, 0 to 10.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ SPEECH = frozenset({
     'which', 'with', 'word', 'words',
 })  # fmt: skip
 TIMEOUT = (10, 300)  # seconds to connect, and to answer
+CHUNK = 1 << 14
+LARGEST = 1 << 24  # bytes of an answer; one of a hundred tokens has some ten thousand
 LIKELIEST = 5  # tokens that a server tells of each place; OpenAI's limit
 
 
@@ -82,8 +85,11 @@ class Completions:
             places.append(len(prompt))
             prompt += 'unknown\n'
         told = self.logprobs(prompt)
-        at = dict(zip(told['text_offset'], told['top_logprobs']))
-        return [expected(at.get(place) or {}) for place in places]
+        try:
+            at = dict(zip(told['text_offset'], told['top_logprobs']))
+            return [expected(at.get(place) or {}) for place in places]
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+            raise Error(f'{self.url} does not say how likely tokens are: its logprobs are of another form') from None
 
     def logprobs(self, prompt: str) -> dict[str, Any]:
         """What a server tells of the tokens of a prompt. Raises Error."""
@@ -94,9 +100,11 @@ class Completions:
             content['model'] = self.model
         headers = {'Authorization': f'Bearer {self.key}'} if self.key else {}
         try:
-            answer = requests.post(f'{self.url}/completions', json=content, headers=headers, timeout=TIMEOUT)
-            found = answer.json()
-        except (requests.RequestException, ValueError) as error:
+            with requests.post(
+                f'{self.url}/completions', json=content, headers=headers, timeout=TIMEOUT, stream=True
+            ) as answer:
+                found = json.loads(body(answer))
+        except (requests.RequestException, ValueError, RecursionError) as error:
             raise Error(f'{self.url} gives no answer ({type(error).__name__}); is a server there?') from None
         try:
             return found['choices'][0]['logprobs'] | {}
@@ -104,6 +112,16 @@ class Completions:
             said = found.get('error') if isinstance(found, dict) else None
             why = said.get('message') if isinstance(said, dict) else f'no logprobs in its answer {answer.status_code}'
             raise Error(f'{self.url} does not say how likely tokens are: {why}') from None
+
+
+def body(answer: Any) -> bytes:
+    """What a server answers, unpacked. Raises ValueError beyond LARGEST bytes."""
+    found = bytearray()
+    for chunk in answer.iter_content(CHUNK):
+        found += chunk
+        if len(found) > LARGEST:
+            raise ValueError
+    return bytes(found)
 
 
 def visible(token: str) -> str:
@@ -115,4 +133,6 @@ def expected(logprobs: dict[str, float]) -> float:
     """The mean of the numbers 0 to 10 by their probabilities, of what is told; 0 where none is."""
     weights = {int(text): math.exp(value) for text, value in logprobs.items() if re.fullmatch(r'\s*(\d|10)\s*', text)}
     total = sum(weights.values())
+    if not math.isfinite(total):
+        raise ValueError(total)
     return sum(number * weight for number, weight in weights.items()) / total if total else 0.0

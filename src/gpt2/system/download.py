@@ -58,13 +58,14 @@ class BrokenTransferError(Exception):
 
 def download(
     url: str, path: str, size: int | None = None, sha256: str | None = None,
-    check: Check | None = None, auth: Auth | None = None,
+    check: Check | None = None, auth: Auth | None = None, largest: int | None = None,
 ) -> bool:  # fmt: skip
     """Make path the file at url; returns False if it was there and whole, so that nothing was fetched.
 
     size: its length in bytes where that is known; sha256 and check: see problem(). The MD5 that the
     server gives, if any, is compared too. auth: signs a request, as `requests` takes it; what it adds goes
-    to no other host that the server redirects to. Raises DownloadError; path is then as it was before.
+    to no other host that the server redirects to. largest: bytes that such a file may have, where its length is not
+    known; a server that sends more is left. Raises DownloadError; path is then as it was before.
     """
     def find_problem(path: str) -> str | None:
         return problem(path, size, sha256, check)
@@ -78,18 +79,20 @@ def download(
         with locked(path, waiting):
             if is_whole(path, find_problem):  # by now: another process has fetched it
                 return False
-            fetch_whole(url, path, size, find_problem, auth)
+            fetch_whole(url, path, size, find_problem, auth, largest)
             return True
     except OSError as error:
         remedy = next_step(path + PART_SUFFIX, 'free space, or choose another folder')
         raise DownloadError(f'{path} cannot be written ({error.strerror or error}); {remedy}') from None
 
 
-def fetch_whole(url: str, path: str, size: int | None, find_problem: Check, auth: Auth | None) -> None:
+def fetch_whole(
+    url: str, path: str, size: int | None, find_problem: Check, auth: Auth | None, largest: int | None
+) -> None:
     part_path = path + PART_SUFFIX
     try:
         with open(part_path, 'ab') as part:
-            fetch_and_check(url, part, size, find_problem, auth)
+            fetch_and_check(url, part, size, find_problem, auth, largest)
             os.fsync(part.fileno())
         os.replace(part_path, path)
     finally:
@@ -154,11 +157,11 @@ def start_over(part: IO[bytes], why: str) -> None:
 
 
 def fetch_and_check(
-    url: str, part: IO[bytes], size: int | None, find_problem: Check, auth: Auth | None
+    url: str, part: IO[bytes], size: int | None, find_problem: Check, auth: Auth | None, largest: int | None
 ) -> None:
     """Fetch into part. A part that an earlier call left may not fit the rest: then once more, from the start."""
     resumed = part.tell() > 0
-    while wrong := wrong_md5(part.name, fetch(url, part, size, auth)) or find_problem(part.name):
+    while wrong := wrong_md5(part.name, fetch(url, part, size, auth, largest)) or find_problem(part.name):
         if not resumed:
             part.truncate(0)
             raise DownloadError(f'{url} {wrong}; it was not kept: try again later or elsewhere')
@@ -172,9 +175,9 @@ def wrong_md5(path: str, expected: str | None) -> str | None:
     return None
 
 
-def fetch(url: str, part: IO[bytes], size: int | None, auth: Auth | None) -> str | None:
+def fetch(url: str, part: IO[bytes], size: int | None, auth: Auth | None, largest: int | None) -> str | None:
     """Append to part until it is whole, in as many requests as that takes; returns the server's MD5 or None."""
-    return persist(url, lambda: receive(url, part, size, auth), part)
+    return persist(url, lambda: receive(url, part, size, auth, largest), part)
 
 
 def persist(url: str, request: Callable[[], Answer], part: Any = None) -> Answer:
@@ -246,7 +249,7 @@ def asked_pause(response: Any) -> float:
         return 0
 
 
-def receive(url: str, part: IO[bytes], size: int | None, auth: Auth | None) -> str | None:
+def receive(url: str, part: IO[bytes], size: int | None, auth: Auth | None, largest: int | None) -> str | None:
     """One request for what part lacks; returns the server's MD5 of the whole file or None."""
     offset = part.tell()
     headers = {'Accept-Encoding': 'identity'}  # lengths and offsets are those of the file itself
@@ -259,7 +262,7 @@ def receive(url: str, part: IO[bytes], size: int | None, auth: Auth | None) -> s
             raise DownloadError(f'{url} is {total} bytes long, expected {size}; try elsewhere')
         if response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or total != offset:
             restart_unless_continued(response, part)
-            append(response, url, part, total)
+            append(response, url, part, total, largest)
         whole = response.status_code == HTTPStatus.OK
         return response.headers.get('Content-MD5' if whole else 'x-ms-blob-content-md5')
 
@@ -296,13 +299,16 @@ def restart_unless_continued(response: Any, part: IO[bytes]) -> None:
     raise BrokenTransferError('the file has changed')
 
 
-def append(response: Any, url: str, part: IO[bytes], total: int | None) -> None:
+def append(response: Any, url: str, part: IO[bytes], total: int | None, largest: int | None) -> None:
     missing, free = (total or 0) - part.tell(), shutil.disk_usage(os.path.dirname(part.name) or '.').free
     if missing > free:
         step = next_step(part.name, 'free space, or choose another folder')
         raise DownloadError(f'{part.name}: {missing} bytes are missing and the disk has {free} free; {step}')
     with progress(os.path.basename(url), total, initial=part.tell()) as bar:
         for chunk in response.iter_content(CHUNK):
+            if largest is not None and part.tell() + len(chunk) > largest:
+                part.truncate(0)
+                raise DownloadError(f'{url} is longer than {largest} bytes, and was not kept; check the address')
             part.write(chunk)
             bar.update(len(chunk))
     part.flush()
