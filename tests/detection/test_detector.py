@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -197,6 +198,9 @@ def parts_of(trained, tmp_path):
         return dict(arrays)
 
 
+RIGHT = {'texts': 1, 'share': 1, 'interval': [0, 1]}
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -211,10 +215,28 @@ def parts_of(trained, tmp_path):
         ({'about': module.as_bytes(json.dumps({'format': 1, 'features': NAMES, 'model': {}}))}, 'it is not whole'),
         ({'about': module.as_bytes(json.dumps({'format': 1, 'features': 1}))}, 'holds no detector'),
         ({'words/terms': np.array([{}], object)}, 'Object arrays cannot be loaded'),
+        ({'about': module.as_bytes('[' * 100_000)}, 'recursion'),
+        ({'words/terms': 'the first term twice'}, 'a term comes twice'),
+        ({'words/weights': 'all 1e300'}, 'an array in it is not what it should be'),
+        ({'model/scale': np.zeros(len(NAMES))}, 'a scale in it is not above 0'),
+        ({'about': {'model': ['name', 'identity', 'precision']}}, 'list indices'),
+        ({'about': {'model': {'name': 5, 'identity': '', 'precision': 'float32'}}}, 'it names no model'),
+        ({'about': {'by_length': None}}, 'not iterable'),
+        ({'about': {'by_length': [{}]}}, "'right'"),
+        ({'about': {'by_length': [{'tokens': 'ab', 'right': dict.fromkeys(module.DETECTORS, RIGHT)}]}}, 'in numbers'),
     ],
 )
 def test_what_is_no_detector_is_refused_in_one_line(tmp_path, trained, change, message):
-    arrays = parts_of(trained, tmp_path) | change
+    arrays = parts_of(trained, tmp_path)
+    made = {
+        'the first term twice': lambda: module.as_bytes('\n'.join([trained.words.terms[0], *trained.words.terms[:-1]])),
+        'all 1e300': lambda: np.full_like(trained.words.linear.weights, 1e300),
+    }
+    change = {name: made[value]() if isinstance(value, str) else value for name, value in change.items()}
+    if isinstance(change.get('about'), dict):
+        about = json.loads(module.as_text(arrays['about'])) | change['about']
+        change = {'about': module.as_bytes(json.dumps(about))}
+    arrays |= change
     np.savez(tmp_path / 'odd.npz', **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(UsageError) as raised:
         load(str(tmp_path / 'odd.npz'))
@@ -241,6 +263,23 @@ def test_one_that_is_damaged_is_refused(tmp_path, trained):
             load(str(tmp_path / 'a.npz'))
     (tmp_path / 'a.npz').write_bytes(whole[:300] + bytes(50) + whole[350:])
     with pytest.raises(UsageError, match='holds no detector'):
+        load(str(tmp_path / 'a.npz'))
+
+
+def test_one_that_no_reader_takes_or_that_unpacks_to_more_than_any_is_refused(tmp_path, trained, monkeypatch):
+    save(str(tmp_path / 'a.npz'), trained)
+    whole = bytearray((tmp_path / 'a.npz').read_bytes())
+    method = whole.index(b'PK\x01\x02') + 10  # of the first entry, in the archive's directory
+    whole[method] = 77
+    (tmp_path / 'b.npz').write_bytes(whole)
+    with pytest.raises(UsageError, match='holds no detector'):
+        load(str(tmp_path / 'b.npz'))
+    with zipfile.ZipFile(tmp_path / 'c.npz', 'w') as archive:
+        archive.writestr('about.npy', b'no array')
+    with pytest.raises(UsageError, match='holds no detector'):
+        load(str(tmp_path / 'c.npz'))
+    monkeypatch.setattr(module, 'LARGEST_SMALL', 1000)
+    with pytest.raises(UsageError, match='it is longer than 1000 bytes when it is unpacked'):
         load(str(tmp_path / 'a.npz'))
 
 

@@ -6,17 +6,17 @@ The file is one .npz of plain arrays, read without pickle, with what describes t
 import dataclasses
 import json
 import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpt2.detection.features import NAMES
 from gpt2.errors import UsageError
-from gpt2.system.files import check_file, whole_file
+from gpt2.system.files import LARGEST_SMALL, check_file, whole_file
 
 FORMAT = 1
+LARGEST = 1e100  # in size, of a number in the file
 DETECTORS = 'words', 'model', 'both'
 # Which of (words, model) each of them weighs.
 PARTS = {'words': (0,), 'model': (1,), 'both': (0, 1)}
@@ -125,9 +125,12 @@ def load(path: str) -> Detector:
         check_file(path)
         if not zipfile.is_zipfile(path):  # which NumPy would take for a pickle, and advise to load it as one
             raise ValueError('it is no .npz file')
+        with zipfile.ZipFile(path) as archive:
+            if sum(each.file_size for each in archive.infolist()) > LARGEST_SMALL:
+                raise ValueError(f'it is longer than {LARGEST_SMALL} bytes when it is unpacked')
         with np.load(path, allow_pickle=False) as arrays:
             return from_arrays(arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
+    except Exception as error:  # zipfile, NumPy and json raise a dozen kinds for what is damaged or made up
         reason = getattr(error, 'strerror', None) or error
         raise UsageError(
             f'{path} holds no detector ({reason}); name a file that detect.py train --save has written'
@@ -142,15 +145,36 @@ def from_arrays(arrays: Any) -> Detector:
     words = reader = None
     if 'words/idf' in arrays:
         terms, idf = as_text(arrays['words/terms']).split('\n'), arrays['words/idf']
+        if len(set(terms)) < len(terms):
+            raise ValueError('a term comes twice')
         words = Words(terms, checked(idf, len(terms)), linear_of(arrays, 'words', len(terms)))
     if 'model/mean' in arrays:
         mean, scale = (checked(arrays[f'model/{name}'], len(NAMES)) for name in ('mean', 'scale'))
+        if not (scale > 0).all():
+            raise ValueError('a scale in it is not above 0')
         reader = Reader(mean, scale, linear_of(arrays, 'model', len(NAMES)))
     there = [name for name in DETECTORS if all((words, reader)[part] for part in PARTS[name])]
     calibration = {name: linear_of(arrays, f'calibration/{name}', len(PARTS[name])) for name in there}
-    if not calibration or not {'name', 'identity', 'precision'} <= set(about['model']) or 'by_length' not in about:
+    if not calibration:
         raise ValueError('it is not whole')
+    check_about(about, calibration)
     return Detector(words, reader, calibration, about)
+
+
+def check_about(about: dict[str, Any], names: Iterable[str]) -> None:
+    """Raise ValueError, KeyError or TypeError unless what is asked for later is there and of its kind: the model's
+    name, precision and identity, and how each of the detectors called names does, by length."""
+    if not {'name', 'identity', 'precision'} <= set(about['model']) or 'by_length' not in about:
+        raise ValueError('it is not whole')
+    if not all(isinstance(about['model'][key], str) for key in ('name', 'precision')):
+        raise ValueError('it names no model')
+    for row in about['by_length']:
+        rights = [row['right'][name] for name in names]
+        edges = [*row['tokens'], *(edge for right in rights for edge in (right['texts'], *right['interval']))]
+        shares = [right['share'] for right in rights]
+        numbers = [number for number in (*edges, *shares) if number is not None]
+        if not all(isinstance(number, int | float) for number in numbers) or len(row['tokens']) != 2:
+            raise ValueError('how well it does is not told in numbers')
 
 
 def as_bytes(text: str) -> np.ndarray:
@@ -170,7 +194,7 @@ def linear_of(arrays: Any, name: str, count: int) -> Linear:
 
 
 def checked(array: np.ndarray, *shape: int) -> np.ndarray:
-    """array, if it has the shape and is of finite numbers. Raises ValueError."""
-    if array.shape != shape or array.dtype.kind != 'f' or not np.isfinite(array).all():
+    """array, if it has the shape and is of numbers whose products are finite. Raises ValueError."""
+    if array.shape != shape or array.dtype.kind != 'f' or not (np.abs(array) <= LARGEST).all():
         raise ValueError('an array in it is not what it should be')
     return array
