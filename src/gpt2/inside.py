@@ -93,7 +93,7 @@ class Inside(abc.ABC):
         """The logit lens: what each layer would say next after each token, were it the last. likeliest: of how many
         tokens, at least 1. Raises UsageError."""
         likeliest = min(integer('likeliest', likeliest, 1), self.hparams.n_vocab)
-        stride, ids = check_stride('stride', stride, self.hparams.n_ctx), self.ids_inside(text)
+        stride, ids = check_stride(f'{self.prefix}stride', stride, self.hparams.n_ctx), self.ids_inside(text)
         from gpt2.inspection.activations import lens
 
         return lens(self.inside, ids, likeliest, stride)
@@ -108,7 +108,8 @@ class Inside(abc.ABC):
         text longer than n_ctx the end is read. Raises UsageError.
         """
         ids = self.ids_inside(text)[-self.hparams.n_ctx :]
-        first, second = self.token_id('token', token), None if other is None else self.token_id('other', other)
+        first = self.token_id(f'{self.prefix}token', token)
+        second = None if other is None else self.token_id(f'{self.prefix}other', other)
         from gpt2.inspection.contributions import contributions
 
         return contributions(self.inside, ids, first, second, neurons)
@@ -148,7 +149,7 @@ class Inside(abc.ABC):
         """What activations() was asked for, checked. Raises UsageError."""
         seen = find(self.hparams, names)
         ids = [self.encoder.end_of_text] * end_of_text + self.ids_inside(text)
-        return seen, ids, check_stride('stride', stride, self.hparams.n_ctx)
+        return seen, ids, check_stride(f'{self.prefix}stride', stride, self.hparams.n_ctx)
 
     def ids_inside(self, text: str) -> list[int]:
         """Token ids of a text that is to be looked at. Raises UsageError for none."""

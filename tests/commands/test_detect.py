@@ -1,6 +1,7 @@
 """src/detect.py: looking at a text, training a detector, predicting with it."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -97,6 +98,26 @@ def test_looking_writes_a_page_and_a_picture_of_a_file(console, tmp_path):
     assert '<h1>a&amp;b.txt as x sees it</h1>' in (tmp_path / 'a.html').read_text()
     assert (tmp_path / 'a.png').read_bytes().startswith(b'\x89PNG')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a&b.txt', 'a.html', 'a.png']
+
+
+def test_looking_writes_over_nothing_that_it_reads_and_says_at_once_what_cannot_be_written(console, tmp_path):
+    (tmp_path / 'a.html').write_text(TEXT)
+    message = '--html ./a.html is a file that is read; choose another'
+    refused(console, message, 'look', '--file', 'a.html', '--html', './a.html')
+    assert (tmp_path / 'a.html').read_text() == TEXT
+    for flag in ('--html', '--png'):
+        out, err, status = console('look', TEXT, flag, 'none/a')
+        assert (out, status) == ('', 1) and f'choose another {flag}' in err and len(err.splitlines()) == 1
+
+
+def test_a_file_whose_name_is_no_text_is_looked_at(console, tmp_path):
+    name = os.fsdecode(b'\xff.txt')
+    try:
+        (tmp_path / name).write_text(TEXT)
+    except OSError:
+        pytest.skip('this system has no such names')
+    assert console('look', '--file', name, '--html', 'a.html')[2] == 0
+    assert '<h1>\ufffd.txt as' in (tmp_path / 'a.html').read_text()
 
 
 @pytest.mark.parametrize(
@@ -233,6 +254,7 @@ def test_the_releases_texts_are_fetched_and_its_figure_stands_beside(console, si
         (['--download', 'small-117M', '--data_dir', 'd', '--base_url', 'ftp://x'], "--base_url is 'ftp://x'"),
         ([*FILES, '--kind', 'all'], "--kind is 'all', expected words or model or both"),
         ([*FILES, '--limit', '5'], '--limit is 5, expected at least 20'),
+        ([*FILES, '--save', 'people.jsonl'], '--save people.jsonl is a file that is read; choose another'),
         (['people.jsonl', 'samples.jsonl'], "'people.jsonl' belongs to no flag"),
     ],
 )  # fmt: skip

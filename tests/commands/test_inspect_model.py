@@ -154,11 +154,12 @@ MISTAKES = [
     (['inspect', 'activations', TEXT, '--names', 'mlp', '--out', 'a.npz'], "'mlp' names nothing inside"),
     (['inspect', 'activations', TEXT, '--names', 'pre', '--out', 'a.txt'], 'a.txt is no name of a file of arrays'),
     (['inspect', 'activations', '--names', 'pre', '--out', 'a.npz'], 'neither given, expected one TEXT in quotes'),
-    (['inspect', 'activations', TEXT, '--names', 'pre', '--out', 'a.npz', '--stride', '513'], 'stride is 513'),
+    (['inspect', 'activations', TEXT, '--names', 'pre', '--out', 'a.npz', '--stride', '513'], '--stride is 513'),
     (['inspect', 'lens', ''], 'is empty, expected a text'),
     (['inspect', 'lens', TEXT, '--top', '0'], '--top is 0'),
     (['inspect', 'contributions', TEXT], 'give --token'),
     (['inspect', 'contributions', TEXT, '--token', ' king queen'], 'which is 2 tokens'),
+    (['inspect', 'contributions', TEXT, '--token', '1', '--other', '8192'], '--other has the token id 8192, expected'),
     (['inspect', 'connections'], 'give one neuron'),
     (['inspect', 'neurons'], 'give a --corpus, or --published'),
     (['inspect', 'neurons', 'a.txt', '--neuron', '1'], '--neuron needs --layer'),
@@ -166,6 +167,7 @@ MISTAKES = [
     (['inspect', 'neurons', 'a.txt', '--layer', '6', '--neuron', '1'], '--layer names layer 6; this model has'),
     (['inspect', 'neurons', 'a.txt', '--layer', '1', '--neuron', '1024'], '--neuron names neuron 1024; this model has'),
     (['inspect', 'neurons', 'a.txt', '--layer', '1', '--neuron', '1'], 'there is no passage of 64 tokens'),
+    (['inspect', 'neurons', '--published', '--layer', '1', '--neuron', '1', '--url', 'x'], "--url is 'x'"),
     (['inspect', 'neurons', '--published', '--layer', '1'], '--published needs --layer and --neuron'),
     (['inspect', 'neurons', '--published', '--layer', '1', '--neuron', '1'], 'the published map is of 124M and 1558M'),
     (['inspect', 'neurons', 'b.txt', '--layer', '1', '--neuron', '1'], 'b.txt cannot be read'),
@@ -179,6 +181,27 @@ MISTAKES = [
     (['generate', '--ablate', 'h0.mlp.1', '--engine', 'litert'], '--ablate needs --engine tf'),
     (['score', '--ablate', 'h0.mlp.1', '--precision', 'int8', 'a.txt'], '--ablate needs --engine tf'),
 ]  # fmt: skip
+
+
+def test_nothing_that_steers_a_terminal_is_printed(console, capsys):
+    text = 'The \x1b[31mking\r\x9b\n'
+    out, _, status = console('inspect', 'lens', text)
+    assert status == 0 and '\\x1b' in out and '\\r' in out and not set(out) & {'\x1b', '\r', '\x9b'}
+    assert len(out.splitlines()) == len(gpt2.load('7M').encode(text))
+    passage = records.Passage(('\x1b[31m', 'red'), (1.0, 2.0))
+    record = records.NeuronRecord(3, 131, (passage,))
+    explained = [records.Explanation('\x1b]0;title\x07\nlines', 0.5)]
+    inspect_neurons.show(record, (record, explained, published.Comparison([(passage, passage)], 0)), None, 1)
+    out = capsys.readouterr().out
+    assert 'published: \\x1b]0;title\\x07 lines (score 0.500)\n' in out and '\x1b' not in out and out.count('[31m') == 3
+
+
+def test_records_that_cannot_be_written_are_known_before_the_corpus_is_read(console, tmp_path):
+    (tmp_path / 'a.txt').write_text(TEXT)
+    for arguments in (['--neuron', '1'], []):
+        out, err, status = console('inspect', 'neurons', 'a.txt', '--layer', '1', '--out', 'a.txt/records', *arguments)
+        assert (out, status, len(err.splitlines())) == ('', 1, 1) and 'name another --out' in err
+    assert [path.name for path in tmp_path.iterdir()] == ['a.txt']
 
 
 @pytest.mark.parametrize(('arguments', 'message'), MISTAKES)

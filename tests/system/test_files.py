@@ -4,7 +4,16 @@ import os
 
 import pytest
 
-from gpt2.system.files import WriteError, check_file, make_folder, new_folder, open_small, read_small, whole_file
+from gpt2.system.files import (
+    WriteError,
+    check_file,
+    check_output,
+    make_folder,
+    new_folder,
+    open_small,
+    read_small,
+    whole_file,
+)
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
@@ -36,6 +45,29 @@ def test_what_cannot_be_written_is_said_with_the_remedy(tmp_path):
         pass
     with pytest.raises(WriteError, match=r'below cannot be made \(Not a directory\); go elsewhere$'):
         make_folder(path, 'go elsewhere')
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs a pipe with a name')
+def test_folders_and_devices_stay_what_they_are(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'folder').mkdir()
+    for name, why in (('pipe', 'it is no regular file'), ('folder', 'Is a directory')):
+        message = rf'{name} cannot be written \({why}\); go elsewhere$'
+        with pytest.raises(WriteError, match=message), whole_file(str(tmp_path / name), remedy='go elsewhere'):
+            pass
+        with pytest.raises(WriteError, match=message):
+            check_output(str(tmp_path / name), 'go elsewhere')
+    assert sorted(os.listdir(tmp_path)) == ['folder', 'pipe']
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
+    check_output(str(tmp_path / 'file'), 'go elsewhere')
+    with pytest.raises(WriteError, match=r'there is no folder .*/none\); go elsewhere$'):
+        check_output(str(tmp_path / 'none' / 'file'), 'go elsewhere')
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(WriteError, match=r'Permission denied\); go elsewhere$'):
+        check_output(str(tmp_path / 'file'), 'go elsewhere')
+    assert not os.listdir(tmp_path)
 
 
 def test_a_readers_error_in_the_context_is_not_taken_for_one_of_writing(tmp_path):

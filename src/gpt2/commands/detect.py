@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from gpt2 import __version__
@@ -11,6 +12,7 @@ from gpt2.commands.flags import (
     ENGINE_HELP,
     MODEL_NAME_HELP,
     MODELS_DIR_HELP,
+    address,
     boolean,
     check_packages,
     choice,
@@ -29,8 +31,8 @@ from gpt2.detection.report import experience, report
 from gpt2.detection.texts import BASE_URL, HUMAN, PUBLISHED, download_texts, named, read_both, read_records
 from gpt2.encoder import utf8
 from gpt2.errors import UsageError
-from gpt2.system.files import make_folder, new_folder, whole_file
-from gpt2.system.text import json_line, one_line, read_text, text_of
+from gpt2.system.files import check_output, make_folder, new_folder, whole_file
+from gpt2.system.text import json_line, one_line, printable, read_text, text_of
 
 REQUIREMENTS = 'requirements-detect.txt'
 HELP = """\
@@ -82,10 +84,11 @@ def look_at(
     model = open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
     if png is not None:
         check_packages('--png', ['matplotlib'], REQUIREMENTS)
+    check_outputs({'--html': html, '--png': png}, [file])
     show_notices(model.notices)
     [reading] = read_texts(model.engine, model.encoder, [given])
     tokens = look.tokens_of(reading, model.encoder)
-    title = f'{name} as {model.name} sees it'
+    title = printable(f'{name} as {model.name} sees it')
     if html is not None:
         with whole_file(expand(html)) as page:
             page.write(look.page(title, reading, tokens))
@@ -110,6 +113,17 @@ def given_text(words: tuple[str, ...], file: str | None) -> tuple[str, str]:
     if not text:
         raise UsageError(f'{name} is empty, expected a text')
     return name, text
+
+
+def check_outputs(outputs: dict[str, str | None], inputs: Iterable[str | None]) -> None:
+    """Raise Error where a file cannot be written, or would take the place of one that is read. outputs: by flag."""
+    for flag, output in outputs.items():
+        if output is None:
+            continue
+        path = expand(output)
+        check_output(path, f'choose another {flag}')
+        if any(each and os.path.exists(each) and os.path.realpath(path) == os.path.realpath(each) for each in inputs):
+            raise UsageError(f'{flag} {path} is a file that is read; choose another')
 
 
 def write_picture(path: str, title: str, reading: Reading, tokens: list[look.Token]) -> None:
@@ -198,6 +212,7 @@ def train_detector(
     check_packages('training', ['sklearn'], REQUIREMENTS)
     make_folder(os.path.dirname(path) or '.', 'choose another --save')
     files = chosen_files(human, machine, download, data_dir, base_url)
+    check_outputs({'--save': save}, files)
     people, machines = read_both(*files, model.name, limit, force)
     show_notices(model.notices)
     from gpt2.detection.train import train
@@ -231,10 +246,9 @@ def chosen_files(
     choice('download', download, tuple(PUBLISHED))
     if data_dir is None:
         raise UsageError('give --data_dir, the folder where --download puts its files')
-    if not base_url.startswith(('http://', 'https://')):
-        raise UsageError(f'--base_url is {base_url!r}, expected one that starts with http:// or https://')
+    base_url = address('base_url', base_url)
     with new_folder(expand(data_dir), 'choose another --data_dir'):
-        return download_texts(download, expand(data_dir), base_url.rstrip('/'))
+        return download_texts(download, expand(data_dir), base_url)
 
 
 def doubts(about: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from gpt2.checkpoints import hub
 from gpt2.checkpoints.downloads import BASE_URL, download_model
 from gpt2.checkpoints.folders import BUNDLED_MODEL, REPOSITORY, canonical_name, downloads_folder, expand
-from gpt2.commands.flags import reject_unknown
+from gpt2.commands.flags import address, reject_unknown
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import RELEASED_HPARAMS
 from gpt2.system.download import UnreachableError
@@ -46,9 +46,7 @@ def download_models(
     models_dir = expand(models_dir or downloads_folder())
     if not models:
         raise UsageError(f'name at least one model: {", ".join(RELEASED_HPARAMS)}')
-    base_url = (base_url or os.environ.get('GPT2_BASE_URL') or BASE_URL).rstrip('/')
-    if not base_url.startswith(('http://', 'https://')):
-        raise UsageError(f'--base_url is {base_url!r}, expected one that starts with http:// or https://')
+    base_url = address('base_url', base_url or os.environ.get('GPT2_BASE_URL') or BASE_URL)
     wanted = [on_hub(model, base_url) or released(model, base_url) for model in models]
     if any(isinstance(model, hub.Reference) for model in wanted):
         hub.from_environment()  # which may be amiss

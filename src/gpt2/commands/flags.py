@@ -363,6 +363,13 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> str:
     return checks.choice(f'--{name}', value, choices)
 
 
+def address(name: str, value: str) -> str:
+    """The value of a flag that is the address of a server, without a slash at its end."""
+    if not value.startswith(('http://', 'https://')):
+        raise UsageError(f'--{name} is {value!r}, expected one that starts with http:// or https://')
+    return value.rstrip('/')
+
+
 def optional_boolean(name: str, value: Any) -> bool | None:
     """value as boolean() has it; None (also as text) stays None."""
     return None if value in (None, 'None') else boolean(name, value)

@@ -23,7 +23,7 @@ from gpt2.commands.inspect_neurons import study_neurons
 from gpt2.encoder import Encoder
 from gpt2.errors import UsageError
 from gpt2.inspection.connections import strongest
-from gpt2.system.text import json_line
+from gpt2.system.text import escaped, json_line
 
 HELP = """\
 See what goes on inside a model, and what its neurons do.
@@ -210,7 +210,7 @@ def opened(model_name: str | None, models_dir: str, ablate: str | None, ablate_f
 
 def shown(encoder: Encoder, token: int) -> str:
     """A token as a text on one line."""
-    return encoder.decode([int(token)]).replace('\n', '\\n')
+    return escaped(encoder.decode([int(token)]))
 
 
 def inspect_model(*words: str) -> None:

@@ -10,6 +10,7 @@ from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR, expand
 from gpt2.commands.flags import (
     MODEL_NAME_HELP,
     MODELS_DIR_HELP,
+    address,
     boolean,
     choice,
     integer,
@@ -27,7 +28,8 @@ from gpt2.inspection.records import Explanation, NeuronRecord, Passage, as_json,
 from gpt2.inspection.simulation import Completions, Simulator, by_words, score_explanation
 from gpt2.inspection.survey import OF_A_QUANTILE, QUANTILES, RANDOM, SAMPLE, TOP, survey
 from gpt2.system import progress
-from gpt2.system.text import json_line
+from gpt2.system.files import check_output
+from gpt2.system.text import json_line, one_line
 from gpt2.text_stream import Measure
 
 HELP = f"""\
@@ -81,10 +83,13 @@ def study_neurons(
     )  # fmt: skip
     read_from = [*texts(corpus), *files]
     check_asked(layer, neuron, read_from, out, with_map, explain)
+    url = address('url', url)
     simulate = make_simulator(simulator, simulator_model)
     model = open_model(model_name, models_dir, engine='tf', prefix='--')
     check_there(model, layer, neuron, bool(read_from))
     show_notices(model.notices)
+    if out is not None:
+        check_records(expand(out), range(model.hparams.n_layer) if layer is None else [layer])
     if layer is None or neuron is None:
         write_all(model, layer, read_from, errors, size, seed, expand(out or ''))
         return
@@ -142,6 +147,16 @@ def make_simulator(name: str, model: str | None) -> Simulator:
             raise UsageError('--simulator_model means nothing without the address of an API in --simulator')
         return by_words
     return Completions(name, model, os.environ.get('OPENAI_API_KEY'))
+
+
+def check_records(folder: str, layers: Sequence[int]) -> None:
+    """Raise Error where the folders of records, or those in which these would be made, take nothing, before hours of
+    reading."""
+    for layer in layers:
+        path = os.path.join(folder, str(layer), 'a record')
+        while not os.path.lexists(os.path.dirname(path) or '.'):
+            path = os.path.dirname(path)
+        check_output(path, 'name another --out')
 
 
 def write_all(
@@ -218,7 +233,7 @@ def show(record: NeuronRecord | None, found: Found | None, score: Explanation | 
     if found:
         theirs, explanations, comparison = found
         for each in explanations:
-            print(f'published: {each.text} (score {each.score:.3f})')
+            print(f'published: {one_line(each.text)} (score {each.score:.3f})')
         print(f'published record: {moments(theirs)}')
         print(f'here on its {len(comparison.ours)} passages: correlation {comparison.correlation:.4f}, '
               f'largest difference {comparison.largest_difference:.4f}')  # fmt: skip
@@ -243,4 +258,4 @@ def show_passages(found: Sequence[Passage], label: str = '') -> None:
         marked = ''.join(
             f'[{token}]' if value >= limit > 0 else token for token, value in zip(each.tokens, each.activations)
         )
-        print(f'{max(each.activations):9.3f}  {label + "  " if label else ""}{" ".join(marked.split())}')
+        print(f'{max(each.activations):9.3f}  {label + "  " if label else ""}{one_line(marked)}')

@@ -11,7 +11,7 @@ import numpy as np
 from gpt2.detection.features import band_counts, curvature, rank_bands
 from gpt2.detection.reading import Reading
 from gpt2.encoder import Encoder
-from gpt2.system.text import STEERING
+from gpt2.system.text import STEERING, escaped
 
 CAVEAT = (
     'This shows what the model finds likely, and not who wrote the text: people write likely words too, and a machine '
@@ -82,7 +82,7 @@ def coloured(text: str, band: int, colours: int) -> str:
 
 def seen(text: str) -> str:
     """text with escapes for what would steer a terminal, but for the ends of lines and tabs."""
-    return STEERING.sub(lambda found: found[0] if found[0] in '\n\t' else ascii(found[0])[1:-1], text)
+    return STEERING.sub(lambda found: found[0] if found[0] in '\n\t' else escaped(found[0]), text)
 
 
 def terminal_text(tokens: Sequence[Token], colours: int) -> str:

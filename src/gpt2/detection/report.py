@@ -3,6 +3,7 @@
 from typing import Any
 
 from gpt2.detection.detector import CAVEAT
+from gpt2.system.text import one_line
 
 KINDS = {'words': 'TF-IDF of words and pairs', 'model': 'what the model says', 'both': 'both'}
 
@@ -18,7 +19,7 @@ def report(about: dict[str, Any]) -> str:
         for name, figures in found.items()
     ]
     parts = [
-        f'# {about["machine"]} against {about["human"]}, read by {about["model"]["name"]}',
+        one_line(f'# {about["machine"]} against {about["human"]}, read by {about["model"]["name"]}'),
         'Texts of people and of the machine: '
         + '; '.join(f'{split} {people:,} and {machines:,}' for split, (people, machines) in about['texts'].items()),
         table(columns + ['Published, right'] * published, rows),

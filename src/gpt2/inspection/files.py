@@ -13,7 +13,7 @@ import numpy as np
 
 from gpt2.errors import UsageError
 from gpt2.inspection.activations import NewArray
-from gpt2.system.files import WriteError, check_space, whole_file
+from gpt2.system.files import WriteError, check_replaceable, check_space, whole_file
 
 CODES = {'float32': 'F32', 'int32': 'I32'}  # of safetensors
 REMEDY = 'free space, or name another file'
@@ -22,7 +22,7 @@ REMEDY = 'free space, or name another file'
 def check_path(path: str) -> str:
     """path, if its end names a form. Raises UsageError."""
     if not path.endswith(('.npz', '.safetensors')):
-        raise UsageError(f'{path} is no name of a file of arrays; end it with .npz or .safetensors')
+        raise UsageError(f'{path or repr(path)} is no name of a file of arrays; end it with .npz or .safetensors')
     return path
 
 
@@ -34,6 +34,7 @@ def array_file(path: str, metadata: Mapping[str, str]) -> Iterator[NewArray]:
     texts by name, which a safetensors file takes along.
     """
     check_path(path)
+    check_replaceable(path, REMEDY)
     with beside(path) as folder:
         arrays: dict[str, np.memmap] = {}
 

@@ -89,6 +89,25 @@ def new_folder(path: str, remedy: str) -> Iterator[None]:
         raise
 
 
+def check_replaceable(path: str, remedy: str) -> None:
+    """Raise WriteError, which names the remedy, for what a file must not take the place of: a folder, or a device or a
+    pipe, which every program of the machine would lose."""
+    if os.path.isdir(path):
+        raise WriteError(f'{path} cannot be written ({os.strerror(errno.EISDIR)}); {remedy}')
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise WriteError(f'{path} cannot be written (it is no regular file); {remedy}')
+
+
+def check_output(path: str, remedy: str) -> None:
+    """check_replaceable, and whether the folder of a file takes files: before the work whose end it shall hold."""
+    check_replaceable(path, remedy)
+    folder = os.path.dirname(path) or '.'
+    if not os.path.isdir(folder):
+        raise WriteError(f'{path} cannot be written (there is no folder {folder}); {remedy}')
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(f'{path} cannot be written ({os.strerror(errno.EACCES)}); {remedy}')
+
+
 @contextlib.contextmanager
 def whole_file(path: str, mode: str = 'w', remedy: str = 'free space, or choose another folder') -> Iterator[IO]:
     """A file open for writing, which gets its name, path, when the context ends.
@@ -97,6 +116,7 @@ def whole_file(path: str, mode: str = 'w', remedy: str = 'free space, or choose 
     one. Raises WriteError, which names the remedy.
     """
     part = f'{path}.part'
+    check_replaceable(path, remedy)
     try:
         with open(part, mode, encoding=None if 'b' in mode else 'utf-8') as file:
             yield file

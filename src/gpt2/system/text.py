@@ -144,9 +144,14 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """text on one line, with escapes for what would steer a terminal instead of being seen there: control characters
-    and those that turn the direction of writing. Messages may quote what strangers wrote in files."""
-    return STEERING.sub(lambda found: ascii(found.group())[1:-1], ' '.join(text.split()))
+    """text on one line, its white space as single spaces, escaped. Messages may quote what strangers wrote in files."""
+    return escaped(' '.join(text.split()))
+
+
+def escaped(text: str) -> str:
+    """text with escapes for what would steer a terminal instead of being seen there: control characters, also the ends
+    of lines, and those that turn the direction of writing."""
+    return STEERING.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def json_line(value: Any) -> str:
