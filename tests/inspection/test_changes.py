@@ -5,6 +5,7 @@ import pytest
 from example_models import TINY, as_params, full_logits, random_tokens, random_values
 
 import gpt2
+import gpt2.api
 from gpt2 import model, sample
 from gpt2.errors import UsageError
 from gpt2.inspection.activations import look
