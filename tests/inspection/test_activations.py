@@ -1,7 +1,9 @@
 """What is seen inside a model, against transformers' hooks, and that nothing is slower for it."""
 
+import errno
 import functools
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -121,6 +123,8 @@ def test_windows_give_each_token_once(n, stride):
         ('h\u0661.mlp.act', 'names nothing inside'),
         (f'h{"9" * 5000}.mlp.act', 'names nothing inside'),
         (' , ', 'nothing is named'),
+        (None, 'the names are None, expected a text or a list of texts'),
+        (['mlp.act', 5], 'the names are .*5.*, expected a text or a list of texts'),
     ],
 )
 def test_names_of_nothing_are_refused(names, message):
@@ -169,6 +173,25 @@ def test_a_file_that_is_not_finished_is_not_there(two_windows, tmp_path, monkeyp
     with pytest.raises(WriteError, match=r'a\.npz cannot be written'), files.array_file(str(tmp_path / 'a.npz'), {}):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_have_their_room_before_they_are_filled(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(files, 'check_space', lambda folder, size, remedy: asked.append(size))
+    with files.array_file(str(tmp_path / 'a.npz'), {}) as new_array:
+        first, _ = new_array('a', [1 << 18], 'float32'), new_array('b', [2, 4], 'int32')
+        assert asked == [2 << 20, (1 << 20) + 64]
+        if hasattr(os, 'posix_fallocate'):
+            assert os.stat(first.filename).st_blocks * 512 >= 1 << 20
+
+    def no_room(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, 'reserve', no_room)
+    message = r'b\.npz cannot be written \(No space left on device\); free space, or name another file'
+    with pytest.raises(WriteError, match=message), files.array_file(str(tmp_path / 'b.npz'), {}) as new_array:
+        new_array('a', [2], 'float32')
+    assert [path.name for path in tmp_path.iterdir()] == ['a.npz']
 
 
 def test_a_file_of_another_kind_is_refused_before_anything_is_computed(tmp_path):

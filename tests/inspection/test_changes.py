@@ -122,6 +122,7 @@ def test_samples_and_a_batch_of_prompts_are_changed_at_their_positions(tiny_para
         ('h0.mlp.01', "'h0.mlp.01' is neither a neuron"),
         ('h0.mlp.\u0661', 'is neither a neuron'),
         (f'h{"9" * 5000}.mlp.1', 'is neither a neuron'),
+        (None, 'the changes are None, expected a text such as h5.mlp.131,h9.head.6'),
         ('h0.mlp.1,h0.mlp.1=2', 'h0.mlp.1 is changed twice; give each part once'),
     ],
 )

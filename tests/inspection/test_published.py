@@ -114,6 +114,7 @@ def test_one_that_lies_there_and_is_none_is_the_users_to_remove(tmp_path):
         {'quantile_boundaries': [10**400]},
         {'most_positive_activation_records': [{'tokens': ['a'], 'activations': [10**400]}]},
         {'most_positive_activation_records': [{'tokens': ['a'], 'activations': [math.nan]}]},
+        {'most_positive_activation_records': [{'tokens': ['a'], 'activations': [-1e39]}]},
         {'most_positive_activation_records': [{'tokens': 'ab', 'activations': [1, 2]}]},
         {'most_positive_activation_records': [{'tokens': ['a', 'b'], 'activations': '12'}]},
         {'most_positive_activation_records': 5},

@@ -55,7 +55,7 @@ def test_what_is_seen_is_what_the_library_sees(looking, model):
         ({'text': 'a', 'head': 8}, 'names head 8; this model has heads 0 to 7'),
         ({'text': 'a', 'neuron': 1024}, 'names neuron 1024'),
         ({'text': 'a', 'ablate': 'h9.mlp.1'}, 'h9.mlp.1 names layer 9'),
-        ({'text': 'a', 'ablate': 'h0.mlp.1=mean'}, 'is taken from another text'),
+        ({'text': 'a', 'ablate': 'h0.mlp.1=mean'}, 'is taken from another text, of which a request has none'),
         ({'text': 'a', 'layer': -1}, 'layer'),
     ],
 )

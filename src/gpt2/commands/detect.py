@@ -65,8 +65,9 @@ The text is read as what follows the end-of-text token; beyond n_ctx tokens the 
 --file PATH           a UTF-8 file in place of TEXT; - is standard input, and so is TEXT where it is -
 --per_token           print a line a token, divided by tabs: rank, probability, surprise and entropy in nats, and
                       the token as Python writes its bytes
---html PATH           write a page too, with rank, probability and entropy of each token under the pointer
---png PATH            write a picture too, of the first 200 lines of 100 characters; needs matplotlib
+--html PATH           write a page too, with rank, probability and entropy of each token under the pointer; what is
+                      there is replaced, unless it is the text
+--png PATH            write a picture too, of the first 200 lines of 100 characters; likewise; needs matplotlib
 {MODEL_NAME_HELP}
 {ENGINE_HELP}
 {MODELS_DIR_HELP}

@@ -50,7 +50,8 @@ lists them all with their shapes. A text longer than n_ctx is read in windows, a
 
 {TEXT_HELP}
 --names LIST          what to write, with commas between names
---out FILE            the file, .npz or .safetensors; it is there when it is whole, and needs its room twice till then
+--out FILE            the file, .npz or .safetensors, which replaces what is there when it is whole, and needs its room
+                      twice till then
 --stride N            tokens by which the window moves over a longer text, from 1 to n_ctx; a token is seen in the
                       first window that holds it. Default: half of n_ctx
 --end_of_text         put the end-of-text token before the text

@@ -50,7 +50,7 @@ tokens.
 --corpus FILE         a UTF-8 text; may be given more than once, and words without a flag are files too
 --errors HOW          what to do with bytes that are not UTF-8: strict refuses the file, replace puts U+FFFD in
                       their place. Default: strict
---out DIR             write records as the published ones are, DIR/layer/neuron.json
+--out DIR             write records as the published ones are, DIR/layer/neuron.json; those that are there are replaced
 --published           fetch OpenAI's record and explanations of a neuron of 124M or 1558M, and show them beside what
                       the model does here on the same passages
 --published_dir DIR   folder in which they are kept. Default: {published.FOLDER}

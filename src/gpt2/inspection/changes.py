@@ -49,6 +49,8 @@ class Change(NamedTuple):
 
 def parse(hparams: HParams, text: str) -> list[Change]:
     """The changes in a text, with commas between them. Raises UsageError."""
+    if not isinstance(text, str):
+        raise UsageError(f'the changes are {text!r}, expected a text such as h5.mlp.131,h9.head.6')
     changes = [parse_one(hparams, item.strip()) for item in text.split(',')]
     names = [change.name for change in changes]
     if twice := [name for name in names if names.count(name) > 1]:

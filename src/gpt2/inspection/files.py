@@ -40,14 +40,27 @@ def array_file(path: str, metadata: Mapping[str, str]) -> Iterator[NewArray]:
 
         def new_array(name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            check_space(folder, 2 * size, REMEDY)
+            # This one, and the file, in which those before it come once more.
+            check_space(os.path.dirname(path) or '.', 2 * size + sum(array.nbytes for array in arrays.values()), REMEDY)
             place = os.path.join(folder, f'{len(arrays)}.npy')
-            arrays[name] = np.lib.format.open_memmap(place, 'w+', dtype, tuple(shape))
+            try:
+                arrays[name] = np.lib.format.open_memmap(place, 'w+', dtype, tuple(shape))
+                reserve(place)
+            except OSError as error:
+                raise WriteError(f'{path} cannot be written ({error.strerror or error}); {REMEDY}') from None
             return arrays[name]
 
         yield new_array
         with whole_file(path, 'wb', REMEDY) as file:
             (write_npz if path.endswith('.npz') else write_safetensors)(file, arrays, metadata)
+
+
+def reserve(path: str) -> None:
+    """Take the room of a file on the disk. Raises OSError where there is none: a mapped file that finds none when it is
+    filled ends the process (SIGBUS)."""
+    if hasattr(os, 'posix_fallocate'):
+        with open(path, 'r+b') as file:
+            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
 
 
 def beside(path: str) -> tempfile.TemporaryDirectory:

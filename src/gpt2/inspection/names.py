@@ -49,6 +49,8 @@ class Seen:
 def find(hparams: HParams, names: str | Sequence[str]) -> list[Seen]:
     """What names mean: a list, or a text with commas between them. Raises UsageError for what is not there."""
     given = names.split(',') if isinstance(names, str) else names
+    if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise UsageError(f'the names are {names!r}, expected a text or a list of texts')
     # A name that is given twice is seen once.
     found = [find_one(hparams, name) for name in dict.fromkeys(name.strip() for name in given) if name]
     if not found:
@@ -76,7 +78,7 @@ def check_index(what: str, name: str, index: Any, count: int) -> None:
 
 def layer_of(hparams: HParams, name: str) -> tuple[int, str, int]:
     """(layer, 'mlp' or 'head', index) of a neuron or a head such as h5.mlp.131 or h9.head.6. Raises UsageError."""
-    found = re.fullmatch(rf'h({NUMBER})\.(mlp|head)\.({NUMBER})', name)
+    found = re.fullmatch(rf'h({NUMBER})\.(mlp|head)\.({NUMBER})', str(name))
     if not found:
         raise UsageError(f'{name!r} is neither a neuron, as h5.mlp.131 is, nor a head, as h9.head.6')
     layer, kind, index = int(found[1]), found[2], int(found[3])

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from gpt2.errors import UsageError
 from gpt2.system.files import make_folder, read_small, whole_file
 
+LARGEST = 3.4028235e38  # that float32 holds
 REMEDY = 'remove it, and get it again'
 Made = TypeVar('Made')
 
@@ -62,7 +63,7 @@ def as_json(record: NeuronRecord) -> dict[str, Any]:
 
     def shown(passages: Sequence[Passage]) -> list[dict[str, Any]]:
         return [
-            {'dataclass_name': 'ActivationRecord', 'tokens': each.tokens,
+            {'dataclass_name': 'ActivationRecord', 'tokens': list(each.tokens),
              'activations': [float(f'{value:.6g}') for value in each.activations]}
             for each in passages
         ]  # fmt: skip
@@ -102,8 +103,8 @@ def passage(value: Any) -> Passage:
     tokens, activations = tuple(value['tokens']), tuple(map(float, value['activations']))
     if len(tokens) != len(activations) or not tokens or not all(isinstance(token, str) for token in tokens):
         raise ValueError(f'{len(tokens)} tokens and {len(activations)} activations')
-    if not all(map(math.isfinite, activations)):
-        raise ValueError('an activation is no finite number')
+    if not all(abs(value) <= LARGEST for value in activations):
+        raise ValueError('an activation is no number of float32')
     return Passage(tokens, activations)
 
 

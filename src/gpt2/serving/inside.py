@@ -25,6 +25,7 @@ from gpt2.checkpoints.folders import PACKAGE, REPOSITORY
 from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams, weights_bytes
 from gpt2.inspection import passages, records
+from gpt2.inspection.changes import parse
 from gpt2.inspection.names import check_index
 from gpt2.inspection.published import FOLDER, MAPS
 from gpt2.inspection.survey import Top, as_passage, top_passages
@@ -172,7 +173,10 @@ def look_inside(
     longest = min(TOKENS, hparams.n_ctx)
     if len(ids) > longest:
         raise UsageError(f'the text has {len(ids)} tokens; up to {longest} can be looked into, shorten it')
-    seen = glance(ids, layer, head, neuron, model.changes(ablate, None) if ablate else ())
+    changes = parse(hparams, ablate) if ablate else []
+    if asking := [change.name for change in changes if change.asks_for_reference]:
+        raise UsageError(f'{asking[0]} is taken from another text, of which a request has none; set or scale it')
+    seen = glance(ids, layer, head, neuron, changes)
 
     def guesses(ids: np.ndarray, probabilities: np.ndarray) -> list[dict[str, Any]]:
         return [{'id': token, 'token': answers.token_text(encoder, token), 'probability': probability}
