@@ -104,7 +104,7 @@ def passage(value: Any) -> Passage:
     if len(tokens) != len(activations) or not tokens or not all(isinstance(token, str) for token in tokens):
         raise ValueError(f'{len(tokens)} tokens and {len(activations)} activations')
     if not all(abs(value) <= LARGEST for value in activations):
-        raise ValueError('an activation is no number of float32')
+        raise ValueError('an activation is no finite number of float32')
     return Passage(tokens, activations)
 
 
