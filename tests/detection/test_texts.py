@@ -118,7 +118,7 @@ def test_the_same_file_twice_or_under_two_names_is_refused(tmp_path):
             read_both(str(path), str(other), '7M', force=True)
 
 
-def test_downloaded_are_the_six_files_also_from_a_server_that_breaks(tmp_path):
+def test_downloaded_are_the_six_files_also_from_a_server_that_breaks(tmp_path, monkeypatch):
     files = {
         f'/v1/{name}.{split}.jsonl': json.dumps({'text': f'{name} {split}' * 50}).encode()
         for name in ('webtext', 'xl-1542M') for split in SPLITS
@@ -133,6 +133,10 @@ def test_downloaded_are_the_six_files_also_from_a_server_that_breaks(tmp_path):
         assert len(server.requests) == count == 7
         with pytest.raises(DownloadError, match=r'small-117M.train.jsonl: the server answers 404'):
             download_texts('small-117M', str(tmp_path), f'{server.url}/v1')
+        monkeypatch.setattr(texts, 'LARGEST', 100)
+        (tmp_path / 'webtext.test.jsonl').unlink()
+        with pytest.raises(DownloadError, match=r'webtext.test.jsonl is longer than 100 bytes, and was not kept'):
+            download_texts('xl-1542M', str(tmp_path), f'{server.url}/v1')
 
 
 def test_published_figures_are_of_files_that_can_be_fetched():

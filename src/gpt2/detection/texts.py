@@ -20,6 +20,7 @@ PUBLISHED = {
     'small-117M': 88.29, 'medium-345M': 88.94, 'large-762M': 77.16, 'xl-1542M': 74.31,
     'small-117M-k40': 96.79, 'medium-345M-k40': 95.22, 'large-762M-k40': 94.43, 'xl-1542M-k40': 92.69,
 }  # fmt: skip
+LARGEST = 1 << 32  # bytes that such a file may have; the longest, 250,000 texts of up to 1,024 tokens, have about 1 GB
 SPLITS = 'train', 'valid', 'test'
 FEWEST = 10  # different texts of each side, of which a tenth is held back for calibration and one for the test
 # What the sampling commands write of a sample with --json, beside its text.
@@ -147,6 +148,6 @@ def download_texts(name: str, folder: str, base_url: str) -> tuple[str, str]:
     training. Raises DownloadError."""
     files = {(source, split): f'{source}.{split}.jsonl' for source in (HUMAN, name) for split in SPLITS}
     for file in files.values():
-        download(f'{base_url}/{file}', os.path.join(folder, file))
+        download(f'{base_url}/{file}', os.path.join(folder, file), largest=LARGEST)
     human, machine = (os.path.join(folder, files[source, 'train']) for source in (HUMAN, name))
     return human, machine

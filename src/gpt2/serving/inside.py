@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -130,6 +131,7 @@ class Looker:
 def answer(connection: Any) -> None:
     """Answer until the server goes away, in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # in order, or what its locks leave is complained of
     while True:
         try:
             asked = connection.recv()
