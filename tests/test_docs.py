@@ -1,9 +1,10 @@
 """The documentation: its commands and its Python are run, its links lead somewhere, its tables name every flag.
 
 A command is run as a reader would run it, by a shell, in a folder that looks like a clone: `models/124M` is the
-bundled model there. SMALLER makes it quick. What is printed after a command as its output is compared, and then
-nothing is changed. Commands that cannot be run are in NOT_RUN with the reason; in the pages `sh` fences are commands,
-and a command anywhere else is an error.
+bundled model there. Those of train.py, from which no shell could take anything, are run with the same words in this
+process, which loads TensorFlow once. SMALLER makes commands quick. What is printed after a command as its output is
+compared, and then nothing is changed. Commands that cannot be run are in NOT_RUN with the reason; in the pages `sh`
+fences are commands, and a command anywhere else is an error.
 """
 
 import inspect
@@ -12,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -32,6 +34,7 @@ from gpt2.commands.overlap import measure_overlap
 from gpt2.commands.prepare_data import prepare_data
 from gpt2.commands.score import score_files
 from gpt2.commands.train import train_model
+from gpt2.system import progress
 
 PAGES = [
     'README.md', *sorted(f'docs/{path.name}' for path in (REPOSITORY / 'docs').glob('*.md')),
@@ -232,6 +235,26 @@ def run_in(folder, *command):
     return done.stdout
 
 
+def words_of(command):
+    """The words of a command that a shell would take for nothing else."""
+    command = command.replace('\\\n', ' ')
+    taken_apart = shlex.shlex(command, posix=True, punctuation_chars=True)
+    taken_apart.whitespace_split = True
+    words = shlex.split(command)
+    assert list(taken_apart) == words, command
+    return words
+
+
+def train_in(folder, command, monkeypatch):
+    """Run a command of train.py in this process."""
+    _, *words = words_of(command)
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, 'argv', words)
+        patch.setattr(progress, 'shown', False)
+        runpy.run_path(words[0], run_name='__main__')
+
+
 @pytest.fixture(scope='module')
 def done():
     """Commands that were run already: a page may show what another has shown."""
@@ -250,12 +273,17 @@ def together(page):
 
 
 @pytest.mark.parametrize('page', marked(PAGES))
-def test_commands_and_python_run_as_they_are_shown(clone, done, page):
+def test_commands_and_python_run_as_they_are_shown(clone, done, page, monkeypatch):
     for command, output in shown(page):
         if page == TOGETHER or ONE_OF_TOGETHER.match(command):
             assert page == TOGETHER or (TOGETHER, command) in ALL_COMMANDS
-        elif reason_not_to_run(command) is None and command not in done:
-            done.add(command)
+            continue
+        if reason_not_to_run(command) is not None or command in done:
+            continue
+        done.add(command)
+        if command.startswith('python src/train.py '):
+            train_in(clone, smaller(command), monkeypatch)
+        else:
             printed = run_in(clone, 'bash', '-o', 'pipefail', '-c', smaller(command) if output is None else command)
             assert output is None or printed == output, command
     python = [block for block in blocks(page) if block.language == 'python']
@@ -298,6 +326,9 @@ def test_commands_are_taken_apart_and_made_small():
         'python src/train.py a --init_from 7M --steps 1 --warmup 0 --batch_size 1 --window 8'
     )
     assert smaller('gpt2 complete --prompt_file - < a') == 'gpt2 complete --prompt_file - --length 2 < a'
+    assert words_of("python a.py 'b/:1->0' \\\n    --c 1") == ['python', 'a.py', 'b/:1->0', '--c', '1']
+    with pytest.raises(AssertionError):
+        words_of('python a.py b/:1->0')
 
 
 # Links, names and tables

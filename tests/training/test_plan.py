@@ -36,6 +36,12 @@ def test_a_teacher_takes_time_and_memory():
     assert ratio == pytest.approx(4 / 3)  # forward without backward, which takes twice as long
 
 
+def test_updates_of_the_smallest_model_take_their_time(monkeypatch):
+    monkeypatch.setattr(plan, 'measured_speed', lambda: 1e11)
+    operations = plan.step_operations(TINY, SETTINGS)
+    assert plan.step_seconds(TINY, SETTINGS) == pytest.approx(0.01 + operations / 5e10)
+
+
 def test_layers_below_the_lowest_that_is_trained_keep_nothing():
     def kept(freeze):
         return plan.kept_numbers(SHAPE, dataclasses.replace(SETTINGS, freeze=freeze))
