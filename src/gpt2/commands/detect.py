@@ -212,8 +212,8 @@ def train_detector(
     model = open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
     check_packages('training', ['sklearn'], REQUIREMENTS)
     make_folder(os.path.dirname(path) or '.', 'choose another --save')
+    check_outputs({'--save': save}, [expand(each) for each in (human, machine) if each])
     files = chosen_files(human, machine, download, data_dir, base_url)
-    check_outputs({'--save': save}, files)
     people, machines = read_both(*files, model.name, limit, force)
     show_notices(model.notices)
     from gpt2.detection.train import train
