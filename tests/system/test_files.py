@@ -37,6 +37,19 @@ def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ['file']
 
 
+def test_a_file_that_is_called_as_one_being_written_is_nobody_else_s(tmp_path):
+    path = tmp_path / 'file'
+    for name in ('file.part', 'file.2.part'):
+        (tmp_path / name).write_text('of a browser')
+    with whole_file(str(path), 'w+b') as file:
+        file.write(b'mine')
+    with pytest.raises(ZeroDivisionError), whole_file(str(path)) as file:
+        1 / 0  # noqa: B018
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {
+        'file': 'mine', 'file.part': 'of a browser', 'file.2.part': 'of a browser'
+    }  # fmt: skip
+
+
 def test_what_cannot_be_written_is_said_with_the_remedy(tmp_path):
     (tmp_path / 'file').touch()
     path = str(tmp_path / 'file' / 'below')

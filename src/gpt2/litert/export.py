@@ -135,6 +135,8 @@ def export(path: str, source: Source, precision: str, wanted: dict[str, Any]) ->
     progress.begin(f'exporting {source.path} for LiteRT')
     values = progress.bar(source.values(), 'exporting', len(source.shapes), unit='variable')
     stored = ((name, as_stored(name, value, source.hparams)) for name, value in values)
+    with contextlib.suppress(OSError):  # of an export that was killed; no other is being written, see locked()
+        os.remove(f'{path}.part')
     with whole_file(path, 'w+b', REMEDY) as file:
         directory = write_model(file, stored, source.hparams, precision)
         write_end(file, {'identity': wanted, 'arrays': directory})

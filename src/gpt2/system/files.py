@@ -108,22 +108,33 @@ def check_output(path: str, remedy: str) -> None:
         raise WriteError(f'{path} cannot be written ({os.strerror(errno.EACCES)}); {remedy}')
 
 
+def new_part(path: str, mode: str, number: int = 1) -> IO:
+    """The file that becomes path when it is whole; it was not there before."""
+    part = f'{path}.part' if number == 1 else f'{path}.{number}.part'
+    try:
+        return open(part, mode, encoding=None if 'b' in mode else 'utf-8')
+    except FileExistsError:
+        return new_part(path, mode, number + 1)
+
+
 @contextlib.contextmanager
 def whole_file(path: str, mode: str = 'w', remedy: str = 'free space, or choose another folder') -> Iterator[IO]:
     """A file open for writing, which gets its name, path, when the context ends.
 
-    Until then it is <path>.part, of which an error leaves nothing. mode: 'w', UTF-8 text, or a binary
-    one. Raises WriteError, which names the remedy.
+    Until then it is <path>.part, of which an error leaves nothing; <path>.2.part where there is such a file, which may
+    be somebody's own, and so on. mode: 'w', UTF-8 text, or a binary one. Raises WriteError, which names the remedy.
     """
-    part = f'{path}.part'
     check_replaceable(path, remedy)
+    part = None
     try:
-        with open(part, mode, encoding=None if 'b' in mode else 'utf-8') as file:
+        with new_part(path, mode.replace('w', 'x')) as file:
+            part = file.name
             yield file
         os.replace(part, path)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.remove(part)
+        if part:
+            with contextlib.suppress(OSError):
+                os.remove(part)
         # An OSError without a number is of a library that reads in the context, not of the system.
         if isinstance(error, OSError) and error.errno is not None:
             raise WriteError(f'{path} cannot be written ({error.strerror}); {remedy}') from None

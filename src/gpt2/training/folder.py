@@ -48,6 +48,7 @@ AS_IT_WAS = 'put it back as it was, or train again under another --model_name'  
 CURVES = 'training.png'
 CHECKPOINT = re.compile(r'(model-(\d+)|model\.ckpt)(?=\.)')
 TOKENS = re.compile(rf'{tokens.FOLDER}[0-9a-f]{{16}}(\.part)?')
+PART = re.compile(r'(\.\d+)?\.part$')  # of a file that was being written, see whole_file()
 IN_TOKENS = {ABOUT, f'{ABOUT}.part', IDS, ENDS, TRAINED}
 ENTRY = '{"step": '  # with which a line of a log begins
 OF_A_RECORD = {'steps', 'seed', 'tokens_crc32'}  # among others
@@ -65,7 +66,7 @@ def run_in(folder: str) -> dict[str, Any] | None:
     names = sorted(name for name in os.listdir(folder) if not is_scratch(folder, name))
     record = read_record(folder) if RECORD in names else {}
     begun = any(CHECKPOINT.match(name) for name in names) or STATE_FILE in names
-    foreign = [name for name in names if name.removesuffix('.part') not in FIRST_FILES]
+    foreign = [name for name in names if PART.sub('', name) not in FIRST_FILES]
     if set(record) >= OF_A_RECORD and LOG not in names and (begun or not foreign):
         if not begun:
             return None  # broken off as it first saved
