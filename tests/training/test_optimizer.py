@@ -41,7 +41,7 @@ def test_the_optimizer_equals_arithmetic_by_hand():
         gradients = {name: random.standard_normal(shape) for name, shape in shapes.items()}
         together = np.sqrt(sum(np.sum(gradient**2) for gradient in gradients.values()))
         given = [tf.cast(gradient * norm / together, tf.float32) for gradient in gradients.values()]
-        optimizer.apply(optimizers.clipped(given, tf.constant(norm)), variables)
+        optimizers.apply(optimizer, given, variables, tf.constant(norm))
         for name, gradient in gradients.items():
             clipped = gradient * min(norm, 1) / together
             mean[name] = 0.9 * mean[name] + 0.1 * clipped

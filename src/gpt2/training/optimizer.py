@@ -51,7 +51,7 @@ def trained(params: dict, freeze: str | None) -> list[Any]:
 
 def make_optimizer(variables: Sequence[Any], settings: 'Settings') -> 'keras.optimizers.Optimizer':
     """Keras' optimizer of that name over TensorFlow variables, each of a name of its own: the decay on matrices only,
-    the embeddings among them. The gradients that it is given are clipped already."""
+    the embeddings among them."""
     kind, constants = OPTIMIZERS[settings.optimizer]
     optimizer = in_turn(getattr(load_keras().optimizers, kind))(0.0, weight_decay=settings.weight_decay, **constants)
     optimizer.exclude_from_weight_decay(var_list=[each for each in variables if len(each.shape) < 2])
@@ -63,10 +63,13 @@ def make_optimizer(variables: Sequence[Any], settings: 'Settings') -> 'keras.opt
 
 def in_turn(kind: type) -> type:
     """An optimizer of Keras that moves one variable after another: TensorFlow would begin with all at once, and have
-    what is between of all of them in memory. What AdamW does is one operation of TensorFlow's own."""
+    what is between of all of them in memory, their clipped gradients too. What AdamW does is one operation of
+    TensorFlow's own."""
     from gpt2.system.tensorflow import tf
 
     class InTurn(kind):
+        clipping: Any = 1.0  # what a gradient is multiplied with
+
         def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
             self.before: list[Any] = []
             super()._backend_update_step(grads, trainable_variables, learning_rate)
@@ -77,6 +80,7 @@ def in_turn(kind: type) -> type:
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             with tf.control_dependencies(self.before):
+                gradient = gradient * self.clipping
                 if self.weight_decay and self._use_weight_decay(variable):
                     variable.assign_sub(self.weight_decay * learning_rate * variable)
                 if kind.__name__ == 'AdamW':
@@ -99,12 +103,16 @@ def in_turn(kind: type) -> type:
     return InTurn
 
 
-def clipped(gradients: Sequence[Any], norm: Any, scale: Any = 1.0) -> list[Any]:
-    """Gradients that are scaled, and whose norm would be norm if they were not, made smaller to one of CLIP_NORM at
-    most. Where it is not finite, none of them is."""
+def apply(
+    optimizer: 'keras.optimizers.Optimizer', gradients: Sequence[Any], variables: Sequence[Any], norm: Any
+) -> None:
+    """Move variables by gradients, scaled as the optimizer wants it, whose norm would be norm if they were not: made
+    smaller to one of CLIP_NORM at most. Where it is not finite, none of them is."""
     from gpt2.system.tensorflow import tf
 
-    return tf.clip_by_global_norm(gradients, CLIP_NORM * scale, use_norm=norm * scale)[0]
+    within = getattr(optimizer, 'inner_optimizer', optimizer)
+    within.clipping = CLIP_NORM * tf.minimum(1 / norm, 1 / CLIP_NORM) + (norm - norm)
+    optimizer.apply(gradients, variables)
 
 
 def loss_scale(optimizer: 'keras.optimizers.Optimizer') -> Any:

@@ -8,7 +8,7 @@ from gpt2.hparams import HParams
 from gpt2.system import progress
 from gpt2.training.batches import Batch, Evaluable, in_parts
 from gpt2.training.distribution import ALONE, Team, divisible
-from gpt2.training.optimizer import clipped, loss_scale, trained
+from gpt2.training.optimizer import apply, loss_scale, trained
 
 if TYPE_CHECKING:
     import keras
@@ -91,7 +91,7 @@ def make_train_step(
         norm = tf.linalg.global_norm(gradients) / scale
         step = optimizer.iterations + 1
         optimizer.learning_rate.assign(rate)
-        optimizer.apply(clipped(gradients, norm, scale), variables)
+        apply(optimizer, gradients, variables, norm)
         optimizer.iterations.assign(step)  # also where float16 overflowed, so that nothing was moved
         return loss, tf.where(tf.math.is_finite(norm), norm, 0.0)
 
