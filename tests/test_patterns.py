@@ -90,13 +90,14 @@ def test_rows_of_the_vocabulary_that_no_token_owns_are_excluded(encoder):
     assert np.isneginf(logits[len(encoder) :]).all() and np.isfinite(logits[: len(encoder)]).any()
 
 
-def test_a_pattern_that_is_too_large_is_told_and_stops_soon(encoder):
+def test_a_pattern_that_is_too_large_is_told_and_stops_soon(encoder, capfd):
     for pattern in ('(a{1000}){1000}', '(a{300}){1000}'):  # the second one's fault is that it takes too long
         with pytest.raises(Error, match='regex has grown beyond the limits'):
             walk = Pattern(encoder, pattern).begin([])
             for _ in range(5):
                 walk.exclude(logits := np.zeros(len(encoder), np.float32))
                 walk.take(int(logits.argmax()))
+    assert capfd.readouterr() == ('', '')  # the library prints nothing by itself
 
 
 def test_an_encoder_is_freed():
@@ -113,6 +114,9 @@ def test_an_encoder_is_freed():
     [
         ({'regex': '('}, "regex is '(', which is no pattern that is understood: unclosed group"),
         ({'regex': r'(a)\1'}, 'backreferences are not supported'),
+        ({'regex': r'\bfoo'}, 'lookarounds not supported yet'),
+        ({'regex': r'[^\s\S]'}, r"regex is '[^\\s\\S]', which no text matches; let it match one"),
+        ({'regex': 'a\udce9'}, r"regex is 'a\udce9', which is not UTF-8; convert it to UTF-8"),
         ({'regex': ''}, "regex is '', expected a pattern of at least one character"),
         ({'regex': 'a', 'ban': 'b'}, 'regex and ban exclude each other'),
         ({'regex': 'a', 'no_repeat_ngram': 2}, 'regex and no_repeat_ngram exclude each other'),

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -24,7 +25,7 @@ from gpt2.errors import Error, UsageError
 from gpt2.flow import Hear, Task, flow
 from gpt2.hparams import HParams
 from gpt2.inside import Inside
-from gpt2.planning import Plan, Planner, Request, check_list, check_text, numbered
+from gpt2.planning import Plan, Planner, Request, check_list, check_several, check_text, numbered
 from gpt2.scoring.logits import make_score, score_logits
 from gpt2.scoring.scores import Score, score_text, token_scores
 from gpt2.scoring.windows import check_stride
@@ -171,7 +172,7 @@ class Model(Inside):
         alone = prompt is None or isinstance(prompt, str)
         prompts = [prompt] if alone else check_list('prompt', prompt)
         count = 1 if samples is None else checks.integer('samples', samples, 0)
-        size = checks.integer('batch_size', batch_size, 1)
+        size = min(checks.integer('batch_size', batch_size, 1), sys.maxsize)  # as far as islice() counts
         seed = new_seed() if seed is None else seed
         plan = self.plan(prompts, seed=seed, **settings)  # what is wrong is refused before anything is drawn
         size = max(size, len(prompts) * count) if plan.together else size
@@ -201,9 +202,10 @@ class Model(Inside):
         size = checks.integer('batch_size', batch_size, 1)
         settings['seed'] = new_seed() if seed is None else seed
         self.planner.settle(**settings)
+        several = [prompts] if isinstance(prompts, str) else check_several('prompt', prompts)
 
         def wanted() -> Iterator[tuple[str | None, int, Mapping[str, Any]]]:
-            for given in prompts:
+            for given in several:
                 own = {**given} if isinstance(given, Mapping) else {'prompt': given}
                 prompt, count = own.pop('prompt', None), checks.integer('samples', own.pop('samples', samples), 0)
                 yield prompt, count, settings | own if own else settings

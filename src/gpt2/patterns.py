@@ -10,8 +10,10 @@ import numpy as np
 
 from gpt2.encoder import Encoder
 from gpt2.errors import Error, UsageError
+from gpt2.system.text import CONVERT, printable
 
 FUEL = 100_000  # of the library, for the start of a pattern: a quarter of a second, in which no other sample goes on
+NO_MATCH = 'NoExtensionBias'  # what the library says of a pattern where nothing can come first
 SPELT = 1000  # characters ahead that are made tokens, far more than a token has
 tokenizers: weakref.WeakKeyDictionary[Encoder, Any] = weakref.WeakKeyDictionary()
 
@@ -25,7 +27,7 @@ class Pattern:
         guidance = library()
         grammar = guidance.LLMatcher.grammar_from_regex(pattern)
         limits = guidance.LLParserLimits(initial_lexer_fuel=FUEL)
-        self.matcher = guidance.LLMatcher(tokenizer(encoder), grammar, limits=limits)
+        self.matcher = guidance.LLMatcher(tokenizer(encoder), grammar, limits=limits, log_level=0)
         self.encoder = encoder
 
     def begin(self, prompt: Sequence[int]) -> 'PatternWalk':
@@ -69,11 +71,26 @@ def check_pattern(pattern: str, name: str = 'regex') -> None:
     """Raise UsageError, which calls it by name, unless pattern is one."""
     if not isinstance(pattern, str) or not pattern:
         raise UsageError(f'{name} is {pattern!r}, expected a pattern of at least one character')
+    if pattern != printable(pattern):
+        raise UsageError(f'{name} is {pattern!r}, which is not UTF-8; {CONVERT}')
     matcher = library().LLMatcher
     if fault := matcher.validate_grammar(matcher.grammar_from_regex(pattern)):
-        reasons = [line for line in fault.splitlines() if line.startswith('error: ')] or [fault]
+        first = fault.partition('\n')[0]  # below it the library shows the place
+        reasons = [line for line in fault.splitlines() if line.startswith('error: ')] or [first]
         why = reasons[-1].removeprefix('error: ')
         raise UsageError(f'{name} is {pattern!r}, which is no pattern that is understood: {why}')
+    if matches_nothing(pattern):
+        raise UsageError(f'{name} is {pattern!r}, which no text matches; let it match one')
+
+
+def matches_nothing(pattern: str) -> bool:
+    """Whether the library finds soon that no byte can begin a match, and none is empty."""
+    guidance = library()
+    grammar = guidance.LLMatcher.grammar_from_regex(pattern)
+    limits = guidance.LLParserLimits(initial_lexer_fuel=FUEL // 10)
+    matcher = guidance.LLMatcher(guidance.LLTokenizer('byte'), grammar, limits=limits, log_level=0)
+    matcher.compute_bitmask()
+    return matcher.get_error().startswith(NO_MATCH)
 
 
 def tokenizer(encoder: Encoder) -> Any:

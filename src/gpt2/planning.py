@@ -58,10 +58,11 @@ class Request(NamedTuple):
 
 def numbered(wanted: Iterable[tuple[str | None, int, Mapping[str, Any]]]) -> Iterator[Request]:
     """Yield what is asked for of (prompt, samples, settings), one request a sample. Where a prompt comes again with the
-    same seed, its samples are numbered on: otherwise they would be the same."""
+    same seed, its samples are numbered on: otherwise they would be the same. Raises UsageError."""
     known: collections.Counter[tuple[Any, str | None]] = collections.Counter()
     for prompt, samples, settings in wanted:
-        key = settings['seed'], prompt
+        seed = checks.integer('seed', settings['seed'], 0)
+        key = seed, None if prompt is None else check_text('prompt', prompt)
         for _ in range(samples):
             known[key] += 1
             yield Request(prompt, known[key], settings)
@@ -107,8 +108,8 @@ class Planner:
             start=[] if start is None else [self.added_id(start)],
             stop=check_texts('stop', stop),
             stop_at_end=stop_at_end,
-            sampling=Sampling(**drawing, logit_bias=self.bias(logit_bias or {}), rules=rules),
-            choices=tuple((text, self.encoder.encode(text)) for text in check_texts('choices', choices)),
+            sampling=Sampling(**drawing, logit_bias=self.bias({} if logit_bias is None else logit_bias), rules=rules),
+            choices=tuple((text, self.encode('choice', text)) for text in check_texts('choices', choices)),
             logprobs=checks.optional_integer(f'{self.prefix}logprobs', logprobs, 0),
             beams=checks.integer(f'{self.prefix}beams', beams, 1),
             length_penalty=check_length_penalty(f'{self.prefix}length_penalty', length_penalty),
@@ -197,9 +198,19 @@ class Planner:
         """Token ids of a prompt, after those with which the plan starts. Raises UsageError where there is no room."""
         if prompt is None:
             return plan.start or [self.encoder.end_of_text]
-        ids = plan.start + self.encoder.encode(check_text('prompt', prompt))
+        check_text('prompt', prompt)
+        ids = plan.start + (self.encoder.encode(prompt) if plan.beyond_window else self.encode('prompt', prompt))
         check_prompt(self.hparams, ids[: self.hparams.n_ctx] if plan.beyond_window else ids)
         return ids
+
+    def encode(self, name: str, text: str) -> list[int]:
+        """Token ids of a text. Raises UsageError, which calls it by name, for one that is so long that it cannot fit
+        the window whatever its tokens: a file that is no text of lines can have a line of many megabytes."""
+        most = self.hparams.n_ctx * self.encoder.longest
+        if len(text) > most:
+            limit = f'the limit is {self.hparams.n_ctx} tokens, which are {most} characters at most'
+            raise UsageError(f'the {name} has {len(text)} characters, {limit}; shorten it')
+        return self.encoder.encode(text)
 
     def length(self, taken: int, plan: Plan, default: int) -> int:
         """Tokens to draw after so many: those a plan asks for, or else the default, shrunk to fit. Raises
@@ -237,15 +248,21 @@ def check_text(name: str, text: Any) -> str:
 
 def check_list(name: str, values: Any) -> list[Any]:
     """values as a list, if they are several, in an order. Raises UsageError."""
+    return list(check_several(name, values))
+
+
+def check_several(name: str, values: Any) -> Iterable[Any]:
+    """values, if they are several, in an order. Raises UsageError, which calls them by name."""
     if isinstance(values, bytes | Set | Mapping) or not isinstance(values, Iterable):
         raise UsageError(f'the {name} is {values!r}, expected a text or a list of texts')
-    return list(values)
+    return values
 
 
 def check_texts(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
     """A text, or several, as a tuple. Raises UsageError, which calls them by name, for what is none, and for an empty
     one."""
-    texts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    texts = tuple(given) if several else (given,)
     for text in texts:
         if not isinstance(text, str) or not text:
             what = 'empty' if text == '' else repr(text)

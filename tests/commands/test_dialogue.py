@@ -121,6 +121,13 @@ def test_commands_that_mean_nothing_are_refused_and_the_conversation_goes_on(tal
     assert 'the limit is' in err
 
 
+def test_an_answer_that_is_not_utf8_is_refused(talk, tmp_path):
+    """Otherwise the conversation that holds it could not be saved."""
+    [one], err = talk('Once', '/edit caf\udce9', '/save said')
+    assert 'the line is not UTF-8 at byte 9' in err
+    assert (tmp_path / 'said').read_text() == f'Once{one["text"].rstrip()}\n'
+
+
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [

@@ -359,11 +359,16 @@ SHORTAGES = [
     InternalError('Failed copying input tensor from CPU to GPU: Dst tensor is not initialized.'),
     RuntimeError('Failed to allocate memory for tensors.'),
     RuntimeError('std::bad_alloc'),
+    RuntimeError('XNNPack delegate failed to reshape runtimeNode number 341 failed to prepare.'),
 ]
 
 
 def draws(*, batch_size=2, length=None, engine='tf', precision='float32', model_name=None):
     raise draws.error
+
+
+def searches(*, beams=1):
+    raise searches.error
 
 
 def trains(*, batch_size=4, window=None, init_from=None):
@@ -381,6 +386,8 @@ def scores(*files, batch_size=4):
         (draws, [], 'a lower --batch_size, a lower --length, --engine litert --precision int8 or a smaller model'),
         (draws, ['--batch_size', '1', '--precision=int8'], 'a lower --length or a smaller model'),
         (trains, ['--batch_size', '8'], 'a lower --batch_size, a lower --window or a smaller model'),
+        (searches, ['--beams', '9000'], 'a lower --beams'),
+        (searches, [], 'a machine with more of it'),
         (scores, ['a', 'b'], 'a lower --batch_size'),
         (scores, ['a', '--batch_size', '1'], 'a machine with more of it'),
     ],

@@ -113,6 +113,15 @@ def test_the_library_does_the_same(model):
     assert found[4].ids == model.complete(**HOW).ids and len(found[5].ids) == 2
     with pytest.raises(UsageError, match='temperature is -1'):
         model.complete_each(['a'], temperature=-1)
+    assert [each.prompt for each in model.complete_each('ab', **HOW)] == ['ab']
+    for prompts, message in (
+        (5, 'the prompt is 5, expected a text or a list of texts'),
+        ([['a']], r"the prompt is \['a'\], expected a text"),
+        ([{'prompt': 'a', 'seed': []}], r'seed is \[\], expected an integer'), ({'prompt': 'a'}, 'the prompt is {'),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            list(model.complete_each(prompts, **HOW))
+    assert model.complete('a', batch_size=10**30, **HOW).ids == ids_alone(model, 'a')
 
 
 @pytest.mark.parametrize('count', [1, 3, 7])
@@ -170,6 +179,11 @@ def test_a_run_goes_on_behind_what_is_written(complete, tmp_path, monkeypatch, c
         (b'{"prompt": "a", "logit_bias": [1]}', 'p.jsonl', 'p.jsonl: line 1: --logit_bias is [1]'),
         (b'{"prompt": "a", "length": 2000}', 'p.jsonl', 'p.jsonl: line 1: --length is 2000'),
         (b'{"prompt": "\\ud800"}', 'p.jsonl', 'p.jsonl: line 1: the prompt is not UTF-8'),
+        (b'{"prompt": "a", "stop": ["b", "\\ud800"]}', 'p.jsonl', 'p.jsonl: line 1: the stop is not UTF-8'),
+        (b'{"prompt": "a", "ban": {"b": 1}}', 'p.jsonl', "p.jsonl: line 1: ban is {'b': 1}, expected a text"),
+        (b'{"prompt": "a", "logit_bias": false}', 'p.jsonl', 'p.jsonl: line 1: --logit_bias is False, expected'),
+        (b'a\n' + b'a' * 10**6, 'p.txt', 'p.txt: line 2: the prompt has 1000000 characters, the limit is 950 tokens'),
+        (b'{"prompt": "a", "choices": ["' + b'a' * 10**6 + b'"]}', 'p.jsonl', 'line 1: the choice has 1000000 charac'),
     ],
 )  # fmt: skip
 def test_bad_prompts_are_refused_by_their_line_before_anything_is_drawn(complete, tmp_path, content, name, message):
@@ -185,6 +199,9 @@ def test_bad_prompts_are_refused_by_their_line_before_anything_is_drawn(complete
         ({'shard': '0/2'}, "--shard is '0/2', expected I/N, from 1/N to N/N, as in 1/4"),
         ({'shard': '3/2'}, "--shard is '3/2'"),
         ({'shard': '1'}, "--shard is '1'"),
+        ({'shard': '1/' + '1' * 5000}, "--shard is '1/" + '1' * 38 + "...', expected I/N"),
+        ({'output': ''}, "--output is '', expected a path; leave it out, and samples are printed"),
+        ({'output': '-'}, "--output is '-', expected a path"),
         ({'prompt': 'a'}, '--prompt and --prompts_file exclude each other'),
         ({'prompt_file': 'a'}, '--prompt_file and --prompts_file exclude each other'),
         ({'stream': True}, '--stream needs --batch_size 1, not 8'),
@@ -198,6 +215,26 @@ def test_bad_flags_are_refused(complete, flags, message):
     with pytest.raises(UsageError) as caught:
         complete('a', **flags)
     assert message in str(caught.value)
+
+
+def test_files_of_others_are_never_written_over(complete, tmp_path):
+    """Of the names that a run needs beside its output."""
+    for name, content, message in (
+        ('out.settings.json', '{"theme": "dark"}', r'out.settings.json is there, and is none of a prompts file; give'),
+        ('out.settings.json', 'theme = dark', r'out.settings.json cannot be read; give another --output'),
+        ('out.lock', 'package = []', r"out cannot be written \(out.lock is another program's\); give another --output"),
+    ):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(Error, match=message):
+            complete('a\n', output='out')
+        assert (tmp_path / name).read_text() == content
+        (tmp_path / name).unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ['p.txt']
+
+
+def test_seeds_that_mean_the_same_are_the_same(complete, capsys):
+    complete('{"prompt": "a", "seed": "9"}\n{"prompt": "a", "seed": 9}', 'p.jsonl')
+    assert [each['sample'] for each in objects(capsys.readouterr().out)] == [1, 2]
 
 
 def test_output_and_shard_need_prompts():
@@ -225,19 +262,37 @@ def test_another_file_or_other_settings_are_refused_by_name(complete, tmp_path, 
         assert (tmp_path / 'out').read_bytes() == before
 
 
-@pytest.mark.parametrize('spoil', ['order', 'no JSON', 'no object', 'too many'])
+@pytest.mark.parametrize('spoil', ['order', 'no JSON', 'no object', 'too many', 'too deep'])
 def test_an_output_that_holds_something_else_is_refused(complete, tmp_path, spoil):
     complete('a\nb\n', output='out')
     path = tmp_path / 'out'
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes({
         'order': second + first, 'no JSON': b'x\n' + second, 'no object': b'5\n', 'too many': first + second + second,
+        'too deep': b'[' * 100_000 + b'\n',
     }[spoil])  # fmt: skip
     with pytest.raises(UsageError, match=r'--output out: line \d is (no JSON|not a sample of p.txt); give another --o'):
         complete(output='out')
     path.write_bytes(first)
     (tmp_path / 'out.settings.json').write_text('{')
     with pytest.raises(UsageError, match=r'out.settings.json cannot be read; give another --output'):
+        complete(output='out')
+
+
+def test_an_output_that_cannot_be_read_is_refused(complete, monkeypatch):
+    complete('a\nb\n', output='out')
+    opened = open
+
+    def denied(path, *how, **more):
+        if path == 'out':
+            raise PermissionError(13, 'Permission denied', path)
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(gpt2.commands.many, 'open', denied, raising=False)
+    with pytest.raises(UsageError, match=r'--output out cannot be read \(Permission denied\); give another --output'):
+        complete(output='out')
+    monkeypatch.setattr(gpt2.commands.many, 'read_written', lambda _: [])
+    with pytest.raises(Error, match=r'out cannot be written \(Permission denied\); give another --output'):
         complete(output='out')
 
 

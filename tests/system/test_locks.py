@@ -52,6 +52,14 @@ def test_a_killed_holder_locks_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_file_that_holds_something_is_no_lock(tmp_path):
+    """As poetry.lock is to one who writes to `poetry`: it would be emptied and removed."""
+    (tmp_path / 'file.lock').write_text('content')
+    with pytest.raises(FileExistsError, match=r"file\.lock is another program's"), locked(str(tmp_path / 'file')):
+        pass
+    assert (tmp_path / 'file.lock').read_text() == 'content'
+
+
 def test_never_two_at_once(tmp_path):
     """The lock's file comes and goes; whoever opened one that has gone must not take it for the lock."""
     path, inside, most = str(tmp_path / 'file'), [], []

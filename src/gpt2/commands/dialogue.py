@@ -97,7 +97,7 @@ def converse(model: Model, dialogue: Dialogue, errors: str, settings: Settings) 
     for line in typed_prompts(sys.stderr if settings.json else sys.stdout, label):
         try:
             if line.startswith('/') and not line.startswith('//'):
-                command(dialogue, line, settings)
+                command(dialogue, valid(line, errors, 'the line') if line.startswith('/edit') else line, settings)
                 wanted = line == '/again'
             else:
                 say(dialogue, valid(line.removeprefix('/'), errors, 'the line'), settings)

@@ -48,7 +48,9 @@ TEXT_FLAGS = {'prompt', 'stop', 'ban'}  # whose value is often several words
 BOOLEANS = {'true': True, 'false': False, '1': True, '0': False, 'yes': True, 'no': False}
 # Errors of other names that libraries raise where memory is short, by what they say.
 OUT_OF_MEMORY = re.compile(
-    r'fail\w* to allocate|unable to allocate|bad_alloc|out of memory|\bOOM\b|Dst tensor is not initialized', re.I
+    r'fail\w* to allocate|unable to allocate|bad_alloc|out of memory|\bOOM\b|Dst tensor is not initialized'
+    # XNNPack's words where a tensor of so many rows is beyond it.
+    r'|XNNPack delegate failed to reshape', re.I
 )
 
 
@@ -151,7 +153,7 @@ def remedies(function: Callable, given: Mapping[str | None, str]) -> list[str]:
     def value(name: str) -> str:
         return given.get(name, str(parameters[name].default))
 
-    ways = [f'a lower --{name}' for name in ('batch_size',) if name in parameters and value(name) != '1']
+    ways = [f'a lower --{name}' for name in ('batch_size', 'beams') if name in parameters and value(name) != '1']
     ways += [f'a lower --{name}' for name in ('length', 'window') if name in parameters]
     if 'precision' in parameters and value('precision') == 'float32':
         ways.append('--engine litert --precision int8' if 'engine' in parameters else '--precision int8')

@@ -1,6 +1,7 @@
 """Many prompts of one file, and their samples in another, which a run that was ended goes on with."""
 
 import contextlib
+import errno
 import hashlib
 import inspect
 import json
@@ -22,7 +23,7 @@ from gpt2.system import progress
 from gpt2.system.files import WriteError, whole_file
 from gpt2.system.locks import locked
 from gpt2.system.signals import Ended
-from gpt2.system.text import CONVERT_OR_REPLACE, json_line, lines
+from gpt2.system.text import CONVERT_OR_REPLACE, json_line, lines, printable
 
 # What an object of a prompts file may say beside its prompt.
 LINE_SETTINGS = {*inspect.signature(Planner.settle).parameters, *CHECKS, 'nsamples'} - {'self', 'drawing'}
@@ -119,13 +120,11 @@ def read_object(text: str) -> dict[str, Any]:
         raise UsageError(f'{shortened(text)} is no JSON, expected an object a line') from None
     if not isinstance(found, dict) or not isinstance(found.get('prompt'), str):
         raise UsageError(f'{shortened(text)} is no object with a prompt, as in {{"prompt": "Once", "top_k": 40}}')
-    try:
-        utf8(found['prompt']).decode()
-    except UnicodeDecodeError:
-        raise UsageError('the prompt is not UTF-8: it has half of a surrogate pair') from None
-    for name in found:
+    for name, value in found.items():
         if name not in LINE_SETTINGS | {'prompt'}:
-            raise UsageError(f'unknown setting {name!r}, expected one of {", ".join(sorted(LINE_SETTINGS))}')
+            raise UsageError(f'unknown setting {shortened(name)}, expected one of {", ".join(sorted(LINE_SETTINGS))}')
+        if (said := json.dumps(value, ensure_ascii=False)) != printable(said):
+            raise UsageError(f'the {name} is not UTF-8: it has half of a surrogate pair')
     return found
 
 
@@ -174,6 +173,8 @@ def chosen_seed(settings: Settings, begun: Mapping[str, Any]) -> int:
 
 def check_output(output: str) -> None:
     """Raise UsageError for an output that cannot be one, or has something else in it."""
+    if output in ('', '-'):
+        raise UsageError(f'--output is {output!r}, expected a path; leave it out, and samples are printed')
     if os.path.lexists(output) and not os.path.isfile(output):
         what = 'a folder' if os.path.isdir(output) else 'no regular file'
         raise UsageError(f'--output {output} is {what}; name a file')
@@ -188,17 +189,18 @@ def has_content(output: str) -> bool:
 
 
 def read_begun(output: str) -> dict[str, Any]:
-    """What an output was begun with; nothing of one that is empty or not there. Raises UsageError."""
-    if not has_content(output):
+    """What an output was begun with; nothing of one that is empty or not there. Raises UsageError, also for what stands
+    there and was not written here."""
+    if not has_content(output) and not has_content(output + BEGUN):
         return {}
     try:
         with open(output + BEGUN, encoding='utf-8') as file:
             found = json.load(file)
-        if isinstance(found, dict):
-            return found
-    except (OSError, ValueError):
-        pass
-    raise UsageError(f'{output + BEGUN} cannot be read; {NEW_OUTPUT}')
+    except (OSError, ValueError, RecursionError):
+        raise UsageError(f'{output + BEGUN} cannot be read; {NEW_OUTPUT}') from None
+    if not isinstance(found, dict) or not {'prompts_file', 'seed'} <= {*found}:
+        raise UsageError(f'{output + BEGUN} is there, and is none of a prompts file; {NEW_OUTPUT}')
+    return found if has_content(output) else {}
 
 
 def check_begun(output: str, asked: Mapping[str, Any]) -> None:
@@ -220,13 +222,16 @@ def read_written(output: str) -> list[Any]:
     UsageError."""
     if not has_content(output):
         return []
-    with open(output, 'rb') as file:
-        whole = [line for line in file if line.endswith(b'\n')]
+    try:
+        with open(output, 'rb') as file:
+            whole = [line for line in file if line.endswith(b'\n')]
+    except OSError as error:
+        raise UsageError(f'--output {output} cannot be read ({error.strerror}); {NEW_OUTPUT}') from None
     found = []
     for number, line in enumerate(whole, 1):
         try:
             found.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UsageError(f'--output {output}: line {number} is no JSON; {NEW_OUTPUT}') from None
     return found
 
@@ -259,9 +264,9 @@ def opened(output: str, begun: Mapping[str, Any], written: Sequence[Any]) -> Ite
                 file.seek(0, os.SEEK_END)
                 yield file
     except OSError as error:
-        raise WriteError(
-            f'{output} cannot be written ({error.strerror}); free space, and the same command goes on'
-        ) from None
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = 'free space, and the same command goes on' if full else NEW_OUTPUT
+        raise WriteError(f'{output} cannot be written ({error.strerror}); {remedy}') from None
 
 
 def end_of_lines(file: Any, count: int) -> int:
@@ -311,8 +316,8 @@ def write_all(file: IO[bytes], text: str) -> None:
 def read_shard(value: str | None) -> tuple[int, int]:
     """(I, N) of --shard I/N. Raises UsageError."""
     parts = (value or '1/1').split('/')
-    if len(parts) == 2 and all(part.isascii() and part.isdigit() for part in parts):
+    if len(parts) == 2 and all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts):
         index, count = map(int, parts)
         if 1 <= index <= count:
             return index, count
-    raise UsageError(f'--shard is {value!r}, expected I/N, from 1/N to N/N, as in 1/4')
+    raise UsageError(f'--shard is {shortened(value or "")}, expected I/N, from 1/N to N/N, as in 1/4')

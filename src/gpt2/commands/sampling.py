@@ -24,7 +24,7 @@ from gpt2.completion import Completion
 from gpt2.errors import UsageError
 from gpt2.sampling import CHECKS, check_bias, check_length_penalty
 from gpt2.system import progress
-from gpt2.system.text import json_line, lines
+from gpt2.system.text import CONVERT, json_line, lines, printable
 
 SHARED_FLAGS = f"""\
 {MODEL_NAME_HELP}
@@ -123,7 +123,7 @@ def check_settings(
     taken: dict[str, Any] = {
         **{name: check(f'--{name}', drawing[name]) for name, check in CHECKS.items()},
         'length': optional_integer('length', length, 1),
-        'logit_bias': dict(map(bias_of_token, texts(logit_bias))),
+        'logit_bias': dict(map(bias_of_token, nonempty_texts('logit_bias', logit_bias))),
         'ban': nonempty_texts('ban', ban),
         'choices': () if choices is None else read_choices(choices),
         'stop': nonempty_texts('stop', stop),
@@ -137,6 +137,7 @@ def check_settings(
         'keep_prompt': integer('keep_prompt', keep_prompt, 0),
     }
     json, batch_size = boolean('json', json), integer('batch_size', 1 if batch_size is None else batch_size, 1)
+    batch_size = min(batch_size, sys.maxsize)  # as long as a list can be
     if taken['logprobs'] is not None and not json:
         raise UsageError('--logprobs needs --json, in which they are told')
     nsamples = integer('nsamples', nsamples, 0)
@@ -161,8 +162,11 @@ def check_stream(stream: Any, batch_size: int, json: bool, beams: int) -> bool:
 
 
 def nonempty_texts(name: str, value: Any) -> tuple[str, ...]:
-    """The values of a repeatable flag, each a text of at least one character."""
+    """The values of a repeatable flag, each a text of at least one character. Raises UsageError."""
     found = texts(value)
+    for text in found:
+        if text != printable(text):
+            raise UsageError(f'--{name} is {text!r}, which is not UTF-8; {CONVERT}')
     if '' in found:
         raise UsageError(f'--{name} is empty, expected a text of at least one character')
     return found
