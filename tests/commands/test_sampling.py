@@ -211,6 +211,20 @@ def test_settings_that_mean_nothing_are_refused(fake, command, flags, message):
     assert fake.calls == []
 
 
+@pytest.mark.parametrize(
+    ('flags', 'both'),
+    [
+        ({'choices': '-', 'prompt_file': '-'}, '--prompt_file and --choices'),
+        ({'choices': '-', 'prompts_file': '-'}, '--prompts_file and --choices'),
+        ({'choices': '-'}, '--choices and what is typed'),
+        ({'dialogue': True, 'memory': '-'}, '--memory and what is typed'),
+    ],
+)
+def test_standard_input_is_read_once(fake, flags, both):
+    with pytest.raises(UsageError, match=f'^{both} would both be read from standard input; name a file for one$'):
+        interact(**flags)
+
+
 def test_log_probabilities_are_told_in_json(fake, monkeypatch, capsys, encoder):
     logits = np.log(np.arange(1, len(encoder) + 1, dtype=np.float32))
     monkeypatch.setattr(FakeRows, 'logits', property(lambda rows: np.tile(logits, (rows.rows, 1))), raising=False)

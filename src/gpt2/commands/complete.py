@@ -69,6 +69,11 @@ def interact_model(
     check_one({'prompt': prompt, 'prompt_file': prompt_file, 'prompts_file': prompts_file, 'dialogue': talking})
     check_needed('prompts_file', prompts_file, {'output': output, 'shard': shard})
     check_needed('dialogue', talking, {'memory': memory, 'you': you, 'they': they})
+    typed = '-' if prompt is None and prompt_file is None and prompts_file is None else None
+    check_standard_input({
+        '--prompt_file': prompt_file, '--prompts_file': prompts_file, '--memory': memory,
+        '--choices': flags.get('choices'), 'what is typed': typed,
+    })  # fmt: skip
     if prompts_file is not None:
         flags = flags | {'json': True, 'batch_size': flags.get('batch_size') or FILE_BATCH_SIZE}
     settings = check_settings(nsamples=nsamples, **flags)
@@ -104,6 +109,13 @@ def check_needed(name: str, value: Any, others: Mapping[str, Any]) -> None:
     for other, given in others.items() if value is None else ():
         if given is not None:
             raise UsageError(f'--{other} needs --{name}')
+
+
+def check_standard_input(paths: Mapping[str, str | None]) -> None:
+    """Raise UsageError where two would read standard input, of which the second would find nothing left."""
+    first, *others = [name for name, path in paths.items() if path == '-'] or ['']
+    if others:
+        raise UsageError(f'{first} and {others[0]} would both be read from standard input; name a file for one')
 
 
 def checked(model: Model, text: str, errors: str, settings: Settings, name: str) -> str:
