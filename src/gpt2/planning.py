@@ -262,7 +262,7 @@ def check_texts(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
     """A text, or several, as a tuple. Raises UsageError, which calls them by name, for what is none, and for an empty
     one."""
     several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
-    texts = tuple(given) if several else (given,)
+    texts: tuple[Any, ...] = tuple(given) if several else (given,)
     for text in texts:
         if not isinstance(text, str) or not text:
             what = 'empty' if text == '' else repr(text)
