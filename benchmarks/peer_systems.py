@@ -4,6 +4,9 @@
                                                             checkpoint's variables
     python peer_systems.py SYSTEM serve FOLDER THREADS      read {"prompts", "length"} a line from standard input,
                                                             sample, print the seconds; prompts: their sizes in tokens
+    python peer_systems.py "llama.cpp q4_0" logits GGUF WINDOWS LOGITS
+                                                            quantise a float32 model, and write what it says after each
+                                                            token, float32 [windows, n, n_vocab] as .npy; WINDOWS: .npy
 """
 
 import json
@@ -124,8 +127,12 @@ def convert_llama(p, folder, file_type):
     os.makedirs(folder, exist_ok=True)
     exact, path = f'{folder}/exact.gguf', f'{folder}/model.gguf'
     write_gguf(p, path if file_type == 'f32' else exact)
-    if file_type == 'f32':
-        return
+    if file_type != 'f32':
+        quantise_llama(exact, path, file_type)
+        os.remove(exact)
+
+
+def quantise_llama(exact, path, file_type):
     import ctypes
 
     import llama_cpp
@@ -134,7 +141,20 @@ def convert_llama(p, folder, file_type):
     parameters.ftype = getattr(llama_cpp, f'LLAMA_FTYPE_MOSTLY_{file_type.upper()}')
     if llama_cpp.llama_model_quantize(exact.encode(), path.encode(), ctypes.byref(parameters)):
         raise RuntimeError(f'{exact} could not be quantised')
-    os.remove(exact)
+
+
+def llama_logits(exact, file_type, windows):
+    """Yield the logits [n, n_vocab] after each token of windows, int [windows, n]."""
+    import llama_cpp
+
+    path = f'{exact}.{file_type}'
+    quantise_llama(exact, path, file_type)
+    n = windows.shape[1]
+    model = llama_cpp.Llama(path, n_ctx=n, n_batch=n, logits_all=True, verbose=False)
+    for window in windows.tolist():
+        model.reset()
+        model.eval(window)
+        yield model.scores[:n].copy()
 
 
 def write_gguf(p, path):
@@ -273,6 +293,9 @@ if __name__ == '__main__':
     if task == 'convert':
         weights, folder = arguments
         convert(dict(np.load(weights)), folder)
+    elif task == 'logits':
+        exact, windows, found = arguments
+        np.save(found, list(llama_logits(exact, system.split()[1], np.load(windows))))
     else:
         folder, threads = arguments
         serve(load(folder, int(threads)))

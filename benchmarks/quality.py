@@ -1,20 +1,27 @@
 #!/usr/bin/env python3
-"""How much int8 and int4 change a model: perplexity, likeliest token and divergence from float32, on LiteRT.
+"""How much int8 and int4 change a model: perplexity, likeliest token and divergence from float32, on LiteRT; or how
+much llama.cpp's formats do, in the environment that peers.py makes for it.
 
     python benchmarks/quality.py models/7M heidi.txt wikitext2.test.txt
     python benchmarks/quality.py --precision int4 models/7M heidi.txt
+    python benchmarks/quality.py --peer q4_0 models/7M heidi.txt
     python benchmarks/quality.py --outliers
 """
 
 import argparse
 import json
 import pathlib
+import shutil
+import subprocess
 import sys
 import tempfile
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'src'))
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / 'src'))
 
 import numpy as np
+import peers
+from bench import VOCABULARY
 from tqdm import tqdm
 
 from gpt2.checkpoints.source import open_source
@@ -34,16 +41,32 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-def compare(folder, windows, precision='int8'):
+def our_logits(folder, precision, windows):
+    """Yield the logits [n, n_vocab] of LiteRT after each token of windows, int [count, n]."""
+    generator = Generator(exported_file(open_source(folder), precision), load_hparams(f'{folder}/hparams.json'))
+    for window in windows:
+        yield window_logits(generator, window)
+
+
+def their_logits(folder, file_type, windows):
+    """The same of llama.cpp, [count, n, n_vocab], with matrices in a type of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        exact, asked, found = (f'{scratch}/{name}' for name in ('exact.gguf', 'windows.npy', 'logits.npy'))
+        subprocess.run([sys.executable, HERE.parent / 'src' / 'convert.py', folder, exact], check=True)
+        np.save(asked, windows)
+        if peers.run_system(f'llama.cpp {file_type}', 'logits', exact, asked, found).wait():
+            raise RuntimeError('llama.cpp did not take the model')
+        return np.load(found)
+
+
+def compare(folder, windows, precision='int8', logits=our_logits):
     """Figures of a precision beside float32 over windows, int [count, n + 1], without overlap: the first n predict
-    the last n."""
-    hparams = load_hparams(f'{folder}/hparams.json')
-    exact, quantised = (
-        Generator(exported_file(open_source(folder), each), hparams) for each in ('float32', precision)
-    )
+    the last n. logits: whose."""
     sums = np.zeros(4)
-    for window in tqdm(windows, 'comparing', unit='window', disable=None):
-        p, q = (log_softmax(window_logits(generator, window[:-1])) for generator in (exact, quantised))
+    read = windows[:, :-1]
+    both = zip(windows, our_logits(folder, 'float32', read), logits(folder, precision, read))
+    for window, *found in tqdm(both, 'comparing', len(windows), unit='window', disable=None):
+        p, q = (log_softmax(each) for each in found)
         rows, following = np.arange(len(window) - 1), window[1:]
         sums += [
             -p[rows, following].sum(),
@@ -88,6 +111,8 @@ def write_outlier_model(folder, hparams, channels=6, factor=20, seed=0):
             value[..., hidden] *= factor
     checkpoint.write_values(f'{folder}/model.ckpt', {name: model.tf.constant(value) for name, value in values.items()})
     save_hparams(f'{folder}/hparams.json', hparams)
+    for name in ('encoder.json', 'vocab.bpe'):
+        shutil.copy(VOCABULARY / '124M' / name, folder)
 
 
 def main():
@@ -95,17 +120,19 @@ def main():
     parser.add_argument('model', nargs='?', help='a model folder')
     parser.add_argument('texts', nargs='*', help='UTF-8 texts, counted together')
     parser.add_argument('--precision', choices=PRECISIONS[1:], default='int8')
+    parser.add_argument('--peer', choices=('q8_0', 'q4_0'), help="llama.cpp's type instead of ours")
     parser.add_argument('--outliers', action='store_true', help='a synthetic 124M with outlier channels, random tokens')
     arguments = parser.parse_args()
+    other = (arguments.peer, their_logits) if arguments.peer else (arguments.precision, our_logits)
     if arguments.outliers:
         with tempfile.TemporaryDirectory() as folder:
             hparams = RELEASED_HPARAMS['124M']
             write_outlier_model(folder, hparams)
             windows = np.random.default_rng(1).integers(hparams.n_vocab, size=[8, 257])
-            print(json.dumps(compare(folder, windows, arguments.precision)))
+            print(json.dumps(compare(folder, windows, *other)))
     elif arguments.texts:
         text = ''.join(open(path, encoding='utf-8').read() for path in arguments.texts)
-        print(json.dumps(compare(arguments.model, text_windows(arguments.model, text), arguments.precision)))
+        print(json.dumps(compare(arguments.model, text_windows(arguments.model, text), *other)))
     else:
         parser.error('give a model folder and texts, or --outliers')
 
