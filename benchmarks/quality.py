@@ -16,8 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / 'src'))
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'src'))
 
 import numpy as np
 import peers
@@ -29,6 +28,8 @@ from gpt2.encoder import get_encoder
 from gpt2.hparams import RELEASED_HPARAMS, load_hparams, save_hparams
 from gpt2.litert.engine import Generator
 from gpt2.litert.export import PRECISIONS, exported_file
+
+CONVERT = pathlib.Path(__file__).parent.parent / 'src' / 'convert.py'
 
 
 def window_logits(generator, tokens):
@@ -52,7 +53,7 @@ def their_logits(folder, file_type, windows):
     """The same of llama.cpp, [count, n, n_vocab], with matrices in a type of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         exact, asked, found = (f'{scratch}/{name}' for name in ('exact.gguf', 'windows.npy', 'logits.npy'))
-        subprocess.run([sys.executable, HERE.parent / 'src' / 'convert.py', folder, exact], check=True)
+        subprocess.run([sys.executable, CONVERT, folder, exact], check=True)
         np.save(asked, windows)
         if peers.run_system(f'llama.cpp {file_type}', 'logits', exact, asked, found).wait():
             raise RuntimeError('llama.cpp did not take the model')
