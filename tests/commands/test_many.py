@@ -222,7 +222,7 @@ def test_files_of_others_are_never_written_over(complete, tmp_path):
     for name, content, message in (
         ('out.settings.json', '{"theme": "dark"}', r'out.settings.json is there, and is none of a prompts file; give'),
         ('out.settings.json', 'theme = dark', r'out.settings.json cannot be read; give another --output'),
-        ('out.lock', 'package = []', r"out cannot be written \(out.lock is another program's\); give another --output"),
+        ('out.lock', 'package = []', r"out.lock is another program's, and would be lost; write elsewhere"),
     ):
         (tmp_path / name).write_text(content)
         with pytest.raises(Error, match=message):

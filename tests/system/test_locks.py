@@ -9,6 +9,7 @@ import time
 import pytest
 from example_models import REPOSITORY
 
+from gpt2.system.files import WriteError
 from gpt2.system.locks import locked
 
 SOURCE = REPOSITORY / 'src'
@@ -55,7 +56,7 @@ def test_a_killed_holder_locks_nothing(tmp_path):
 def test_a_file_that_holds_something_is_no_lock(tmp_path):
     """As poetry.lock is to one who writes to `poetry`: it would be emptied and removed."""
     (tmp_path / 'file.lock').write_text('content')
-    with pytest.raises(FileExistsError, match=r"file\.lock is another program's"), locked(str(tmp_path / 'file')):
+    with pytest.raises(WriteError, match=r"file\.lock is another program's"), locked(str(tmp_path / 'file')):
         pass
     assert (tmp_path / 'file.lock').read_text() == 'content'
 

@@ -1,11 +1,12 @@
 """Locks between processes, and between threads, that write the same file."""
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterator
 
 from filelock import FileLock, Timeout
+
+from gpt2.system.files import WriteError
 
 LOCK_SUFFIX = '.lock'
 
@@ -15,13 +16,13 @@ def locked(path: str, waiting: Callable[[], None] | None = None) -> Iterator[Non
     """Hold path, which need not be there, for one process and thread at a time.
 
     waiting: called once, if another has it. The system keeps the lock in <path>.lock, which is gone
-    afterwards; one that a killed process left locks nothing. Raises OSError where no lock can be made, and where a file
-    of that name holds something, as those of package managers do: it would be lost.
+    afterwards; one that a killed process left locks nothing. Raises OSError where no lock can be made, WriteError where
+    a file of that name holds something, as those of package managers do: it would be lost.
     """
     os.stat(os.path.join(os.path.dirname(path), '.'))  # FileLock would make a folder that is not there
     with contextlib.suppress(FileNotFoundError):
         if os.stat(path + LOCK_SUFFIX).st_size:
-            raise FileExistsError(errno.EEXIST, f'{path + LOCK_SUFFIX} is another program\'s', path + LOCK_SUFFIX)
+            raise WriteError(f'{path + LOCK_SUFFIX} is another program\'s, and would be lost; write elsewhere')
     lock = FileLock(path + LOCK_SUFFIX, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
