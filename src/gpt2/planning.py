@@ -171,8 +171,13 @@ class Planner:
         name = f'{self.prefix}logit_bias'
         if not isinstance(given, Mapping):
             raise UsageError(f'{name} is {given!r}, expected what is added by token, as in {{50256: -100}}')
-        pairs = given.items()
-        return tuple({self.token_id(name, token): check_bias(f'{name} of {token!r}', b) for token, b in pairs}.items())
+        found: dict[int, float] = {}
+        for token, value in given.items():
+            index = self.token_id(name, token)
+            if index in found:
+                raise UsageError(f'{name} has the token {index} twice, the second time as {token!r}; give each once')
+            found[index] = check_bias(f'{name} of {token!r}', value)
+        return tuple(found.items())
 
     def token_id(self, name: str, token: int | str) -> int:
         """The id of a token, given by it or as a text. name: of the setting, for a message. Raises UsageError."""

@@ -145,6 +145,7 @@ def test_a_flag_with_a_hyphen_is_no_value_of_the_flag_before_it():
         ('--top_q=3', 'unknown flag --top_q, did you mean --top_k?'),
         ('--load', 'unknown flag --load, did you mean --loud?'),
         ('--xyzzy', 'unknown flag --xyzzy;'),
+        ('--prompt', 'unknown flag --prompt; a text is continued by python src/interactive_conditional_samples.py --'),
         ('--noname', 'unknown flag --noname'),
         ('--extra', 'unknown flag --extra'),
         ('--unknown', 'unknown flag --unknown'),

@@ -200,6 +200,8 @@ def test_flags_of_the_release_keep_their_defaults(function, defaults):
         ({'logit_bias': ['=5']}, "--logit_bias is '=5', expected TOKEN=B"),
         ({'logit_bias': ['5=x']}, "--logit_bias of '5' is 'x', expected a number from -100 to 100"),
         ({'logit_bias': ['5=101']}, "--logit_bias of '5' is 101, expected a number from -100 to 100"),
+        ({'logit_bias': ['5=1', '5=1']}, "--logit_bias has '5' twice; give each token once"),
+        ({'logit_bias': ['5=1', '05=2']}, "--logit_bias has the token 5 twice, the second time as '05'; give"),
         ({'logit_bias': ['of the=1']}, "--logit_bias has 'of the', which is 2 tokens ["),
     ],
 )

@@ -45,6 +45,7 @@ VERSION = '--version'
 NEVER_TYPED = '\x00'  # fire splits commands at a separator, by default the lone `-` we read as a file
 NO_WORDS = 'extra'  # the name a function gives to words without a flag where it has no use for them
 TEXT_FLAGS = {'prompt', 'stop', 'ban'}  # whose value is often several words
+PROMPTS = {'prompt', 'prompt_file', 'prompts_file'}  # flags of one command that others are asked for
 BOOLEANS = {'true': True, 'false': False, '1': True, '0': False, 'yes': True, 'no': False}
 # Errors of other names that libraries raise where memory is short, by what they say.
 OUT_OF_MEMORY = re.compile(
@@ -288,6 +289,9 @@ def flag_parts(word: str) -> tuple[str, str, str]:
 
 def suggestion(name: str, flags: Iterable[str], others: str | None) -> str:
     """The end of a message about an unknown flag. others: the name of the words without a flag, or None."""
+    if name in PROMPTS.difference(flags):
+        command = f'python src/interactive_conditional_samples.py --{name}'
+        return f'; a text is continued by {command}; --help lists all flags'
     named = [others] if others and others != NO_WORDS else []
     close = difflib.get_close_matches(name, [*flags, *named], n=1) or abbreviated(name, flags)
     if close and close == named:

@@ -123,7 +123,7 @@ def check_settings(
     taken: dict[str, Any] = {
         **{name: check(f'--{name}', drawing[name]) for name, check in CHECKS.items()},
         'length': optional_integer('length', length, 1),
-        'logit_bias': dict(map(bias_of_token, nonempty_texts('logit_bias', logit_bias))),
+        'logit_bias': bias_of_tokens(nonempty_texts('logit_bias', logit_bias)),
         'ban': nonempty_texts('ban', ban),
         'choices': () if choices is None else read_choices(choices),
         'stop': nonempty_texts('stop', stop),
@@ -181,6 +181,16 @@ def read_choices(path: str) -> tuple[str, ...]:
     if '' in (found or ('',)):
         number = found.index('') + 1 if found else 1
         raise UsageError(f'--choices {path}: line {number} is empty, expected a text a line')
+    return found
+
+
+def bias_of_tokens(pairs: Iterable[str]) -> dict[str, float]:
+    """What is added to the logit of each token, of TOKEN=B as often as it is given. Raises UsageError."""
+    found: dict[str, float] = {}
+    for token, value in map(bias_of_token, pairs):
+        if token in found:
+            raise UsageError(f'--logit_bias has {token!r} twice; give each token once')
+        found[token] = value
     return found
 
 
