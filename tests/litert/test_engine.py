@@ -184,6 +184,26 @@ def test_a_temperature_that_makes_quotients_overflow_finds_the_largest_logit():
     assert drawn.numpy().tolist() == [1]
 
 
+@pytest.mark.parametrize('says', ['', 'XNNPack delegate failed to reshape runtime'])
+def test_where_there_was_no_memory_for_one_the_others_go_on(tiny, monkeypatch, says):
+    generator, how = tiny[1], {'numbers': [0], 'seed': 3}
+    expected = np.concatenate(list(generator.generate([[1, 2, 3]], 8, **how)))
+    begun = generator.generate([[1, 2, 3]], 8, **how)
+    found = [next(begun) for _ in range(4)]
+
+    def refuse():
+        raise RuntimeError(says)
+
+    for drawn in (0, 1):  # for the prompt, for a token
+        other = generator.generate([[4, 5], [6]], 3, numbers=[0, 0], seed=1)
+        for _ in range(drawn):
+            next(other)
+        monkeypatch.setattr(generator.interpreter, 'allocate_tensors', refuse)
+        with pytest.raises(MemoryError, match='LiteRT finds no memory'):
+            next(other)
+    assert np.concatenate([*found, *begun]).tolist() == expected.tolist()
+
+
 def test_abandoned_samples_leave_no_trace(tiny):
     expected = draw_samples(tiny[1], [3, 1, 4], 12, [1, 2], 2)
     steps = tiny[1].generate([[9, 9]], 30, numbers=[1], seed=0)

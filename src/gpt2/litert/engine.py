@@ -49,16 +49,8 @@ class Generator(Engine):
         super().__init__(hparams)
         self.wte, self.wpe = stored_array(path, 'model/wte'), stored_array(path, 'model/wpe')
         self.scales = stored_array(path, 'model/wte/scales') if self.wte.dtype == np.int8 else None
-        with standard_error_held_back(), plainly_named(path) as name:  # LiteRT says what it computes with
-            self.interpreter = Interpreter(name, num_threads=usable_cores())
-            details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
-            inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
-            self.x, self.mask, self.new_mask, self.pick, self.ones, self.new_ones, *tensors = inputs
-            self.logits, self.hidden, *self.additions = outputs
-            pairs = np.reshape(tensors, [-1, 2, 2])  # of keys and values: earlier ones and the cache's, a layer
-            self.cache = Cache(self.view, pairs[:, 1].ravel().tolist(), pairs[:, 0].ravel().tolist())
-            self.resize(1, [0], 1, 1, 1)  # packs the weights
-        release_pages(path)
+        self.path = path
+        self.load()
         self.threads = concurrent.futures.ThreadPoolExecutor(usable_cores())
         self.lock = threading.Lock()
         self.new_owner = itertools.count(NOBODY + 1).__next__
@@ -78,13 +70,26 @@ class Generator(Engine):
             self.threads.shutdown()
             del self.memory, self.interpreter
 
+    def load(self) -> None:
+        """Make the interpreter, with an empty cache."""
+        with standard_error_held_back(), plainly_named(self.path) as name:  # LiteRT says what it computes with
+            self.interpreter = Interpreter(name, num_threads=usable_cores())
+            details = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+            inputs, outputs = ([tensor['index'] for tensor in tensors] for tensors in details)
+            self.x, self.mask, self.new_mask, self.pick, self.ones, self.new_ones, *tensors = inputs
+            self.logits, self.hidden, *self.additions = outputs
+            pairs = np.reshape(tensors, [-1, 2, 2])  # of keys and values: earlier ones and the cache's, a layer
+            self.cache = Cache(self.view, pairs[:, 1].ravel().tolist(), pairs[:, 0].ravel().tolist())
+            self.resize(1, [0], 1, 1, 1)  # packs the weights
+        release_pages(self.path)
+
     def allocate(self) -> None:
         try:
             self.interpreter.allocate_tensors()
         except RuntimeError as error:
-            if str(error):
+            if str(error) and 'failed to reshape' not in str(error):
                 raise
-            raise MemoryError('LiteRT finds no memory for its tensors') from None  # of which it says not a word
+            raise MemoryError('LiteRT finds no memory for its tensors') from None  # of which it says little or nothing
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -144,7 +149,7 @@ class Generator(Engine):
         self.cache.rows = None
         seen = np.unique(owners)
         # No more slots than are filled: attention takes its time for all.
-        self.resize(len(tokens), chosen, 1, 1, self.cache.count(seen))
+        self.resize_or_reload(len(tokens), chosen, 1, 1, self.cache.count(seen))
         self.cache.fill([NONE], seen)
         logits = self.invoke(tokens, positions, [owners], sees)
         self.cache.wait(np.stack([self.view(index) for index in self.additions]), owners)
@@ -182,8 +187,19 @@ class Generator(Engine):
         count, free = len(owners), max(CACHE_STEP, TOKENS_PER_STEP * len(owners))
         free = min(free, int(left.sum())) if self.cache.rows is None else min(-(-free // count), int(left.max()))
         slots = max(self.cache.count(np.unique(group)) for group in groups) + free
-        self.resize(count, range(count), len(groups), slots, 0)
+        self.resize_or_reload(count, range(count), len(groups), slots, 0)
         self.cache.fill(groups, NONE)
+
+    def resize_or_reload(self, *sizes: Any) -> None:
+        """resize(), after which the engine can be used also where there was no memory: of that LiteRT's interpreter
+        does not recover. What is in the cache waits outside of the graph then. Raises MemoryError."""
+        try:
+            self.resize(*sizes)
+        except MemoryError:
+            waiting = self.cache.waiting
+            self.load()
+            self.cache.waiting = waiting
+            raise
 
     def resize(self, rows: int, chosen: Sequence[int] | np.ndarray, groups: int, slots: int, earlier: int) -> None:
         """Make the graph take so many rows and give the logits of those chosen, with an empty cache of so many groups
