@@ -80,7 +80,8 @@ training.png draws them at the end, where the matplotlib package is there.
                       layer adds, from 0 up to 1. Default: 0
 --precision NAME      of the products of matrices: float32; bfloat16, faster where the processor or the card has it;
                       float16, with a loss scale. Weights, and all that adds up numbers, stay float32. Default: float32
---recompute           layers are computed again for the gradients, not kept: less memory, a third more time
+--recompute           layers are computed again for the gradients, not kept: less memory with large batches, a third
+                      more time
 --jit_compile         compile updates with XLA; --jit_compile=false does not. Default: a run of more than some minutes
                       tries which is faster, and keeps to it
 --freeze WHAT         what is not trained: {EMBEDDINGS}, the first N blocks, or both as {EMBEDDINGS},N. Default: nothing
