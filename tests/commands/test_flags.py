@@ -360,7 +360,6 @@ SHORTAGES = [
     InternalError('Failed copying input tensor from CPU to GPU: Dst tensor is not initialized.'),
     RuntimeError('Failed to allocate memory for tensors.'),
     RuntimeError('std::bad_alloc'),
-    RuntimeError('XNNPack delegate failed to reshape runtimeNode number 341 failed to prepare.'),
 ]
 
 

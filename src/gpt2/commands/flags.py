@@ -49,9 +49,7 @@ PROMPTS = {'prompt', 'prompt_file', 'prompts_file'}  # flags of one command that
 BOOLEANS = {'true': True, 'false': False, '1': True, '0': False, 'yes': True, 'no': False}
 # Errors of other names that libraries raise where memory is short, by what they say.
 OUT_OF_MEMORY = re.compile(
-    r'fail\w* to allocate|unable to allocate|bad_alloc|out of memory|\bOOM\b|Dst tensor is not initialized'
-    # XNNPack's words where a tensor of so many rows is beyond it.
-    r'|XNNPack delegate failed to reshape', re.I
+    r'fail\w* to allocate|unable to allocate|bad_alloc|out of memory|\bOOM\b|Dst tensor is not initialized', re.I
 )
 
 
