@@ -152,6 +152,8 @@ def test_a_first_save_that_was_killed_is_a_run_not_begun(saver):
     folders.write_record(saver.folder, RECORD)
     with pytest.raises(Killed):
         saver.save('model-1', 1, left=0)
+    for part in ('hparams.json.part', 'encoder.json.2.part'):  # of one that was killed twice
+        pathlib.Path(saver.folder, part).touch()
     assert folders.run_in(saver.folder) is None
     saver.save('model-1', 1)
     assert folders.run_in(saver.folder) == RECORD
