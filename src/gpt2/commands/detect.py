@@ -28,7 +28,7 @@ from gpt2.detection.detector import save as save_detector
 from gpt2.detection.features import read_features
 from gpt2.detection.reading import Reading, read_texts
 from gpt2.detection.report import experience, report
-from gpt2.detection.texts import BASE_URL, HUMAN, PUBLISHED, download_texts, named, read_both, read_records, refusal
+from gpt2.detection.texts import BASE_URL, HUMAN, PUBLISHED, download_texts, named, read_both, read_records
 from gpt2.encoder import utf8
 from gpt2.errors import UsageError
 from gpt2.system.files import check_output, make_folder, new_folder, whole_file
@@ -169,8 +169,7 @@ release has them; where one is not there, a tenth of the texts is held back for 
 --limit N             the first N texts of each of the two files only, at least 20. Default: all
 --save PATH           where the detector goes, plain arrays without pickle; what is there is replaced. Default:
                       detector.npz
---force               take files that look exchanged: called after the other side, written by our own commands, or
-                      people's likelier to the model than the machine's
+--force               take files that look exchanged: called after the other side, or written by our own commands
 --json                print the figures as JSON in UTF-8, not as Markdown
 {MODEL_NAME_HELP}
 {ENGINE_HELP}
@@ -225,8 +224,8 @@ def train_detector(
         human=names[0], machine=names[1], limit=limit, published=PUBLISHED.get(names[1]), version=__version__,
         model={'name': model.name, 'identity': model.source.identity, 'precision': precision},
     )
-    check_sides(detector.about, force)
     save_detector(path, detector)
+    show_notices(doubts(detector.about))
     if json:
         print_utf8()
     print(json_line(detector.about | {'caveat': CAVEAT}) if json else report(detector.about), end='\n' if json else '')
@@ -253,12 +252,12 @@ def chosen_files(
         return download_texts(download, expand(data_dir), base_url)
 
 
-def check_sides(about: dict[str, Any], force: bool) -> None:
-    """Raise UsageError for a detector whose texts look exchanged to the model, unless they are taken by force."""
-    if about.get('looks_exchanged') and not force:
-        people, machines, model = about['human'], about['machine'], about['model']['name']
-        why = f'the texts of {people} are more like those of {model} itself than those of {machines}'
-        raise UsageError(refusal(why))
+def doubts(about: dict[str, Any]) -> list[str]:
+    """What a user should know of a detector that was trained, a line each."""
+    if not about.get('looks_exchanged'):
+        return []
+    return [f'the texts of {about["human"]} are more like those of {about["model"]["name"]} itself than the texts of '
+            f'{about["machine"]}; were --human and --machine exchanged?']  # fmt: skip
 
 
 def predict_texts(
