@@ -248,7 +248,8 @@ def test_once_packed_the_weights_are_in_memory_once(bundled):
     path = os.path.realpath(exported_file(open_source(str(bundled / '7M')), 'float32'))
     generator = sample_litert.Generator(path, hparams)
     draw_samples(generator, [1, 2, 3], 5, [1], 1)
-    mappings = re.split(r'^(?=[0-9a-f]+-[0-9a-f]+ )', Path('/proc/self/smaps').read_text(), flags=re.MULTILINE)
+    smaps = Path('/proc/self/smaps').read_text(errors='surrogateescape')  # names of other tests' files are not UTF-8
+    mappings = re.split(r'^(?=[0-9a-f]+-[0-9a-f]+ )', smaps, flags=re.MULTILINE)
     resident = [int(re.search(r'Rss: +(\d+) kB', mapping).group(1)) for mapping in mappings if f' {path}\n' in mapping]
     assert len(resident) >= 2  # LiteRT's, and what tokens are embedded with
     assert sum(resident) * 1024 < os.path.getsize(path) / 4  # the rows of used tokens, with what is read around them
