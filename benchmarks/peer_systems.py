@@ -2,24 +2,38 @@
 
     python peer_systems.py SYSTEM convert WEIGHTS FOLDER    make what the system loads from an .npz of the
                                                             checkpoint's variables
-    python peer_systems.py SYSTEM serve FOLDER THREADS      read {"prompts", "length"} a line from standard input,
-                                                            sample, print the seconds; prompts: their sizes in tokens
+    python peer_systems.py SYSTEM serve FOLDER THREADS      read what to do from standard input, a line each, and print
+                                                            {"seconds"} and what was found: {"prompts", "length"}
+                                                            samples, prompts: their sizes in tokens; {"text", "ids",
+                                                            "windows"} scores so many first windows of a text, ids:
+                                                            .npy of its tokens, int32 [all windows, N_CTX]
     python peer_systems.py "llama.cpp q4_0" logits GGUF WINDOWS LOGITS
                                                             quantise a float32 model, and write what it says after each
                                                             token, float32 [windows, n, n_vocab] as .npy; WINDOWS: .npy
+
+Scoring is what llama.cpp's perplexity tool does: windows that do not overlap, of each of which all tokens are read and
+the last SCORED are scored. Ours and transformers leave out the last token, which is only predicted. Loading, making
+tokens and the first calls, which allocate memory, are not counted; log-probabilities are.
 """
 
 import json
+import math
 import os
 import pathlib
+import re
+import subprocess
 import sys
 import time
 
 import numpy as np
 
 N_CTX, TOP_K = 1024, 40
+SCORED = N_CTX // 2 - 1  # tokens of a window
+UBATCH, TOGETHER = 512, 4
+BATCH = 4  # windows that our TensorFlow scores together; score.py's default
 HEAD = 64  # features of a head, in all released sizes
 SRC = pathlib.Path(__file__).parent.parent / 'src'
+VOCABULARY = pathlib.Path(__file__).parent.parent / 'tests' / 'release' / '124M'
 
 
 def prompt_tokens(sizes):
@@ -42,7 +56,7 @@ def serve_litert(folder, threads, precision):
     from gpt2.litert.export import exported_file
 
     hparams = load_hparams(f'{folder}/hparams.json')
-    return our_sampler(Generator(exported_file(open_source(folder), precision), hparams))
+    return our_tasks(Generator(exported_file(open_source(folder), precision), hparams))
 
 
 def serve_tf(folder, threads):
@@ -52,15 +66,24 @@ def serve_tf(folder, threads):
     from gpt2.hparams import load_hparams
 
     hparams = load_hparams(f'{folder}/hparams.json')
-    return our_sampler(sample.Generator(hparams, checkpoint.load_params(folder, hparams)))
+    return our_tasks(sample.Generator(hparams, checkpoint.load_params(folder, hparams)))
 
 
-def our_sampler(generator):
+def our_tasks(generator):
+    from gpt2.scoring.fastest import fastest_score
+    from gpt2.scoring.windows import batches
+
+    score = fastest_score(generator)
+
     def sample(prompts, length):
         steps = generator.generate(prompt_tokens(prompts), length, numbers=range(len(prompts)), seed=0, top_k=TOP_K)
         return sum(1 for _ in steps)
 
-    return sample
+    def log_probabilities(windows):
+        rows = [(window, SCORED) for window in windows.tolist()]
+        return [found[0] for batch in batches(rows, BATCH * N_CTX) for found in score(batch)]
+
+    return sample, timed_score(log_probabilities)
 
 
 # CTranslate2
@@ -117,7 +140,7 @@ def serve_ctranslate2(folder, threads, compute_type):
         )  # fmt: skip
         return len(results[0].sequences_ids[0])
 
-    return sample
+    return sample, None
 
 
 # llama.cpp
@@ -169,12 +192,13 @@ def write_gguf(p, path):
     writer.add_head_count(embd // HEAD)
     writer.add_layer_norm_eps(1e-5)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    tokens = token_names(p)
+    encoder = json.loads((VOCABULARY / 'encoder.json').read_text(encoding='utf-8'))
+    tokens, merges = sorted(encoder, key=encoder.get), (VOCABULARY / 'vocab.bpe').read_text(encoding='utf-8')
     writer.add_tokenizer_model('gpt2')
     writer.add_tokenizer_pre('gpt-2')
     writer.add_token_list(tokens)
     writer.add_token_types([gguf.TokenType.NORMAL] * len(tokens))
-    writer.add_token_merges(['t o'])
+    writer.add_token_merges(merges.splitlines()[1:])
     writer.add_bos_token_id(len(tokens) - 1)
     writer.add_eos_token_id(len(tokens) - 1)
     parts = {
@@ -208,7 +232,24 @@ def serve_llama(folder, threads):
         steps = model.generate(tokens, top_k=TOP_K, top_p=1.0, min_p=0.0, temp=1.0, repeat_penalty=1.0)
         return sum(1 for _ in zip(range(length), steps))
 
-    return sample
+    return sample, lambda text, ids, windows: llama_score(f'{folder}/model.gguf', threads, text, windows)
+
+
+def llama_score(path, threads, text, windows):
+    """What its perplexity tool says of so many first windows of a text."""
+    command = [
+        f'{sys.prefix}/bin/llama-perplexity', '--model', path, '--file', text, '--chunks', windows, '--ctx-size', N_CTX,
+        '--batch-size', N_CTX, '--ubatch-size', UBATCH, '--threads', threads, '--threads-batch', threads,
+        '--log-prefix', '--log-timestamps',
+    ]  # fmt: skip
+    return told(subprocess.run([*map(str, command)], capture_output=True, text=True, check=True).stderr)
+
+
+def told(log):
+    """Seconds from the first window to the result, by the tool's own clock, and the perplexity."""
+    times = re.findall(r'(\d+)\.(\d+)\.(\d+)\.(\d+) I (?:perplexity: calculating|Final estimate)', log)
+    start, end = (60 * int(m) + int(s) + int(ms) / 1e3 + int(us) / 1e6 for m, s, ms, us in times)
+    return {'seconds': end - start, 'perplexity': float(re.search(r'Final estimate: PPL = (\S+)', log)[1])}
 
 
 # transformers
@@ -251,7 +292,14 @@ def serve_transformers(folder, threads):
             )  # fmt: skip
         return tokens.shape[1] - prompts[0]
 
-    return sample
+    def log_probabilities(windows):
+        tokens = torch.from_numpy(windows.astype(np.int64))
+        with torch.inference_mode():
+            for part in tokens.split(TOGETHER):
+                logits = model(part[:, :-1], use_cache=False, logits_to_keep=SCORED).logits
+                yield logits.log_softmax(-1).gather(-1, part[:, -SCORED:, None]).numpy()
+
+    return sample, timed_score(log_probabilities)
 
 
 SYSTEMS = {
@@ -274,17 +322,34 @@ SYSTEMS = {
 }
 
 
-def serve(sample):
+def timed_score(log_probabilities):
+    """A function that scores, of one that returns arrays of log-probabilities of windows, int [count, N_CTX]."""
+
+    def score(text, ids, windows):
+        chosen = np.load(ids)[:windows]
+        start = time.perf_counter()
+        found = np.concatenate([array.ravel() for array in log_probabilities(chosen)])
+        return {'seconds': time.perf_counter() - start, 'perplexity': math.exp(-found.mean(dtype=np.float64))}
+
+    return score
+
+
+def timed_sample(sample, prompts, length):
+    start = time.perf_counter()
+    drawn = sample(prompts, length)
+    seconds = time.perf_counter() - start
+    if drawn != length:
+        raise RuntimeError(f'{drawn} tokens were drawn, not {length}')
+    return {'seconds': seconds}
+
+
+def serve(sample, score):
     answers = os.fdopen(os.dup(1), 'w')  # libraries that chat on standard output shall not reach it
     os.dup2(2, 1)
     for line in sys.stdin:
         asked = json.loads(line)
-        start = time.perf_counter()
-        drawn = sample(**asked)
-        seconds = time.perf_counter() - start
-        if drawn != asked['length']:
-            raise RuntimeError(f'{drawn} tokens were drawn, not {asked["length"]}')
-        print(seconds, file=answers, flush=True)
+        answer = timed_sample(sample, **asked) if 'prompts' in asked else score(**asked)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == '__main__':
@@ -298,4 +363,4 @@ if __name__ == '__main__':
         np.save(found, list(llama_logits(exact, system.split()[1], np.load(windows))))
     else:
         folder, threads = arguments
-        serve(load(folder, int(threads)))
+        serve(*load(folder, int(threads)))
