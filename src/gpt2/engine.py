@@ -132,7 +132,8 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def map_logits(self, function: Callable[[np.ndarray], Any], ids: Sequence[int], first: int = 0) -> list[Any]:
         """The results of function for the logits, float32 [n, n_vocab], after each of ids from number `first` on,
-        in order, some at a time: those of a whole text would take much memory. ids: one to n_ctx token ids."""
+        in order, some at a time: those of a whole text would take much memory. They are in memory that is used again:
+        the function copies what it keeps. ids: one to n_ctx token ids."""
 
     def close(self) -> None:
         """Give back what the engine holds; it cannot be used after that."""

@@ -242,6 +242,19 @@ def test_a_folder_whose_name_is_no_utf8_can_be_sampled_from(tmp_path, tiny, tiny
     assert draw_samples(generator, [3, 1, 4], 12, [1], 1) == draw_samples(tiny[1], [3, 1, 4], 12, [1], 1)
 
 
+def test_logits_stay_what_they_were(tiny):
+    rows = tiny[1].start([[3, 1, 4]], numbers=[1], seed=0, sampling=sample.Sampling())
+    found = []
+    for token in (1, 5, 9):
+        logits = rows.next_logits()
+        found.append((logits, logits.copy()))
+        rows.take([token])
+    rows.close()
+    for logits, copy in found:
+        np.testing.assert_array_equal(logits, copy)
+    assert not np.array_equal(found[1][1], found[2][1])
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='memory is given back on Linux alone')
 def test_once_packed_the_weights_are_in_memory_once(bundled):
     hparams = load_hparams(bundled / '7M' / 'hparams.json')

@@ -105,7 +105,8 @@ class Generator(Engine):
             self.cache.free(gone)
 
     def process_prompt(self, prompt: Sequence[int], owner: int, first: int) -> Iterator[np.ndarray]:
-        """Yield logits [rows, n_vocab] of the positions of a prompt, token ids, from number first on, block by block.
+        """Yield logits [rows, n_vocab] of the positions of a prompt, token ids, from number first on, block by block;
+        see invoke().
 
         What the prompt leaves in the cache is owner's.
         """
@@ -144,7 +145,7 @@ class Generator(Engine):
         chosen: Sequence[int] | np.ndarray,
     ) -> np.ndarray:  # fmt: skip
         """Logits [chosen, n_vocab] of tokens [rows] of prompts, by their owners [rows], that see of one another what
-        sees says, bool [rows, rows], and all that their owners have. What is found waits."""
+        sees says, bool [rows, rows], and all that their owners have; see invoke(). What is found waits."""
         self.cache.take_out()
         self.cache.rows = None
         seen = np.unique(owners)
@@ -176,7 +177,7 @@ class Generator(Engine):
         room = self.cache.room() >= (count if self.cache.rows is None else 1)
         if not (kept and room and (self.rows, self.chosen) == (count, count)) or self.cache.waits_for(looks):
             self.make_room(owners, np.stack(looks, axis=1), self.hparams.n_ctx - positions)
-        logits = self.invoke(tokens, positions, looks, np.eye(count, dtype=bool))
+        logits = self.invoke(tokens, positions, looks, np.eye(count, dtype=bool)).copy()
         self.cache.add((self.view(index) for index in self.additions), owners)
         return logits
 
@@ -217,7 +218,7 @@ class Generator(Engine):
         for index, shape in shapes.items():
             self.interpreter.resize_tensor_input(index, shape)
         self.allocate()
-        self.memory = {index: self.memory_of(index) for index in (*shapes, *self.additions)}
+        self.memory = {index: self.memory_of(index) for index in (*shapes, self.logits, *self.additions)}
         self.view(self.ones)[:] = self.view(self.new_ones)[:] = 1
         self.view(self.pick)[:] = np.arange(rows) == np.reshape(chosen, [-1, 1])
         self.rows, self.chosen = rows, len(chosen)  # tokens taken, and rows of logits given
@@ -226,7 +227,8 @@ class Generator(Engine):
     def invoke(
         self, tokens: np.ndarray, positions: np.ndarray, looks: list[np.ndarray], sees: np.ndarray
     ) -> np.ndarray:
-        """Logits [chosen, n_vocab] of new tokens [rows].
+        """Logits [chosen, n_vocab] of new tokens [rows], in LiteRT's own memory: those of a block are 50 MB, which
+        would take a twentieth of its time to copy. They are others after the next call or resize.
 
         looks: arrays int [rows] of owners whose slots a token sees. sees: bool [rows, rows], which of the new ones see
         which.
@@ -239,7 +241,7 @@ class Generator(Engine):
         for mask, allowed in ((self.mask, visible[:, np.newaxis]), (self.new_mask, np.hstack([earlier, sees]))):
             self.view(mask)[:] = np.where(allowed, np.float32(0), np.float32(-1e10))
         self.interpreter.invoke()
-        return self.interpreter.get_tensor(self.logits)
+        return self.view(self.logits)
 
     def embed(self, tokens: np.ndarray) -> np.ndarray:
         """float32 [rows, n_embd]"""
@@ -247,8 +249,7 @@ class Generator(Engine):
         return rows if self.scales is None else rows * self.scales[tokens, np.newaxis]
 
     def view(self, index: int) -> np.ndarray:
-        """LiteRT's own memory of an input, or of keys and values it found, which is that of another after the next
-        resize."""
+        """LiteRT's own memory of an input or output, which is that of another after the next resize."""
         return self.memory[index]
 
     def memory_of(self, index: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from gpt2.system.files import WriteError, check_space, make_folder, whole_file
 # The exported file: LiteRT's graph, then the weights it names, then tables of our own (what is needed
 # to embed tokens), a directory of these as JSON, and the footer. LiteRT reads the first two.
 PRECISIONS = ('float32', 'int8', 'int4')
-FORMAT_VERSION = 3  # another one for every change to what is exported
+FORMAT_VERSION = 4  # another one for every change to what is exported
 MAGIC = b'GPT2LRT\0'
 FOOTER = struct.Struct('<8sQQ')  # magic, bytes of the directory, checksum of all before the footer
 ALIGNMENT = 64  # bytes; XNNPACK reads whole vectors

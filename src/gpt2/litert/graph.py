@@ -12,7 +12,8 @@ Inputs, float32, where rows, groups (1 or rows), slots and earlier are chosen at
     x      [rows, n_embd]                  embedding of the token and its position
     mask   [rows, 1, slots]                0 where a row may look in the cache, -1e10 elsewhere
     new_mask [rows, earlier + rows]        the same for what came earlier and for the new tokens themselves
-    pick   [chosen, rows]                  one 1 a line: the rows whose logits are asked for
+    pick   [chosen, rows]                  one 1 a line: the rows whose logits are asked for; the others end in the
+                                           last layer, where only their keys and values matter
     ones   [1, 1, slots, 1]                nothing but 1, as LiteRT does not make them
     new_ones [1, earlier + rows, 1]        the same for what came earlier and the new tokens
     earlier k, v [n_head, earlier, n_embd / n_head] a layer
@@ -269,8 +270,7 @@ def gpt2(hparams: HParams, precision: str) -> Graph:
         qkv = graph.reshape(linear(x, f'{name}/c_attn', embd, 3 * embd), [ANY, 3 * heads, features])
         q, *found = graph.split(graph.transpose(qkv, [1, 0, 2]), 3)  # -> [heads, rows, features]
         new = [graph.join(*pair, axis=1) for pair in zip(earlier, found)]
-        attended = attend(graph, q, Sides(cache, new), Sides(mask, new_mask), Sides(ones, new_ones))
-        return linear(attended, f'{name}/c_proj', embd, embd), found
+        return attend(graph, q, Sides(cache, new), Sides(mask, new_mask), Sides(ones, new_ones)), found
 
     def mlp(x: int, name: str) -> int:
         return linear(graph.gelu(linear(x, f'{name}/c_fc', embd, 4 * embd)), f'{name}/c_proj', 4 * embd, embd)
@@ -287,11 +287,13 @@ def gpt2(hparams: HParams, precision: str) -> Graph:
         earlier = [graph.tensor([heads, ANY, features], name=f'h{layer}/earlier/{kind}') for kind in 'kv']
         cache = [graph.tensor([heads, ANY, ANY, features], name=f'h{layer}/{kind}') for kind in 'kv']
         attended, new = attention(norm(graph, x, f'{block}/ln_1', embd), f'{block}/attn', earlier, cache)
-        x = graph.add(x, attended)
+        if layer == hparams.n_layer - 1:
+            x, attended = graph.matmul(pick, x), graph.matmul(pick, attended)
+        x = graph.add(x, linear(attended, f'{block}/attn/c_proj', embd, embd))
         x = graph.add(x, mlp(norm(graph, x, f'{block}/ln_2', embd), f'{block}/mlp'))
         inputs += [*earlier, *cache]
         outputs += new
-    chosen = graph.matmul(pick, norm(graph, x, 'model/ln_f', embd))
+    chosen = norm(graph, x, 'model/ln_f', embd)
     tokens = graph.stored('model/wte', [hparams.n_vocab, embd], 'float32' if precision == 'float32' else 'int8')
     logits = graph.linear(chosen, tokens)
     graph.subgraph.inputs, graph.subgraph.outputs = inputs, [logits, chosen, *outputs]

@@ -10,7 +10,7 @@ import numpy as np
 from gpt2.engine import Engine
 from gpt2.scoring.scores import ScoreFunction
 
-ROWS = 16  # of logits at once: 3 MB with the released vocabulary, which stays in a processor's cache
+ROWS = 4  # of logits at once: 800 kB with the released vocabulary, which stays in a processor's cache
 
 
 def make_score(engine: Engine, excluded: Sequence[int] = (), likeliest: int = 0) -> ScoreFunction:
@@ -54,10 +54,12 @@ def score_logits(
     logits = np.asarray(logits, np.float32)
     target = np.take_along_axis(logits, np.asarray(targets)[:, np.newaxis], axis=1)  # [n, 1]
     highest = logits.max(axis=1, keepdims=True)
-    normaliser = highest + np.log(np.exp(logits - highest).sum(axis=1, keepdims=True))  # [n, 1]
-    ranks = 1 + np.count_nonzero(logits > target, axis=1)
+    shifted = logits - highest
+    normaliser = highest + np.log(np.exp(shifted, out=shifted).sum(axis=1, keepdims=True))  # [n, 1]
+    # Row by row: count_nonzero() with an axis takes five times as long.
+    ranks = np.array([1 + np.count_nonzero(row) for row in logits > target], np.int32)
     likelier = np.count_nonzero(logits[:, np.array(excluded, np.int32)] > target, axis=1)
-    found = (target - normaliser)[:, 0], ranks.astype(np.int32), likelier.astype(np.int32)
+    found = (target - normaliser)[:, 0], ranks, likelier.astype(np.int32)
     if not likeliest:
         return found
     ids = likeliest_ids(logits, min(likeliest, logits.shape[1]))
