@@ -8,7 +8,7 @@ import functools
 import heapq
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import IO, Any, TypeVar
 
@@ -16,6 +16,7 @@ import regex
 
 from gpt2.errors import Error
 from gpt2.system.files import open_small, whole_file
+from gpt2.system.garbage import collection_held_back
 
 # Contractions, letters, digits, other marks (each with at most one space before), white space.
 PRETOKEN = regex.compile(
@@ -154,10 +155,13 @@ class Encoder:
         merges = [tuple(pair) for pair in bpe_merges]
         self.encoder = encoder
         self.bpe_ranks = {pair: rank for rank, pair in enumerate(merges)}
-        self.added = find_added(encoder, merges) if added is None else added
+        made = made_tokens(merges)
+        self.added = find_added(encoder, made) if added is None else added
         self.decoder = {index: spelt(text) for text, index in self.added.items()}
         self.decoder |= {index: token for token, index in self.owners()}
-        check_vocabulary(self, merges, added is None)
+        if len(self.bpe_ranks) < len(merges):
+            raise VocabularyError('vocab.bpe: a merge comes twice')
+        check_vocabulary(self, made, added is None)
         first = encoder.get(END_OF_TEXT) if end_of_text is None else end_of_text
         self.end_ids = tuple(dict.fromkeys([*([] if first is None else [first]), *end_ids]))
         for index in self.end_ids:
@@ -200,8 +204,10 @@ class Encoder:
 
     def owners(self) -> list[tuple[str, int]]:
         """(token, id) of all in encoder but an `<|endoftext|>` that is a second name for an added token."""
-        second_names = set() if END_OF_TEXT in self.added else {END_OF_TEXT}
-        return [(token, index) for token, index in self.encoder.items() if token not in second_names]
+        owners = dict(self.encoder)
+        if END_OF_TEXT not in self.added:
+            owners.pop(END_OF_TEXT, None)
+        return [*owners.items()]
 
     def bpe(self, token: str) -> str:
         """Tokens of one pre-token, both in the characters of bytes_to_unicode, joined by spaces."""
@@ -276,10 +282,10 @@ def unspelt(token: str) -> str:
 
 def made_tokens(bpe_merges: Iterable[Sequence[str]]) -> dict[str, None]:
     """The tokens that bytes and merges make, as the keys of a dict."""
-    return dict.fromkeys([*bytes_to_unicode().values(), *(first + second for first, second in bpe_merges)])
+    return dict.fromkeys([*bytes_to_unicode().values(), *map(''.join, bpe_merges)])
 
 
-def find_added(encoder: dict[str, int], bpe_merges: Iterable[Sequence[str]]) -> dict[str, int]:
+def find_added(encoder: dict[str, int], made: Collection[str]) -> dict[str, int]:
     """The added tokens of an encoder.json, {text: id}: `<|endoftext|>` and, where it comes after all that
     bytes and merges make, what the file lists after it.
 
@@ -289,7 +295,7 @@ def find_added(encoder: dict[str, int], bpe_merges: Iterable[Sequence[str]]) -> 
     tokens = list(encoder)
     if END_OF_TEXT not in encoder:
         return {}
-    place, made = tokens.index(END_OF_TEXT), made_tokens(bpe_merges)
+    place = tokens.index(END_OF_TEXT)
     last = [] if any(token in made for token in tokens[place:]) else tokens[place + 1 :]
     try:
         added = {unspelt(token): encoder[token] for token in last}
@@ -298,29 +304,25 @@ def find_added(encoder: dict[str, int], bpe_merges: Iterable[Sequence[str]]) -> 
     return added if encoder[END_OF_TEXT] in added.values() else {END_OF_TEXT: encoder[END_OF_TEXT]} | added
 
 
-def check_vocabulary(vocabulary: 'Encoder', bpe_merges: Sequence[Sequence[str]], released: bool) -> None:
+def check_vocabulary(vocabulary: 'Encoder', made: dict[str, None], released: bool) -> None:
     """Raise VocabularyError unless the tokens are just those that bytes and merges make, and the added ones.
 
     released: `<|endoftext|>` must be among them.
     """
     encoder, owners = vocabulary.encoder, vocabulary.owners()
-    if len({index for _, index in owners}) < len(owners) or set(vocabulary.decoder) != set(range(len(vocabulary))):
+    if len({index for _, index in owners}) < len(owners) or vocabulary.decoder.keys() != set(range(len(vocabulary))):
         raise VocabularyError(f'encoder.json: ids are not each of 0 to {len(encoder) - 1} once')
-    if len(set(bpe_merges)) < len(bpe_merges):
-        raise VocabularyError('vocab.bpe: a merge comes twice')
-    made, known = made_tokens(bpe_merges), {spelt(text) for text in vocabulary.added}
+    known = {spelt(text) for text in vocabulary.added}
     remedy = 'one of the two files is damaged or of another model'
     for byte, token in bytes_to_unicode().items():
         if token not in encoder:
             raise VocabularyError(
                 f'encoder.json has no id for {token!r}, the byte {byte:#04x}; this program needs one for each byte'
             )
-    for token in [*made, *([END_OF_TEXT] if released else [])]:
-        if token not in encoder:
-            raise VocabularyError(f'encoder.json has no id for {token!r}, which vocab.bpe makes: {remedy}')
-    for token in encoder:
-        if token not in made and token not in known and token != END_OF_TEXT:
-            raise VocabularyError(f'encoder.json has the token {token!r}, which vocab.bpe does not make: {remedy}')
+    for token in sorted({*made, *([END_OF_TEXT] if released else [])} - encoder.keys()):
+        raise VocabularyError(f'encoder.json has no id for {token!r}, which vocab.bpe makes: {remedy}')
+    for token in sorted(encoder.keys() - made.keys() - known - {END_OF_TEXT}):
+        raise VocabularyError(f'encoder.json has the token {token!r}, which vocab.bpe does not make: {remedy}')
 
 
 def read_vocabulary_file(path: str, parse: Callable[[IO[str]], Parsed]) -> Parsed:
@@ -336,16 +338,16 @@ def read_vocabulary_file(path: str, parse: Callable[[IO[str]], Parsed]) -> Parse
 def parse_merges(file: IO[str]) -> list[tuple[str, ...]]:
     """Pairs of tokens from vocab.bpe: a version line, then one merge a line."""
     merges = [tuple(line.split()) for line in file.read().split('\n')[1:] if line]
-    for number, pair in enumerate(merges, start=2):
-        if len(pair) != 2:
-            raise ValueError(f'line {number} is not two tokens')
+    if set(map(len, merges)) - {2}:
+        number = next(number for number, pair in enumerate(merges, start=2) if len(pair) != 2)
+        raise ValueError(f'line {number} is not two tokens')
     return merges
 
 
 def parse_ids(file: IO[str]) -> dict[str, int]:
     """The dict from token to id of encoder.json."""
     encoder = json.load(file)
-    if not isinstance(encoder, dict) or not all(type(index) is int for index in encoder.values()):
+    if not isinstance(encoder, dict) or set(map(type, encoder.values())) - {int}:
         raise ValueError('not an object of token ids')
     return encoder
 
@@ -365,6 +367,7 @@ def parse_special_ids(file: IO[str]) -> dict[str, list[int]]:
     return ids
 
 
+@collection_held_back()
 def read_encoder(folder: str) -> Encoder:
     """The Encoder of a folder in the release's layout.
 

@@ -78,13 +78,13 @@ class Cache:
         return sum(int(np.isin(kept.owners, seen).sum()) for kept in self.waiting)
 
     def take_out(self) -> np.ndarray:
-        """Let all that is in the graph wait, before what waits already; returns the owners of the cache."""
-        came = np.setdiff1d(self.owners, NOBODY)
+        """Let all that is in the graph wait, before what waits already; returns their owners."""
+        came = self.owners[self.owners != NOBODY]
         front = [self.kept(None, np.flatnonzero(self.earlier != NOBODY))]
         seen = np.array([NOBODY])
         for group, owners in enumerate(self.owners):  # what several groups have is the same
             front.append(self.kept(group, np.flatnonzero(~np.isin(owners, seen))))
-            seen = np.union1d(seen, owners)
+            seen = np.concatenate([seen, owners])
         self.waiting = [kept for kept in front if kept] + self.waiting
         self.owners[:] = NOBODY
         self.earlier[:] = NOBODY
@@ -148,8 +148,8 @@ class Cache:
         what rows share. So there are groups where they take no more than twice the slots, but not while other callers
         have rows in the cache, which would come and go at every step.
         """
-        together = np.union1d(looks, came)
-        sizes = [self.count(np.unique(row)) for row in looks]
+        together = np.concatenate([looks.ravel(), came])
+        sizes = [self.count(row) for row in looks]
         apart = len(rows) > 1 and len(rows) * max(sizes) <= 2 * self.count(together) and np.isin(came, looks).all()
         self.rows = rows if apart else None
         return looks if apart else together[np.newaxis]

@@ -148,10 +148,9 @@ class Generator(Engine):
         sees says, bool [rows, rows], and all that their owners have; see invoke(). What is found waits."""
         self.cache.take_out()
         self.cache.rows = None
-        seen = np.unique(owners)
         # No more slots than are filled: attention takes its time for all.
-        self.resize_or_reload(len(tokens), chosen, 1, 1, self.cache.count(seen))
-        self.cache.fill([NONE], seen)
+        self.resize_or_reload(len(tokens), chosen, 1, 1, self.cache.count(owners))
+        self.cache.fill([NONE], owners)
         logits = self.invoke(tokens, positions, [owners], sees)
         self.cache.wait(np.stack([self.view(index) for index in self.additions]), owners)
         return logits
@@ -187,7 +186,7 @@ class Generator(Engine):
         groups = self.cache.arrange(owners, looks, self.cache.take_out())
         count, free = len(owners), max(CACHE_STEP, TOKENS_PER_STEP * len(owners))
         free = min(free, int(left.sum())) if self.cache.rows is None else min(-(-free // count), int(left.max()))
-        slots = max(self.cache.count(np.unique(group)) for group in groups) + free
+        slots = max(self.cache.count(group) for group in groups) + free
         self.resize_or_reload(count, range(count), len(groups), slots, 0)
         self.cache.fill(groups, NONE)
 

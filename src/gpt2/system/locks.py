@@ -4,8 +4,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
-from filelock import FileLock, Timeout
-
 from gpt2.system.files import WriteError
 
 LOCK_SUFFIX = '.lock'
@@ -19,6 +17,8 @@ def locked(path: str, waiting: Callable[[], None] | None = None) -> Iterator[Non
     afterwards; one that a killed process left locks nothing. Raises OSError where no lock can be made, WriteError where
     a file of that name holds something, as those of package managers do: it would be lost.
     """
+    from filelock import FileLock, Timeout  # when something is written, and not whenever a program starts
+
     os.stat(os.path.join(os.path.dirname(path), '.'))  # FileLock would make a folder that is not there
     with contextlib.suppress(FileNotFoundError):
         if os.stat(path + LOCK_SUFFIX).st_size:

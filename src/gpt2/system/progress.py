@@ -53,8 +53,16 @@ def shown_if(condition: bool) -> Iterator[None]:
         shown = before
 
 
+def seen() -> bool:
+    """Whether somebody looks on."""
+    return shown and sys.stderr.isatty()
+
+
 def bar(*arguments: Any, **settings: Any) -> Any:
-    """A tqdm, which is seen at a terminal only. It goes when it is done, unless settings say otherwise."""
+    """A tqdm, which is seen at a terminal only. It goes when it is done, unless settings say otherwise. Where it is not
+    seen, what it would count is returned as it is."""
+    if arguments and not seen():
+        return arguments[0]
     from tqdm import tqdm
 
     usual = {'leave': False, 'disable': None if shown else True, 'file': Heard(sys.stderr)}
@@ -78,7 +86,7 @@ def begin(what: str) -> None:
 @contextlib.contextmanager
 def doing(what: str) -> Iterator[None]:
     """Context in which a terminal says what is being done."""
-    if not (shown and sys.stderr.isatty()):
+    if not seen():
         yield
         return
     print(f'{what} ...', end='', file=sys.stderr, flush=True)
