@@ -159,7 +159,7 @@ def sampling_milliseconds(n_vocab, draws=300):
     settings = {'none': (1, 0, 1), 'top_k 40': (1, 40, 1), 'top_p 0.9': (1, 0, 0.9), 'both': (0.7, 40, 0.9)}
 
     def milliseconds(setting):
-        draw = lambda: drawing.draw(logits, drawing.log_noise(stream, n_vocab), *setting)  # noqa: E731
+        draw = lambda: drawing.draw(logits, drawing.exponential_noise(stream, n_vocab), *setting)  # noqa: E731
         return 1000 * statistics.median(seconds(draw) for _ in range(draws))
 
     return {name: milliseconds(setting) for name, setting in settings.items()}

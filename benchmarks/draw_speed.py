@@ -38,7 +38,7 @@ def microseconds(how: Sampling) -> float:
     for _ in range(STEPS):
         logits = random.standard_normal(N_VOCAB).astype(np.float32) * 2 - 30
         begin = time.perf_counter()
-        noise = drawing.log_noise(stream, N_VOCAB)
+        noise = drawing.exponential_noise(stream, N_VOCAB)
         token = drawing.draw(history.adjusted(logits), noise, *settings)
         history.take(token % 8000)  # the vocabulary of the bans
         times.append(time.perf_counter() - begin)

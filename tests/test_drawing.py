@@ -26,7 +26,7 @@ def kept(logits, how):
     """Which tokens can be drawn, bool [n_vocab], found by noise that lets each of them win the race if it may."""
     logits = np.asarray(logits, np.float32)
     settings = how.drawing(len(logits))
-    noises = np.where(np.eye(len(logits), dtype=bool), np.float32(-1e9), np.float32(0))
+    noises = np.where(np.eye(len(logits), dtype=bool), np.float32(1e-45), np.float32(3e38))  # the least and the most
     return np.array([drawing.draw(logits, noise, *settings) for noise in noises]) == np.arange(len(logits))
 
 
@@ -72,7 +72,7 @@ def test_the_race_among_what_is_kept_is_that_of_what_is_kept_alone():
         row = random.standard_normal(60).astype(np.float32) * 2
         cut = kept(row, Sampling(**how))
         for seed in range(20):
-            noise = drawing.log_noise(np.random.default_rng(seed), 60)
+            noise = drawing.exponential_noise(np.random.default_rng(seed), 60)
             found = drawing.draw(row, noise, *Sampling(**how).drawing(60))
             alone = {'temperature': how.get('temperature', 1)}
             left = drawing.draw(np.where(cut, row, -np.inf), noise, *Sampling(**alone).drawing(60))
@@ -84,19 +84,20 @@ def test_looking_at_the_likeliest_first_changes_no_draw(scale, monkeypatch):
     random = np.random.default_rng(2)
     rows = [(random.standard_normal(20_000) * scale).astype(np.float32) for _ in range(4)]
     rows += [np.round(row, 1) for row in rows] + [np.zeros(20_000, np.float32)]  # with ties at the edge
-    cases = [
-        (row, drawing.log_noise(random, len(row)), Sampling(temperature=temperature, top_k=k, **how).drawing(len(row)))
-        for row in rows for temperature in (1, 0.6, 1e-38) for k in (1, 2, 40)
+    settings = [
+        Sampling(temperature=temperature, top_k=k, **how).drawing(20_000)
+        for temperature in (1, 0.6, 1e-38) for k in (1, 2, 40)
         for how in ({}, {'top_p': 0.8}, {'typical_p': 0.7}, {'min_p': 0.3})
     ]  # fmt: skip
-    found = [drawing.draw(row, noise, *settings) for row, noise, settings in cases]
+    cases = [(row, drawing.exponential_noise(random, len(row)), how) for row in rows for how in settings]
+    found = [drawing.draw(row, noise, *how) for row, noise, how in cases]
     monkeypatch.setattr(drawing, 'surely_in_top_k', lambda *_: None)
-    assert found == [drawing.draw(row, noise, *settings) for row, noise, settings in cases]
+    assert found == [drawing.draw(row, noise, *how) for row, noise, how in cases]
 
 
 def test_excluded_tokens_are_never_drawn_and_where_all_are_none_is():
     logits = np.float32([-np.inf, 3, -np.inf, 2])
-    noises = [drawing.log_noise(np.random.default_rng(seed), 4) for seed in range(200)]
+    noises = [drawing.exponential_noise(np.random.default_rng(seed), 4) for seed in range(200)]
     for how in ({}, {'top_k': 3}, {'top_p': 0.99}, {'typical_p': 0.999}, {'min_p': 0.01}, {'temperature': 0}):
         settings = Sampling(**how).drawing(4)
         drawn = {drawing.draw(logits, noise, *settings) for noise in noises}

@@ -9,7 +9,7 @@ from litert.test_engine import both_engines
 from samples import EVERYTHING
 
 from gpt2.completion import Completion
-from gpt2.drawing import draw, log_noise
+from gpt2.drawing import draw, exponential_noise
 from gpt2.engines import open_batch
 from gpt2.flow import Task, fitting, flow
 from gpt2.history import History
@@ -119,7 +119,7 @@ def reference(prompt, number, length, keep, seed, how):
         if len(context) > TINY.n_ctx:
             context = context[:keep] + context[-((TINY.n_ctx - keep) // 2) :]
         logits = reference_numpy.logits(values, TINY.n_head, TINY.n_layer, context)[-1].astype(np.float32)
-        noise = None if sampling.greedy else log_noise(stream, TINY.n_vocab)
+        noise = None if sampling.greedy else exponential_noise(stream, TINY.n_vocab)
         found.append(draw(history.adjusted(logits), noise, *sampling.drawing(TINY.n_vocab)))
         history.take(found[-1])
         context.append(found[-1])

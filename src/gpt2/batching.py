@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gpt2.drawing import draw, log_noise
+from gpt2.drawing import draw, exponential_noise
 from gpt2.history import History
 from gpt2.sample import Generator, TensorFlowRows
 from gpt2.sampling import Sampling
@@ -34,7 +34,7 @@ class Row:
     def draw(self, logits: np.ndarray) -> None:
         """Draw the next token from logits, float32 [n_vocab]."""
         try:
-            noise = None if self.greedy else log_noise(self.stream, self.n_vocab)
+            noise = None if self.greedy else exponential_noise(self.stream, self.n_vocab)
             self.drawn.append(draw(self.history.adjusted(logits), noise, *self.drawing))
             self.history.take(self.drawn[-1])
         except Exception as error:  # that of its settings, of which other rows know nothing

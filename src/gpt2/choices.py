@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2.drawing import draw, log_noise
+from gpt2.drawing import draw, exponential_noise
 from gpt2.engine import Engine, Rows
 from gpt2.noise import noise_stream
 from gpt2.sampling import Sampling
@@ -52,5 +52,5 @@ def group_scores(rows: Rows, choices: Sequence[Sequence[int]]) -> np.ndarray:
 
 def choose(scores: np.ndarray, seed: int, prompt: Sequence[int], number: int, sampling: Sampling) -> int:
     """The choice, by its place, that a sample of a prompt is: drawn as a token is from its vocabulary."""
-    noise = None if sampling.greedy else log_noise(noise_stream(seed, prompt, number), len(scores))
+    noise = None if sampling.greedy else exponential_noise(noise_stream(seed, prompt, number), len(scores))
     return draw(scores.astype(np.float32), noise, *sampling.drawing(len(scores)))

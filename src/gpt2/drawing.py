@@ -103,9 +103,9 @@ def nearest(weights: np.ndarray, distances: np.ndarray, p: float) -> np.ndarray:
     return distances <= distances[inside[min(int(np.searchsorted(sums, p)), len(inside) - 1)]]
 
 
-def log_noise(stream: np.random.Generator, n_vocab: int) -> np.ndarray:
-    """Logarithms of the next exponential variates of a stream, float32 [n_vocab]."""
-    return np.log(stream.standard_exponential(n_vocab).astype(np.float32))
+def exponential_noise(stream: np.random.Generator, n_vocab: int) -> np.ndarray:
+    """The next exponential variates of a stream, float32 [n_vocab]."""
+    return stream.standard_exponential(n_vocab).astype(np.float32)
 
 
 def draw(
@@ -114,17 +114,18 @@ def draw(
 ) -> int:  # fmt: skip
     """Draw one token: temperature, then top_k, top_p, min_p and typical_p, then the race.
 
-    logits: float32 [n_vocab]; -inf is never drawn. noise: what log_noise returns; a temperature of 0 needs none.
-    inclusive: which rule top_p follows. min_p_edge: the logarithm of min_p. Returns an int; NO_TOKEN where no logit is
-    above -inf.
+    logits: float32 [n_vocab]; -inf is never drawn. noise: what exponential_noise returns; a temperature of 0 needs
+    none. inclusive: which rule top_p follows. min_p_edge: the logarithm of min_p. Returns an int; NO_TOKEN where no
+    logit is above -inf.
     """
     best = logits.argmax()
     if logits[best] == -math.inf:
         return NO_TOKEN
     if temperature == 0:
         return int(best)
+    assert noise is not None
     shortlist = surely_in_top_k(logits, top_k, logits[best]) if 0 < top_k < len(logits) else None
-    if shortlist is not None and noise is not None:
+    if shortlist is not None:
         some = draw(logits[shortlist], noise[shortlist], temperature, top_k, top_p, inclusive, min_p_edge, typical_p)
         return int(shortlist[some])
     # Softmax is blind to a shift; without it a temperature near 0 would overflow.
@@ -135,7 +136,7 @@ def draw(
     if 0 < top_k < len(logits):
         edge = top_k_edge(logits, top_k)
         kept = logits[logits >= edge]
-    race = logits - noise
+    race = logits - np.log(noise)  # of a shortlist alone, where there is one: it takes as long as the rest
     winner = race.argmax()
     # The edge of a nucleus takes longer to find than that the winner is in it.
     if top_p < 1 and (typical_p < 1 or not surely_in_nucleus(kept, top_p, logits[winner], inclusive)):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpt2.checks import integer
-from gpt2.drawing import NO_TOKEN, draw, log_noise
+from gpt2.drawing import NO_TOKEN, draw, exponential_noise
 from gpt2.errors import Error, UsageError
 from gpt2.history import History
 from gpt2.hparams import HParams
@@ -52,7 +52,7 @@ class Rows(abc.ABC):
         return draw(self.histories[row].adjusted(self.logits[row]), noise, *self.drawing)
 
     def noise(self, stream: np.random.Generator) -> np.ndarray | None:
-        return None if self.greedy else log_noise(stream, self.hparams.n_vocab)
+        return None if self.greedy else exponential_noise(stream, self.hparams.n_vocab)
 
     @abc.abstractmethod
     def next_logits(self) -> np.ndarray:

@@ -73,7 +73,7 @@ def streams(size=DRAWS):
 @pytest.mark.parametrize(('logits', 'how'), CASES)
 def test_draws_follow_the_exact_probabilities_and_are_those_of_tensorflow(logits, how):
     row = np.float32(logits)
-    drawn = [drawing.draw(row, drawing.log_noise(stream, len(row)), **how) for stream in streams()]
+    drawn = [drawing.draw(row, drawing.exponential_noise(stream, len(row)), **how) for stream in streams()]
     noise = np.stack([stream.standard_exponential(len(row)) for stream in streams()])
     assert_follow(drawn, reference_numpy.probabilities(logits, **how))
     temperature = tf.constant(how['temperature'])
@@ -90,7 +90,7 @@ def test_tokens_of_a_large_vocabulary_are_those_of_tensorflow(scale, how):
         row = random.standard_normal(50257).astype(np.float32) * np.float32(scale)
         noise = one.standard_exponential([1, 50257]).astype(np.float32)
         expected = sample.draw(row[None], noise, tf.constant(0.9), how['top_k'], how['top_p'])
-        assert drawing.draw(row, drawing.log_noise(other, 50257), **how) == expected.numpy()[0]
+        assert drawing.draw(row, drawing.exponential_noise(other, 50257), **how) == expected.numpy()[0]
 
 
 @pytest.mark.parametrize('p', [0.05, 0.3, 0.5, 0.77, 0.95, 0.999])
@@ -178,9 +178,9 @@ def test_the_window_holds_prompt_and_length_up_to_one_more_than_n_ctx(tiny):
 
 def test_a_temperature_that_makes_quotients_overflow_finds_the_largest_logit():
     logits, temperature = np.array([100, 300, 200], np.float32), 1.2e-38
-    noise = np.log(np.array([1, 5, 0.1], np.float32))
+    noise = np.array([1, 5, 0.1], np.float32)
     assert drawing.draw(logits, noise, temperature, 0, 1) == 1
-    drawn = sample.draw(logits[None], np.exp(noise)[None], tf.constant(temperature), 0, 1)
+    drawn = sample.draw(logits[None], noise[None], tf.constant(temperature), 0, 1)
     assert drawn.numpy().tolist() == [1]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gpt2.drawing import draw, log_noise
+from gpt2.drawing import draw, exponential_noise
 from gpt2.history import History
 from gpt2.litert.engine import BLOCK, Generator
 from gpt2.sampling import Sampling
@@ -167,7 +167,7 @@ class Batch:
     def draw(self, given: list[tuple[Row, np.ndarray]]) -> None:
         """Draw the next token of rows, each with its logits."""
         noises = self.generator.threads.map(
-            lambda row: None if row.greedy else log_noise(row.stream, self.hparams.n_vocab),
+            lambda row: None if row.greedy else exponential_noise(row.stream, self.hparams.n_vocab),
             [row for row, _ in given],
         )
         for (row, logits), noise in zip(given, noises):
