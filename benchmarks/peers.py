@@ -35,8 +35,8 @@ from tqdm import tqdm
 from gpt2.checkpoints.source import open_source
 from gpt2.encoder import get_encoder
 from gpt2.hparams import RELEASED_HPARAMS
-from gpt2.litert.engine import usable_cores
 from gpt2.litert.export import PRECISIONS, exported_file
+from gpt2.system.cores import usable_cores
 
 HERE = pathlib.Path(__file__).parent
 ENVIRONMENTS = HERE.parent / '.venv-peers'

@@ -34,7 +34,7 @@ import library  # noqa: E402
 import gpt2  # noqa: E402
 from gpt2.checkpoints.convert import convert  # noqa: E402
 from gpt2.checkpoints.source import open_source  # noqa: E402
-from gpt2.litert.engine import usable_cores  # noqa: E402
+from gpt2.system.cores import usable_cores  # noqa: E402
 
 REQUESTS = {1: 4, 8: 4, 32: 2}  # of each client, by the number of clients
 LENGTH = 64

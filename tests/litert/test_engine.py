@@ -11,7 +11,7 @@ import pytest
 import quality
 import reference_numpy
 from example_models import HERE, REPOSITORY, TINY, as_params, full_logits, random_tokens, random_values, save
-from running import INTERACTIVE
+from running import INTERACTIVE, environment
 from samples import CASES, assert_follow, draw_samples, settings
 
 from gpt2 import drawing, sample
@@ -273,3 +273,21 @@ def test_without_the_package_one_line_says_how_to_install_it(bundled, tmp_path):
     out, err, status = run_interactive(bundled, tmp_path, '--prompt', 'a', '--length', '1')
     assert (out, len(err.splitlines()), status) == ('', 1, 1)
     assert 'pip install ai-edge-litert' in err
+
+
+def test_a_first_token_needs_no_more_than_it_must(bundled):
+    """What is said to a terminal, written or locked comes later, and so does what it needs."""
+    later = ('tensorflow', 'requests', 'matplotlib', 'tqdm', 'filelock', 'numpy.ma')
+    flags = ['--models_dir', str(bundled), '--prompt', 'a b', '--length', '2', '--engine', 'litert']
+    code = f"""if True:
+        import sys
+        from gpt2.commands.main import COMMANDS, run_command
+        try:
+            run_command(COMMANDS['complete'], 'gpt2', {flags!r}, str)
+        finally:
+            print('loaded:', sorted({set(later)} & set(sys.modules)))
+    """
+    command, places = [sys.executable, '-c', code], environment(PYTHONPATH=str(REPOSITORY / 'src'))
+    subprocess.run(command, env=places, capture_output=True, check=True)  # exports the model
+    done = subprocess.run(command, env=places, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith('loaded: []\n')

@@ -6,6 +6,7 @@ import resource
 import signal
 import threading
 
+import numpy as np
 import pytest
 from example_models import TINY, as_params, random_values, save
 from samples import draw_samples
@@ -114,6 +115,18 @@ def test_a_changed_byte_is_noticed_wherever_it_is(folder):
                 file.write(bytes([value]))
                 file.flush()
                 assert export_litert.defect(path, wanted) == ('is damaged' if value != byte else None)
+
+
+def test_a_file_is_summed_in_shares_and_one_that_ends_too_soon_is_damaged(tmp_path, monkeypatch):
+    path, words = tmp_path / 'words', np.random.default_rng(0).integers(2**64, size=5000, dtype=np.uint64)
+    path.write_bytes(words.tobytes() + b'the rest')
+    expected = sum(words.tolist()) % 2**64
+    for share, chunk in ((1 << 25, 1 << 19), (4096, 1024), (8000, 1 << 19)):
+        monkeypatch.setattr(export_litert, 'SHARE', share)
+        monkeypatch.setattr(export_litert, 'CHUNK', chunk)
+        assert export_litert.sum_words(str(path), words.nbytes) == expected
+        with pytest.raises(ValueError, match='ends after 40008 bytes'):  # as another program makes it shorter
+            export_litert.sum_words(str(path), words.nbytes + 16)
 
 
 def test_another_checkpoint_is_exported_anew(folder, tmp_path, exports, capsys, monkeypatch):

@@ -26,6 +26,7 @@ from gpt2.hparams import HParams
 from gpt2.litert.cache import NOBODY, NONE, Cache
 from gpt2.litert.export import stored_array
 from gpt2.sampling import Sampling
+from gpt2.system.cores import usable_cores
 from gpt2.system.signals import interrupts_held_back, standard_error_held_back
 
 # Prompt tokens processed at once: more of them share the reading of a matrix, fewer stay in the processor's caches.
@@ -360,11 +361,6 @@ def plainly_named(path: str) -> Iterator[str]:
             link = os.path.join(folder, 'link')
             os.symlink(os.path.abspath(path), link)
             yield link
-
-
-def usable_cores() -> int:
-    """Processor cores this process may run on; macOS does not tell, there it is all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def release_pages(path: str) -> None:
