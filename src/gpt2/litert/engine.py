@@ -329,7 +329,7 @@ class LiteRTRows(Rows):
         ]
         gone = list(before.difference(*self.lines))
         if self.prompt_owners is not None:
-            gone += np.setdiff1d(self.prompt_owners, self.prompt_owners[places]).tolist()
+            gone += {*self.prompt_owners.tolist()}.difference(self.prompt_owners[places].tolist())
             self.prompt_owners = self.prompt_owners[places]
         # Without the lock: an abandoned sample may be collected while this thread is in a step.
         self.generator.ended.extend(gone)
