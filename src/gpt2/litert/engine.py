@@ -277,9 +277,8 @@ class LiteRTRows(Rows):
 
     def step(self) -> np.ndarray:
         self.generator.check_usable()
-        # Beside the graph only for one row of int8: many rows, or four times the bytes, need both cores.
-        early = len(self.lines) == 1 and self.generator.scales is not None
-        noise = self.generator.threads.submit(self.noise, self.streams[0]) if early else None
+        # Beside the graph only for one row: products of many need all cores.
+        noise = self.generator.threads.submit(self.noise, self.streams[0]) if len(self.lines) == 1 else None
         self.logits = self.next_logits()
         if noise:
             drawn = [self.draw_row(0, noise.result())]
