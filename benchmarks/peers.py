@@ -141,7 +141,8 @@ def make_perplexity_tool():
             ['--build', 'build', '--target', tool, '--parallel', str(usable_cores())],
         ):
             subprocess.run(['cmake', *step], check=True, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
-        shutil.copy(folder / 'build' / 'bin' / tool, python.parent)
+        shutil.copy(folder / 'build' / 'bin' / tool, python.parent / f'{tool}.part')
+        os.rename(python.parent / f'{tool}.part', python.parent / tool)
 
 
 def run_system(system, *arguments, **how):
@@ -206,6 +207,8 @@ def start_times(folder):
 def save_windows(path, text):
     """Write the tokens of a text's first windows, int32 [SCORING, N_CTX]."""
     found = get_encoder('124M', str(bench.VOCABULARY)).encode(pathlib.Path(text).read_text(encoding='utf-8'))
+    if len(found) < SCORING * N_CTX:
+        sys.exit(f'{text} has {len(found)} tokens, expected at least {SCORING * N_CTX}; name a longer one')
     np.save(path, np.array(found[: SCORING * N_CTX], np.int32).reshape(SCORING, N_CTX))
 
 

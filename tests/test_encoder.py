@@ -657,6 +657,20 @@ def test_the_constructor_refuses_too():
         Encoder({}, [])
 
 
+def test_of_several_faults_the_first_in_its_file_is_named():
+    ids = vocabulary(MERGES)
+    first, second = [''.join(pair) for pair in MERGES[:2]]
+    left = {token: index for index, token in enumerate(token for token in ids if token not in (first, second))}
+    with pytest.raises(VocabularyError, match=f'no id for {first!r}, which vocab.bpe makes'):
+        Encoder(left, MERGES)
+    unended = {token: index for token, index in ids.items() if token != END_OF_TEXT}
+    with pytest.raises(VocabularyError, match=r'endoftext.*, which ends a text'):
+        Encoder(unended, MERGES)
+    more = unended | {'zz': len(unended), 'qq': len(unended) + 1, END_OF_TEXT: len(unended) + 2}
+    with pytest.raises(VocabularyError, match=r"the token 'zz', which vocab\.bpe does not make"):
+        Encoder(more, MERGES, added={END_OF_TEXT: more[END_OF_TEXT]})
+
+
 @pytest.mark.parametrize(
     'damage',
     [

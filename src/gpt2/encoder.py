@@ -319,9 +319,13 @@ def check_vocabulary(vocabulary: 'Encoder', made: dict[str, None], released: boo
             raise VocabularyError(
                 f'encoder.json has no id for {token!r}, the byte {byte:#04x}; this program needs one for each byte'
             )
-    for token in sorted({*made, *([END_OF_TEXT] if released else [])} - encoder.keys()):
+    if missing := made.keys() - encoder.keys():
+        token = next(token for token in made if token in missing)
         raise VocabularyError(f'encoder.json has no id for {token!r}, which vocab.bpe makes: {remedy}')
-    for token in sorted(encoder.keys() - made.keys() - known - {END_OF_TEXT}):
+    if released and END_OF_TEXT not in encoder:
+        raise VocabularyError(f'encoder.json has no id for {END_OF_TEXT!r}, which ends a text: {remedy}')
+    if strange := encoder.keys() - made.keys() - known - {END_OF_TEXT}:
+        token = next(token for token in encoder if token in strange)
         raise VocabularyError(f'encoder.json has the token {token!r}, which vocab.bpe does not make: {remedy}')
 
 

@@ -2,15 +2,17 @@
 
 import importlib
 import inspect
+import signal
 import subprocess
 import sys
+import types
 
 import pytest
 from example_models import REPOSITORY
 from running import environment, run
 
 import gpt2
-from gpt2.commands.main import COMMANDS, as_console_commands, main
+from gpt2.commands.main import COMMANDS, as_console_commands, main, run_command
 
 SRC = str(REPOSITORY / 'src')
 SCRIPTS = {path.stem for path in [*(REPOSITORY / 'src').glob('*.py'), REPOSITORY / 'download_model.py']}
@@ -35,6 +37,28 @@ def console(monkeypatch, capsys):
         return *capsys.readouterr(), status
 
     return run_with
+
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_comes_while_a_command_is_imported_waits(monkeypatch, capsys, number, status):
+    """NumPy turns an exception in the midst of its import into another one, or swallows it."""
+    done = []
+
+    def load(name):
+        signal.raise_signal(number)
+        done.append(name)
+        return types.SimpleNamespace(interact_model=None)
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(importlib, 'import_module', load)
+    try:
+        with pytest.raises(SystemExit) as exit:
+            run_command(COMMANDS['complete'], 'gpt2 complete', [], str)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert (done, exit.value.code) == (['gpt2.commands.complete'], status)
+    assert capsys.readouterr() == ('', '')
 
 
 def test_every_script_of_the_repository_is_a_command():

@@ -117,6 +117,14 @@ def test_a_changed_byte_is_noticed_wherever_it_is(folder):
                 assert export_litert.defect(path, wanted) == ('is damaged' if value != byte else None)
 
 
+@pytest.mark.parametrize('directory', ['[' * 100_000, '[]', '{}', 'null', '5'])
+def test_an_export_whose_directory_is_none_is_damaged(tmp_path, directory):
+    path, content = tmp_path / 'export', directory.encode() + b' ' * (-len(directory) % 8)
+    checksum = int(np.frombuffer(content, np.uint64).sum())
+    path.write_bytes(content + export_litert.FOOTER.pack(export_litert.MAGIC, len(content), checksum))
+    assert export_litert.defect(str(path), {}) == 'is damaged'
+
+
 def test_a_file_is_summed_in_shares_and_one_that_ends_too_soon_is_damaged(tmp_path, monkeypatch):
     path, words = tmp_path / 'words', np.random.default_rng(0).integers(2**64, size=5000, dtype=np.uint64)
     path.write_bytes(words.tobytes() + b'the rest')

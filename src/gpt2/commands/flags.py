@@ -24,7 +24,7 @@ from gpt2 import __version__, checks
 from gpt2.checkpoints.folders import DEFAULT_MODELS_DIR
 from gpt2.errors import Error, UsageError
 from gpt2.system import progress
-from gpt2.system.signals import Ended, ends_raised
+from gpt2.system.signals import Ended, ends_raised, interrupts_held_back
 from gpt2.system.text import one_line
 
 Pair = tuple[str | None, str]  # a flag and its value, or None and a word without a flag
@@ -78,7 +78,8 @@ def run(
         else:
             pairs = flags_and_words(arguments, function)
             refuse_words(pairs, function)
-            import fire  # here, since it takes as long as all that help needs
+            with interrupts_held_back():
+                import fire  # here, since it takes as long as all that help needs
 
             command = fire.decorators.SetParseFn(str)(with_values(function, repeated))
             with shortages_named(remedies(function, dict(pairs))):
@@ -88,8 +89,8 @@ def run(
 @contextlib.contextmanager
 def exit_status(program: str, wording: Callable[[str], str] = str) -> Iterator[None]:
     """Context of a whole program, which ends it as run() says."""
-    open_standard_streams()
     try:
+        open_standard_streams()
         with ends_raised(), full_disk_named():
             yield
             sys.stdout.flush()

@@ -11,6 +11,7 @@ from gpt2 import __version__
 from gpt2.commands.flags import HELP, VERSION, exit_status, run
 from gpt2.errors import UsageError
 from gpt2.system.garbage import collection_held_back
+from gpt2.system.signals import interrupts_held_back
 
 
 class Command(NamedTuple):
@@ -79,8 +80,8 @@ def run_script(name: str) -> None:
 
 
 def run_command(command: Command, program: str, arguments: Sequence[str], wording: Callable[[str], str]) -> None:
-    # Ctrl-C may come while what the command needs is imported.
-    with exit_status(program, wording), collection_held_back():
+    # Ctrl-C that comes while what the command needs is imported waits: NumPy does not survive it.
+    with exit_status(program, wording), collection_held_back(), interrupts_held_back():
         function = getattr(importlib.import_module(f'gpt2.commands.{command.module}'), command.function)
     parts = getattr(function, 'parts', {})  # of a command that does several things, by the first word
     if arguments and arguments[0] in parts:

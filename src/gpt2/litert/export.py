@@ -82,13 +82,14 @@ def defect(path: str, wanted: dict[str, Any]) -> str | None:
     try:
         directory, length, checksum = read_directory(path)
         whole = sum_words(path, length) == checksum
+        found = directory['identity']
     except FileNotFoundError:
         return NOT_THERE
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, struct.error):
         whole = False
     if not whole:
         return 'is damaged'
-    return None if directory['identity'] == wanted else 'is of another checkpoint or another version'
+    return None if found == wanted else 'is of another checkpoint or another version'
 
 
 def read_directory(path: str) -> tuple[dict[str, Any], int, int]:
