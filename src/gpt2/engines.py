@@ -13,6 +13,7 @@ from gpt2.errors import Error, UsageError
 from gpt2.hparams import HParams, weights_bytes
 from gpt2.system import progress
 from gpt2.system.files import WriteError
+from gpt2.system.signals import interrupts_held_back
 
 if TYPE_CHECKING:
     from gpt2.checkpoints.source import Source
@@ -74,7 +75,8 @@ def load_tensorflow(source: Source) -> Engine:
 
 def load_litert(source: Source, precision: str) -> Engine:
     try:
-        from gpt2.litert import engine, export
+        with interrupts_held_back():  # as they come, importing may fail or swallow them
+            from gpt2.litert import engine, export
     except ImportError as error:
         raise LiteRTError(f'--engine litert needs a package ({error}); pip install ai-edge-litert') from None
     path = export.exported_file(source, precision)
