@@ -120,6 +120,20 @@ def test_what_is_heard_of_a_prompt(generator):
         np.testing.assert_allclose(hidden @ np.array(generator.wte).T, logits, atol=1e-4)
 
 
+def test_what_was_heard_stays_what_it_was(generator):
+    """Whatever is computed later in the same memory: blocks of one size follow one another in it."""
+    batch, heard = Batch(generator), []
+    for seed in (1, 2):
+        tokens = random_tokens(LONGER, 1, 3 * BLOCK, seed=seed)[0]
+        prompt = batch.add_prompt(tokens, 0, lambda *found: heard.extend((each, each.copy()) for each in found))
+        while prompt.taken < len(tokens):
+            batch.step()
+        batch.remove_prompt(prompt)
+    assert len(heard) == 12
+    for now, then in heard:
+        np.testing.assert_array_equal(now, then)
+
+
 def test_a_shared_start_is_not_computed_again(generator, monkeypatch):
     tokens = random_tokens(LONGER, 1, 780)[0].tolist()
     counts = []

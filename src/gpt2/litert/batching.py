@@ -142,7 +142,7 @@ class Batch:
         sees = (owners[:, np.newaxis] == owners) & (places <= places[:, np.newaxis])
         logits = self.generator.process_block(
             tokens, np.concatenate(positions), owners, sees, chosen if len(chosen) else places[-1:]
-        ).copy()  # who listens may keep them
+        )
         hidden = self.generator.interpreter.get_tensor(self.generator.hidden)
         self.finish_blocks(blocks, [int(which.sum()) for which in heard], logits, hidden)
 
@@ -161,7 +161,7 @@ class Batch:
                 prompt.logits = logits[mine][-1].copy()
                 self.prompts.remove(prompt)
             if prompt.listen and count:
-                prompt.listen(logits[mine], hidden[mine])
+                prompt.listen(logits[mine].copy(), hidden[mine])  # it may keep them
             found, start = found + count, start + size
 
     def draw(self, given: list[tuple[Row, np.ndarray]]) -> None:

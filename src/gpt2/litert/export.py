@@ -81,15 +81,13 @@ def defect(path: str, wanted: dict[str, Any]) -> str | None:
         return 'is no file'
     try:
         directory, length, checksum = read_directory(path)
-        whole = sum_words(path, length) == checksum
-        found = directory['identity']
+        if sum_words(path, length) == checksum:
+            return None if directory['identity'] == wanted else 'is of another checkpoint or another version'
     except FileNotFoundError:
         return NOT_THERE
     except (OSError, ValueError, RecursionError, TypeError, KeyError, struct.error):
-        whole = False
-    if not whole:
-        return 'is damaged'
-    return None if found == wanted else 'is of another checkpoint or another version'
+        pass
+    return 'is damaged'
 
 
 def read_directory(path: str) -> tuple[dict[str, Any], int, int]:
