@@ -735,9 +735,10 @@ def test_a_model_that_loads_is_no_error(browser, server):
         _, models, _ = server.ask('/v1/models')
         assert models['data'][0]['ready']
         models['data'][0]['ready'] = False
-        page.route('**/v1/models', lambda route: route.fulfill(json=models), times=2)
+        page.route('**/v1/models', lambda route: route.fulfill(json=models))
         page.reload()
         expect(page.locator('#status')).to_have_text('Loading the model')
+        page.unroute('**/v1/models')
         expect(page.locator('#status')).to_have_text('Ready')
 
 
