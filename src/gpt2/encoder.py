@@ -248,6 +248,11 @@ class Encoder:
         if done < len(text):
             yield text[done:], False
 
+    def same_tokens(self, other: 'Encoder') -> bool:
+        """Whether an id is the same token in another encoder."""
+        one, two = ((each.encoder, each.added, each.end_of_text) for each in (self, other))
+        return one == two
+
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """The bytes that token ids stand for. Raises ValueError for an id outside the vocabulary."""
         try:

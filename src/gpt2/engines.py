@@ -45,11 +45,14 @@ def check_engine(engine: Any, precision: Any, prefix: str = '') -> tuple[str, st
     return engine, precision
 
 
-def load_engine(source: Source, engine: str, precision: str) -> Engine:
-    """The engine of a model; 'auto' is TensorFlow where it would use a graphics card, LiteRT elsewhere.
+def load_engine(source: Source, engine: str, precision: str, draft: Source | None = None) -> Engine:
+    """The engine of a model; 'auto' is TensorFlow where it would use a graphics card, LiteRT elsewhere, and
+    where there is a draft, a model that guesses.
 
     Where LiteRT cannot be had, or has no room, 'auto' is TensorFlow too, and says so. Raises Error.
     """
+    if draft is not None:
+        return load_litert(source, precision, draft)
     if engine == 'tf' or (engine == 'auto' and precision == 'float32' and gpu_at_hand()):
         return load_tensorflow(source)
     if engine == 'litert' or precision != 'float32':
@@ -73,15 +76,20 @@ def load_tensorflow(source: Source) -> Engine:
     return sample.Generator(source.hparams, load_params(source))
 
 
-def load_litert(source: Source, precision: str) -> Engine:
+def load_litert(source: Source, precision: str, draft: Source | None = None) -> Engine:
+    """draft: what guesses tokens, always in int8: exact or not, it changes no sample."""
     try:
         with interrupts_held_back():  # as they come, importing may fail or swallow them
-            from gpt2.litert import engine, export
+            from gpt2.litert import drafting, engine, export
     except ImportError as error:
         raise LiteRTError(f'--engine litert needs a package ({error}); pip install ai-edge-litert') from None
     path = export.exported_file(source, precision)
+    if draft is None:
+        with progress.doing('loading weights'):
+            return engine.Generator(path, source.hparams)
+    guessing = export.exported_file(draft, 'int8')
     with progress.doing('loading weights'):
-        return engine.Generator(path, source.hparams)
+        return drafting.DraftedGenerator(path, source.hparams, engine.Generator(guessing, draft.hparams))
 
 
 def open_batch(engine: Any, remembered_bytes: int = 0) -> Batch:

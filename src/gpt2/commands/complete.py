@@ -59,14 +59,16 @@ Ctrl-C ends the sample, and at the prompt the program.
 @sampling_command
 def interact_model(
     *extra: str, model_name: str | None = None, models_dir: str = DEFAULT_MODELS_DIR, engine: Any = 'auto',
-    precision: Any = 'float32', nsamples: Any = 1, prompt: str | None = None, prompt_file: str | None = None,
-    prompts_file: str | None = None, output: str | None = None, shard: str | None = None, dialogue: bool = False,
-    memory: str | None = None, you: str | None = None, they: str | None = None, errors: Any = 'strict',
-    ablate: str | None = None, ablate_from: str | None = None, **flags: Any,
+    precision: Any = 'float32', draft: str | None = None, nsamples: Any = 1, prompt: str | None = None,
+    prompt_file: str | None = None, prompts_file: str | None = None, output: str | None = None,
+    shard: str | None = None, dialogue: bool = False, memory: str | None = None, you: str | None = None,
+    they: str | None = None, errors: Any = 'strict', ablate: str | None = None, ablate_from: str | None = None,
+    **flags: Any,
 ) -> None:  # fmt: skip
     reject_unknown(extra, ())
     talking = boolean('dialogue', dialogue) or None
     check_one({'prompt': prompt, 'prompt_file': prompt_file, 'prompts_file': prompts_file, 'dialogue': talking})
+    check_one({'prompts_file': prompts_file, 'draft': draft})
     check_needed('prompts_file', prompts_file, {'output': output, 'shard': shard})
     check_needed('dialogue', talking, {'memory': memory, 'you': you, 'they': they})
     typed = '-' if prompt is None and prompt_file is None and prompts_file is None else None
@@ -78,7 +80,7 @@ def interact_model(
         flags = flags | {'json': True, 'batch_size': flags.get('batch_size') or FILE_BATCH_SIZE}
     settings = check_settings(nsamples=nsamples, **flags)
     errors = choice('errors', errors, ('strict', 'replace'))
-    model = open_for_sampling(model_name, models_dir, engine, precision, settings, ablate, ablate_from)
+    model = open_for_sampling(model_name, models_dir, engine, precision, settings, ablate, ablate_from, draft)
     if prompts_file is not None:
         others = {'ablate': ablate, 'ablate_from': ablate_from}
         many.complete_file(model, prompts_file, errors, output, many.read_shard(shard), settings, **others)

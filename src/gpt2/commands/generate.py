@@ -28,12 +28,12 @@ Draw samples from a GPT-2 that starts from nothing: from the end-of-text token.
 @sampling_command
 def sample_model(
     *extra: str, model_name: str | None = None, models_dir: str = DEFAULT_MODELS_DIR, engine: Any = 'auto',
-    precision: Any = 'float32', nsamples: Any = 0,
+    precision: Any = 'float32', draft: str | None = None, nsamples: Any = 0,
     ablate: str | None = None, ablate_from: str | None = None, **flags: Any,
 ) -> None:  # fmt: skip
     reject_unknown(extra, ())
     settings = check_settings(nsamples=nsamples, **flags)
-    model = open_for_sampling(model_name, models_dir, engine, precision, settings, ablate, ablate_from)
+    model = open_for_sampling(model_name, models_dir, engine, precision, settings, ablate, ablate_from, draft)
     model.plan([None], seed=0, **settings.drawing)
     load(model, settings)
     write_samples(model, None, range(1, (settings.nsamples or sys.maxsize - 1) + 1), settings)

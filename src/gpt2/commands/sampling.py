@@ -72,6 +72,9 @@ SHARED_FLAGS = f"""\
 --length_penalty X    beams are compared by log-probability divided by the number of tokens to the power X;
                       from -10 to 10, 0 favours short ones. Default: 1
 {ENGINE_HELP}
+--draft MODEL         a smaller model with the same vocabulary guesses tokens, of which the model looks at several at
+                      once: the same samples, sooner where it guesses well. For one sample at a time, on LiteRT in
+                      float32. Default: none
 {ABLATION_HELP}
 {MODELS_DIR_HELP}
 --stop TEXT           end a sample before TEXT; may be given more than once
@@ -204,13 +207,26 @@ def bias_of_token(pair: str) -> tuple[str, float]:
 
 def open_for_sampling(
     model_name: str | None, models_dir: str, engine: Any, precision: Any, settings: Settings,
-    ablate: str | None = None, ablate_from: str | None = None,
+    ablate: str | None = None, ablate_from: str | None = None, draft: str | None = None,
 ) -> Model:  # fmt: skip
     """The model that flags name, nothing heavy loaded. Raises UsageError, also for settings that mean nothing to it."""
-    model = open_model(model_name, models_dir, engine=engine, precision=precision, prefix='--')
+    if draft is not None:
+        check_alone(settings, ablate)
+    model = open_model(model_name, models_dir, engine=engine, precision=precision, draft=draft, prefix='--')
     model = ablated(model, ablate, ablate_from)
     model.plan([], seed=0, **settings.drawing)
     return model
+
+
+def check_alone(settings: Settings, ablate: str | None) -> None:
+    """Raise UsageError where a draft would have nothing to guess: more than one sample is drawn at a time, or none."""
+    others = {
+        '--choices': settings.drawing['choices'], '--beams': settings.drawing['beams'] > 1,
+        '--batch_size': settings.batch_size > 1, '--beyond_window': settings.drawing['beyond_window'],
+        '--ablate': ablate is not None,
+    }  # fmt: skip
+    if found := [name for name, given in others.items() if given]:
+        raise UsageError(f'--draft and {found[0]} exclude each other; leave one of them out')
 
 
 def load(model: Model, settings: Settings) -> None:

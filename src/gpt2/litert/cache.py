@@ -44,6 +44,13 @@ class Cache:
             owners[np.isin(owners, gone)] = NOBODY
         self.forget_waiting(gone)
 
+    def free_newest(self, owner: int, count: int) -> None:
+        """Free the last `count` slots of an owner."""
+        for owners in (*self.owners, self.earlier, *(kept.owners for kept in self.waiting)):  # it is in one place alone
+            theirs = np.flatnonzero(owners == owner)
+            owners[theirs[len(theirs) - count :]] = NOBODY
+        self.forget_waiting([NOBODY])
+
     def forget_waiting(self, gone: Sequence[int] | np.ndarray) -> None:
         stay = [~np.isin(kept.owners, gone) for kept in self.waiting]
         self.waiting = [

@@ -171,13 +171,15 @@ class Generator(Engine):
         """Logits [rows, n_vocab] of the next token of each row, int32 [rows].
 
         positions: int [rows]. owners: int [rows], whose slots a row sees and adds to; others: whose it only sees.
+        Several tokens of one owner follow one another, and later ones see earlier ones.
         """
         looks, count = [owners, *others], len(tokens)
+        sees = (owners[:, np.newaxis] == owners) & np.tri(count, dtype=bool)
         kept = self.cache.rows is None or np.array_equal(self.cache.rows, owners)
         room = self.cache.room() >= (count if self.cache.rows is None else 1)
         if not (kept and room and (self.rows, self.chosen) == (count, count)) or self.cache.waits_for(looks):
             self.make_room(owners, np.stack(looks, axis=1), self.hparams.n_ctx - positions)
-        logits = self.invoke(tokens, positions, looks, np.eye(count, dtype=bool)).copy()
+        logits = self.invoke(tokens, positions, looks, sees).copy()
         self.cache.add((self.view(index) for index in self.additions), owners)
         return logits
 

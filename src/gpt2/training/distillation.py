@@ -47,7 +47,7 @@ def check_teacher(teacher: Source, hparams: HParams, encoder: Encoder, flags: Ma
     """Raise UsageError for a teacher that a student of hparams and encoder cannot learn from."""
     if not any(flags[name] for name in ('alpha_ce', 'alpha_clm', 'alpha_cos')):
         raise UsageError('--alpha_ce, --alpha_clm and --alpha_cos of 0 leave nothing to learn; give one above 0')
-    if vocabulary(teacher.vocabulary) != vocabulary(encoder):
+    if not encoder.same_tokens(teacher.vocabulary):
         raise UsageError(
             f'--teacher {teacher.path} has another vocabulary than the model that is trained; give a teacher with the '
             'same tokens'
@@ -57,10 +57,6 @@ def check_teacher(teacher: Source, hparams: HParams, encoder: Encoder, flags: Ma
             f'--teacher {teacher.path} has {teacher.hparams.n_embd} features, the model that is trained '
             f'{hparams.n_embd}; give --alpha_cos 0'
         )
-
-
-def vocabulary(encoder: Encoder) -> tuple[Any, ...]:
-    return encoder.encoder, encoder.added, encoder.end_of_text
 
 
 def make_loss(teacher_hparams: HParams, teacher: dict, settings: Settings) -> TotalLoss:
