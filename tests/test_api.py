@@ -1,5 +1,6 @@
 """The library, as its users call it."""
 
+import json
 import math
 import os
 import subprocess
@@ -280,11 +281,47 @@ def test_a_refused_list_draws_nothing(model, monkeypatch):
         ({'model_name': '7M', 'engine': 'torch'}, "engine is 'torch', expected auto or tf or litert"),
         ({'model_name': '7M', 'precision': 'int2'}, "precision is 'int2'"),
         ({'model_name': '7M', 'engine': 'tf', 'precision': 'int8'}, 'precision int8 needs engine litert'),
+        ({'model_name': '7M', 'draft': 'nothing'}, 'no model nothing'),
+        ({'model_name': '7M', 'draft': '7M', 'engine': 'tf'}, 'draft needs engine litert, not tf'),
+        ({'model_name': '7M', 'draft': '7M', 'precision': 'int8'}, 'draft needs precision float32, not int8'),
     ],
 )
 def test_loading_what_is_not_there_is_refused(how, message):
     with pytest.raises(gpt2.UsageError, match=message):
         gpt2.load(**how)
+
+
+def test_a_draft_must_have_the_same_tokens(tmp_path):
+    (tmp_path / 'other').mkdir()
+    for path in BUNDLED.iterdir():
+        if path.suffix != '.tflite':
+            (tmp_path / 'other' / path.name).symlink_to(path)
+    encoder = json.loads((BUNDLED / 'encoder.json').read_text(encoding='utf-8'))
+    encoder['a'], encoder['b'] = encoder['b'], encoder['a']
+    (tmp_path / 'other' / 'encoder.json').unlink()
+    (tmp_path / 'other' / 'encoder.json').write_text(json.dumps(encoder), encoding='utf-8')
+    with pytest.raises(gpt2.UsageError, match=r'other has another vocabulary than .*7M; give a model with the same'):
+        gpt2.load('7M', draft=str(tmp_path / 'other'))
+
+
+def test_a_draft_changes_no_sample():
+    with gpt2.load('7M', engine='litert') as plain, gpt2.load('7M', draft='7M') as drafted:
+        engine = drafted.engine
+        settings = {'top_k': 40}, {'stop': '.'}, {'ban': ' the', 'repetition_penalty': 1.2}, {'regex': '( [a-z]+){9}'}
+        for how in [{'length': 40, 'seed': 4} | each for each in settings]:
+            for samples in (1, 2):
+                expected = texts(plain.complete('The king', samples=samples, **how))
+                assert texts(drafted.complete('The king', samples=samples, **how)) == expected
+            assert ''.join(drafted.stream('The king', **how)) == plain.complete('The king', **how).text
+        for how in (
+            {'beams': 2, 'length': 5}, {'choices': [' was', ' had a']}, {'beyond_window': True, 'length': 9},
+            {'logprobs': 1, 'length': 9},
+        ):  # fmt: skip
+            one, other = (model.complete('The king', seed=1, **how) for model in (plain, drafted))
+            assert one.ids == other.ids
+        assert [token.rank for token in one.logprobs] == [token.rank for token in other.logprobs]
+        assert plain.score('The king').log_probability == drafted.score('The king').log_probability
+    assert engine.closed and engine.draft.closed
 
 
 def test_nothing_is_printed(tmp_path):

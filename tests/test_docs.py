@@ -189,7 +189,8 @@ def clone(tmp_path_factory):
     for path in BUNDLED.iterdir():
         if '.tflite' not in path.name:
             (folder / 'models' / '7M' / path.name).symlink_to(path)
-    (folder / 'models' / '124M').symlink_to('7M')
+    for size in ('124M', '774M'):
+        (folder / 'models' / size).symlink_to('7M')
     for name, arguments in [('python', ''), ('gpt2', '-m gpt2')]:
         (tools / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
         (tools / name).chmod(0o755)

@@ -264,6 +264,38 @@ def test_choices_come_from_a_file(fake, tmp_path, monkeypatch, capsys):
         interact(prompt='a', choices=str(tmp_path / 'choices'), length='3')
 
 
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        ({'choices': 'choices'}, '--draft and --choices exclude each other; leave one of them out'),
+        ({'beams': 2}, '--draft and --beams exclude each other'),
+        ({'nsamples': 2, 'batch_size': 2}, '--draft and --batch_size exclude each other'),
+        ({'beyond_window': True}, '--draft and --beyond_window exclude each other'),
+        ({'ablate': 'h0.mlp.1'}, '--draft and --ablate exclude each other'),
+        ({'prompt': None, 'prompts_file': 'choices'}, '--prompts_file and --draft exclude each other'),
+        ({'precision': 'int8'}, '--draft needs --precision float32, not int8; leave one of them out'),
+        ({'engine': 'tf'}, '--draft needs --engine litert, not tf'),
+        ({'draft': 'none-such'}, 'no model none-such'),
+        ({'draft': ''}, "no model at ''"),
+    ],
+)
+def test_a_draft_that_could_guess_nothing_is_refused(fake, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'choices').write_text(' a\n b\n')
+    with pytest.raises(UsageError) as caught:
+        interact(**{'prompt': 'a', 'draft': '7M'} | flags)
+    assert str(caught.value).startswith(message)
+    assert not fake.calls
+
+
+def test_a_draft_is_loaded_with_the_model(fake, monkeypatch):
+    drafts = []
+    monkeypatch.setattr(api, 'load_engine', lambda source, engine, precision, draft: drafts.append(draft.path) or fake)
+    interact(prompt='a', length='1', draft='7M')
+    draw_samples(nsamples='1', length='1', draft='7M')
+    assert [os.path.basename(draft) for draft in drafts] == ['7M', '7M'] and len(fake.calls) == 2
+
+
 def test_every_setting_reaches_the_engine(fake, encoder):
     numbers = {
         'temperature': 0.5, 'top_k': 4, 'top_p': 0.9, 'top_p_rule': 'inclusive', 'min_p': 0.1, 'typical_p': 0.8,

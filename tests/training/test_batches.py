@@ -283,3 +283,9 @@ def test_a_file_with_a_colon_in_its_name_has_no_weight(tmp_path, monkeypatch):
 def test_a_mixture_of_nothing_is_refused(weights):
     with pytest.raises(UsageError, match='all weights of the data are 0'):
         check_weights(weights)
+
+
+@pytest.mark.parametrize('word', ['a:1000000001', 'a:1->' + '9' * 400])
+def test_a_weight_that_is_too_large_is_refused(word):
+    with pytest.raises(UsageError, match=r'a weight of the data is (1e\+09|inf), the limit is 1,000,000,000'):
+        check_weights([weighted(word)[1], Weight(1, 1)])

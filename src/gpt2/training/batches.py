@@ -18,6 +18,7 @@ from gpt2.training.settings import Settings
 from gpt2.training.tokens import Tokens
 
 BLOCK = 1024  # steps for which the rows of a mixture are drawn at once
+MOST_WEIGHT = 10**9
 SHARE = re.compile(r'(?P<pattern>.+):(?P<first>\d+(\.\d+)?)(->(?P<last>\d+(\.\d+)?))?', re.DOTALL)
 CHUNK, COUNTED = 2**20, 2**26  # tokens
 
@@ -363,7 +364,9 @@ def check_enough(windows: Sequence[Windows], texts: Sequence[Text], rows: int, w
 
 
 def check_weights(weights: Sequence[Weight]) -> None:
-    """Raise UsageError for a mixture of nothing."""
+    """Raise UsageError for a mixture of nothing, and for numbers whose sum could not be held."""
     for when, values in (('first', [each.first for each in weights]), ('last', [each.last for each in weights])):
+        if max(values) > MOST_WEIGHT:
+            raise UsageError(f'a weight of the data is {max(values):g}, the limit is {MOST_WEIGHT:,}; give a smaller one')
         if not any(values):
             raise UsageError(f'all weights of the data are 0 at the {when} update; give one above 0')
