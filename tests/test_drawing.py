@@ -102,7 +102,8 @@ def test_excluded_tokens_are_never_drawn_and_where_all_are_none_is():
         settings = Sampling(**how).drawing(4)
         drawn = {drawing.draw(logits, noise, *settings) for noise in noises}
         assert drawn == ({1} if how in ({'temperature': 0}, {'top_p': 0.99}) else {1, 3}), how
-        assert drawing.draw(np.full(4, -np.inf, np.float32), noises[0], *settings) == drawing.NO_TOKEN
+        for row in ([-np.inf] * 4, [np.nan] * 4, [1, np.nan, 2, 3], [1, np.inf, 2, 3]):  # the others are no logits
+            assert drawing.draw(np.float32(row), noises[0], *settings) == drawing.NO_TOKEN
 
 
 def test_penalties_and_bias():

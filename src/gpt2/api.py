@@ -45,7 +45,7 @@ def load(
     engine: 'tf', TensorFlow; 'litert', LiteRT, which is faster on a processor and exports the model once; 'auto',
     TensorFlow where it would use a graphics card and LiteRT elsewhere. precision: 'float32' or, on LiteRT, 'int8'
     or 'int4'. draft: the name or path of a smaller model with the same vocabulary, which guesses tokens where one
-    sample is drawn by itself: it takes less time, and is the same sample. Needs LiteRT and float32.
+    sample is drawn by itself, without regex: it takes less time, and is the same sample. Needs LiteRT and float32.
     Raises UsageError for arguments that mean nothing, Error for a model that cannot be loaded.
     """
     model = open_model(model_name, models_dir, engine=engine, precision=precision, draft=draft)
@@ -73,7 +73,7 @@ def open_model(
 
 def open_draft(name: str, models_dir: str, source: Source, prefix: str) -> Source:
     """The model that guesses the tokens of another, source. Raises UsageError for one that cannot."""
-    draft = open_source(find_model(name, models_dir, f'{prefix}draft' if prefix else '').path)
+    draft = open_source(find_model(name, models_dir, None).path)
     if not draft.vocabulary.same_tokens(source.vocabulary) or draft.hparams.n_vocab != source.hparams.n_vocab:
         raise UsageError(
             f'{prefix}draft {name} has another vocabulary than {source.path}; give a model with the same tokens'

@@ -116,10 +116,10 @@ def draw(
 
     logits: float32 [n_vocab]; -inf is never drawn. noise: what exponential_noise returns; a temperature of 0 needs
     none. inclusive: which rule top_p follows. min_p_edge: the logarithm of min_p. Returns an int; NO_TOKEN where no
-    logit is above -inf.
+    logit is above -inf, and where a damaged model gives numbers that are none.
     """
     best = logits.argmax()
-    if logits[best] == -math.inf:
+    if not -math.inf < logits[best] < math.inf:
         return NO_TOKEN
     if temperature == 0:
         return int(best)

@@ -367,6 +367,10 @@ def draws(*, batch_size=2, length=None, engine='tf', precision='float32', model_
     raise draws.error
 
 
+def drafts(*, precision='float32', draft=None, model_name=None):
+    raise drafts.error
+
+
 def searches(*, beams=1):
     raise searches.error
 
@@ -387,6 +391,7 @@ def scores(*files, batch_size=4):
         (draws, ['--batch_size', '1', '--precision=int8'], 'a lower --length or a smaller model'),
         (trains, ['--batch_size', '8'], 'a lower --batch_size, a lower --window or a smaller model'),
         (searches, ['--beams', '9000'], 'a lower --beams'),
+        (drafts, ['--draft', '7M'], 'no --draft or a smaller model'),
         (searches, [], 'a machine with more of it'),
         (scores, ['a', 'b'], 'a lower --batch_size'),
         (scores, ['a', '--batch_size', '1'], 'a machine with more of it'),

@@ -269,6 +269,7 @@ def test_choices_come_from_a_file(fake, tmp_path, monkeypatch, capsys):
     [
         ({'choices': 'choices'}, '--draft and --choices exclude each other; leave one of them out'),
         ({'beams': 2}, '--draft and --beams exclude each other'),
+        ({'regex': 'a+'}, '--draft and --regex exclude each other'),
         ({'nsamples': 2, 'batch_size': 2}, '--draft and --batch_size exclude each other'),
         ({'beyond_window': True}, '--draft and --beyond_window exclude each other'),
         ({'ablate': 'h0.mlp.1'}, '--draft and --ablate exclude each other'),

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import signal
 import threading
 
 import numpy as np
@@ -11,11 +12,12 @@ from samples import EVERYTHING, draw_samples
 
 from gpt2.checkpoints.source import open_source
 from gpt2.drawing import NO_TOKEN
-from gpt2.errors import Error
+from gpt2.engine import Rows
 from gpt2.hparams import HParams
 from gpt2.litert.drafting import GUESSES, DraftedGenerator
 from gpt2.litert.engine import Generator
 from gpt2.litert.export import exported_file
+from gpt2.patterns import Pattern
 from gpt2.sampling import Sampling
 
 STRANGER = HParams(n_vocab=61, n_ctx=24, n_embd=12, n_head=2, n_layer=1)  # it agrees by chance, and its window is small
@@ -152,17 +154,6 @@ class Forbids:
         self.count -= 1
 
 
-class RaisesAfter(Forbids):
-    """A rule that raises once a token was drawn."""
-
-    def exclude(self, logits):
-        if self.count != math.inf:
-            raise Error('that token')
-
-    def take(self, token):
-        self.count = 0 if token == 7 else self.count
-
-
 @pytest.mark.parametrize('count', range(8))
 def test_a_sample_ends_where_no_token_is_left(plain, drafted, count):
     found = []
@@ -173,12 +164,48 @@ def test_a_sample_ends_where_no_token_is_left(plain, drafted, count):
     assert found[0] == found[1] and found[1][-1] == NO_TOKEN
 
 
-def test_what_a_rule_raises_for_a_wrong_guess_is_nobodys(plain, tmp_path):
-    """The draft is sure of one token, after which the rule raises; the model never draws it."""
+@pytest.mark.parametrize('end', [-3e38, np.nan])
+def test_a_draft_that_gives_no_numbers_guesses_nothing(plain, tmp_path, end):
     values = random_values(TINY)
-    values['model/ln_f/b'] = values['model/wte'][7] * 10_000
-    draft = Generator(exported_file(open_source(save(tmp_path, TINY, values)), 'int8'), TINY)
-
-    how = {'logit_bias': ((7, -100.0),), 'rules': (RaisesAfter(math.inf),), 'temperature': 0}
+    values['model/ln_f/g'] *= np.float32(0)
+    values['model/ln_f/b'] = np.full(TINY.n_embd, end, np.float32)
+    draft = Generator(exported_file(open_source(save(tmp_path, TINY, values)), 'float32'), TINY)
+    assert not np.isfinite(draft.map_logits(np.copy, [3])[0]).all()
     drafted = DraftedGenerator(plain.path, TINY, draft)
-    assert draw_samples(drafted, [3], 30, [1], 1, **how) == draw_samples(plain, [3], 30, [1], 1, **how)
+    for how in ({}, {'typical_p': 0.5}):
+        assert draw_samples(drafted, [3], 30, [1], 1, **how) == draw_samples(plain, [3], 30, [1], 1, **how)
+
+
+def test_a_pattern_is_matched_without_a_draft(drafted, counted):
+    class Any(Pattern):
+        def __init__(self):
+            pass
+
+        def begin(self, prompt):
+            return Forbids(math.inf)
+
+    draw_samples(drafted, [3], 9, [1], 1, rules=(Any(),))
+    assert counted == {drafted: 9}
+
+
+def test_no_prompt_is_no_sample(drafted):
+    with contextlib.closing(drafted.start([], numbers=[], seed=1, sampling=Sampling())) as rows:
+        assert len(rows.lines) == 0
+
+
+def test_an_interrupt_loses_no_slots(drafted, monkeypatch):
+    rows = drafted.start([[3, 1]], numbers=[1], seed=1, sampling=Sampling())
+    for _ in range(9):
+        rows.step()
+    keep = Rows.keep
+
+    def interrupted(self, kept):
+        signal.raise_signal(signal.SIGINT)
+        keep(self, kept)
+
+    monkeypatch.setattr(Rows, 'keep', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rows.close()
+    for engine in (drafted, drafted.draft):
+        with engine.alone():
+            assert not engine.cache.in_use()

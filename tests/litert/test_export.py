@@ -14,6 +14,7 @@ from samples import draw_samples
 from gpt2.checkpoints import release as checkpoint
 from gpt2.checkpoints.source import open_source
 from gpt2.commands.export import export_model
+from gpt2.errors import Error
 from gpt2.hparams import save_hparams
 from gpt2.litert import export as export_litert
 from gpt2.litert.engine import Generator
@@ -49,6 +50,15 @@ def test_a_file_is_exported_once_and_kept(folder, exports, precision):
     path = exported_file(open_source(folder), precision)
     assert exported_file(open_source(folder), precision) == path
     assert exports == [path] == [f'{folder}/litert-{precision}.tflite']
+
+
+@pytest.mark.parametrize('precision', ['int8', 'int4'])
+def test_what_is_no_number_cannot_be_an_integer(tmp_path, precision):
+    values = random_values(TINY)
+    values['model/h1/mlp/c_fc/b'][3] = np.nan
+    with pytest.raises(Error, match=f'model/h1/mlp/c_fc/b holds what is no number, of which {precision}'):
+        exported_file(open_source(save(tmp_path, TINY, values)), precision)
+    assert not [*tmp_path.glob('*.tflite*')]
 
 
 def test_a_folder_that_is_not_ours_to_write_in_is_exported_to_the_cache(folder, exports, tmp_path, monkeypatch):

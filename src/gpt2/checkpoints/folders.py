@@ -88,14 +88,15 @@ def downloads_folder() -> str:
 
 
 def find_model(
-    model_name: str | None = None, models_dir: str = DEFAULT_MODELS_DIR, flag: str = '--model_name'
+    model_name: str | None = None, models_dir: str = DEFAULT_MODELS_DIR, flag: str | None = '--model_name'
 ) -> ModelFiles:
     """The model that a name or a path means; None means 124M if it is there and the bundled model if not.
 
     A name is that of a folder in models_dir. A path is that of a model's folder, of one checkpoint in it, with
     or without .index, or of a model's file, seen from the current folder or from models_dir. A folder
     of the release without an .index file is no model yet: the downloader fetches that file last.
-    Raises UsageError for a model that is not there, in whose remedy flag is what the bundled model is given to.
+    Raises UsageError for a model that is not there, in whose remedy flag is what the bundled model is given to; None
+    where that would be of no use.
     """
     asked = DEFAULT_MODEL if model_name is None else str(model_name)
     if found := search(asked, models_dir, model_at):
@@ -153,7 +154,7 @@ def vocabulary_at(path: str) -> str | None:
     return path if all(map(os.path.isfile, files)) else None
 
 
-def not_found(kind: str, name: str, models_dir: str, flag: str) -> UsageError:
+def not_found(kind: str, name: str, models_dir: str, flag: str | None) -> UsageError:
     """The UsageError for a model or a vocabulary that is not there."""
     remedies = []
     if is_path(name) or not name:
@@ -168,7 +169,7 @@ def not_found(kind: str, name: str, models_dir: str, flag: str) -> UsageError:
         remedies.append('name a folder with an .index file, or a checkpoint in one')
     else:
         remedies.append('name a folder with encoder.json and vocab.bpe')
-    if prefixes_in(os.path.join(OWN_MODELS, BUNDLED_MODEL)):
+    if flag is not None and prefixes_in(os.path.join(OWN_MODELS, BUNDLED_MODEL)):
         remedies.append(f'use the bundled one: {f"{flag} {BUNDLED_MODEL}".strip()}')
     return UsageError(f'{where}; {", or ".join(remedies)}')
 

@@ -155,7 +155,9 @@ def remedies(function: Callable, given: Mapping[str | None, str]) -> list[str]:
 
     ways = [f'a lower --{name}' for name in ('batch_size', 'beams') if name in parameters and value(name) != '1']
     ways += [f'a lower --{name}' for name in ('length', 'window') if name in parameters]
-    if 'precision' in parameters and value('precision') == 'float32':
+    if 'draft' in given:
+        ways.append('no --draft')
+    elif 'precision' in parameters and value('precision') == 'float32':
         ways.append('--engine litert --precision int8' if 'engine' in parameters else '--precision int8')
     if {'model_name', 'init_from'} & set(parameters):
         ways.append('a smaller model')

@@ -219,11 +219,11 @@ def open_for_sampling(
 
 
 def check_alone(settings: Settings, ablate: str | None) -> None:
-    """Raise UsageError where a draft would have nothing to guess: more than one sample is drawn at a time, or none."""
+    """Raise UsageError where a draft would have nothing to guess."""
     others = {
         '--choices': settings.drawing['choices'], '--beams': settings.drawing['beams'] > 1,
-        '--batch_size': settings.batch_size > 1, '--beyond_window': settings.drawing['beyond_window'],
-        '--ablate': ablate is not None,
+        '--regex': settings.drawing['regex'], '--batch_size': settings.batch_size > 1,
+        '--beyond_window': settings.drawing['beyond_window'], '--ablate': ablate is not None,
     }  # fmt: skip
     if found := [name for name, given in others.items() if given]:
         raise UsageError(f'--draft and {found[0]} exclude each other; leave one of them out')

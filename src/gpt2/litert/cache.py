@@ -157,7 +157,8 @@ class Cache:
         """
         together = np.concatenate([looks.ravel(), came])
         sizes = [self.count(row) for row in looks]
-        apart = len(rows) > 1 and len(rows) * max(sizes) <= 2 * self.count(together) and np.isin(came, looks).all()
+        several = 1 < len(rows) == len(set(rows.tolist()))  # and not tokens that follow one another
+        apart = several and len(rows) * max(sizes) <= 2 * self.count(together) and np.isin(came, looks).all()
         self.rows = rows if apart else None
         return looks if apart else together[np.newaxis]
 

@@ -14,10 +14,11 @@ import numpy as np
 
 from gpt2.drawing import NO_TOKEN, draw
 from gpt2.engine import check_window
-from gpt2.errors import Error
 from gpt2.hparams import HParams
 from gpt2.litert.engine import Generator, LiteRTRows
+from gpt2.patterns import Pattern
 from gpt2.sampling import Sampling
+from gpt2.system.signals import interrupts_held_back
 
 GUESSES = 4  # a step: with the token before them they are the five rows that float32 products take together at least
 
@@ -33,9 +34,11 @@ class DraftedGenerator(Generator):
     def open_rows(
         self, prompts: list[list[int]], streams: list[np.random.Generator], sampling: Sampling, told: bool = False
     ) -> LiteRTRows:
-        if len(prompts) > 1 or len(prompts[0]) > self.draft.hparams.n_ctx:
-            return super().open_rows(prompts, streams, sampling, told)
-        return DraftedRow(self, prompts, streams, sampling)
+        fits = [len(prompt) <= self.draft.hparams.n_ctx for prompt in prompts]
+        # What its library finds out of a pattern counts against the pattern's limits, for a wrong guess too.
+        if fits == [True] and not any(isinstance(rule, Pattern) for rule in sampling.rules):
+            return DraftedRow(self, prompts, streams, sampling)
+        return super().open_rows(prompts, streams, sampling, told)
 
     def close(self) -> None:
         super().close()
@@ -102,15 +105,18 @@ class DraftedRow(SoloRow):
         if self.prompt_owners is None:
             self.unseen = [self.draw_next(self.next_logits()[0])]
             return
+        before = int(self.positions[0]) + 1  # tokens of prompt and sample
         guesses, drawn = self.guess(), list[int]()
         for logits in self.process([int(self.tokens[0]), *guesses]):
             drawn.append(self.draw_next(logits))
-            if drawn != guesses[: len(drawn)] or drawn[-1] == NO_TOKEN:
+            if drawn != guesses[: len(drawn)]:
                 break
-        self.take_back(1 + len(guesses) - len(drawn))
-        seen = max(min(len(drawn), len(guesses)) - 1, 0)  # by the draft, which has not processed its last guess
-        self.draft.take_back(max(len(guesses) - 1 - seen, 0))
-        self.unseen += drawn[seen:]
+        right = len(drawn) - 1  # guesses: what is drawn last is the model's own
+        self.take_back(len(guesses) - right)
+        processed = int(self.draft.positions[0]) - before  # guesses, by the draft; below 0 where it lags behind
+        seen = min(processed, right)
+        self.draft.take_back(processed - seen)
+        self.unseen += drawn[max(seen, 0) :]
 
     def guess(self) -> list[int]:
         """What the draft would draw next; nothing where it or the model would be at the end of its window."""
@@ -120,15 +126,15 @@ class DraftedRow(SoloRow):
         if self.draft.prompt_owners is None:
             self.draft.next_logits()
         history = self.histories[0].fork()
-        while len(guesses) < GUESSES and NO_TOKEN not in guesses:
+        while len(guesses) < GUESSES:
             for token in self.unseen or guesses[-1:]:
                 [logits] = self.draft.process([token])
             self.unseen = []
-            try:
-                guesses.append(draw(history.adjusted(logits), self.noise_ahead(len(guesses)), *self.drawing))
-                history.take(guesses[-1])
-            except Error:  # of a pattern; the sample itself may never come so far
-                guesses.append(NO_TOKEN)
+            token = draw(history.adjusted(logits), self.noise_ahead(len(guesses)), *self.drawing)
+            if token == NO_TOKEN:
+                break
+            history.take(token)
+            guesses.append(token)
         return guesses
 
     def draw_next(self, logits: np.ndarray) -> int:
@@ -146,5 +152,6 @@ class DraftedRow(SoloRow):
         return self.noises[place]
 
     def keep(self, rows: Sequence[int]) -> None:
-        super().keep(rows)
-        self.draft.keep(rows)
+        with interrupts_held_back():
+            super().keep(rows)
+            self.draft.keep(rows)

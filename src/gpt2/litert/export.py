@@ -15,6 +15,7 @@ import numpy as np
 
 from gpt2.checkpoints.folders import PACKAGE
 from gpt2.checkpoints.source import Source
+from gpt2.errors import Error
 from gpt2.hparams import HParams, weights_bytes
 from gpt2.litert.quantise import quantise, quantise_blocks
 from gpt2.system import locks, progress
@@ -147,11 +148,17 @@ def export(path: str, source: Source, precision: str, wanted: dict[str, Any]) ->
     check_space(os.path.dirname(path), weights_bytes(source.hparams) // share, REMEDY)
     progress.begin(f'exporting {source.path} for LiteRT')
     values = progress.bar(source.values(), 'exporting', len(source.shapes), unit='variable')
-    stored = ((name, as_stored(name, value, source.hparams)) for name, value in values)
+
+    def stored() -> Iterator[tuple[str, np.ndarray]]:
+        for name, value in values:
+            if precision != 'float32' and not np.isfinite(value).all():
+                raise Error(f'{source.path}: {name} holds what is no number, of which {precision} can make nothing')
+            yield name, as_stored(name, value, source.hparams)
+
     with contextlib.suppress(OSError):  # of an export that was killed; no other is being written, see locked()
         os.remove(f'{path}.part')
     with whole_file(path, 'w+b', REMEDY) as file:
-        directory = write_model(file, stored, source.hparams, precision)
+        directory = write_model(file, stored(), source.hparams, precision)
         write_end(file, {'identity': wanted, 'arrays': directory})
 
 

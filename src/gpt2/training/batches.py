@@ -367,6 +367,7 @@ def check_weights(weights: Sequence[Weight]) -> None:
     """Raise UsageError for a mixture of nothing, and for numbers whose sum could not be held."""
     for when, values in (('first', [each.first for each in weights]), ('last', [each.last for each in weights])):
         if max(values) > MOST_WEIGHT:
-            raise UsageError(f'a weight of the data is {max(values):g}, the limit is {MOST_WEIGHT:,}; give a smaller one')
+            remedy = f'the limit is {MOST_WEIGHT:,}; give a smaller one'
+            raise UsageError(f'a weight of the data is {max(values):g}, {remedy}')
         if not any(values):
             raise UsageError(f'all weights of the data are 0 at the {when} update; give one above 0')
