@@ -18,7 +18,6 @@ from gpt2.hparams import HParams
 from gpt2.litert.engine import Generator, LiteRTRows
 from gpt2.patterns import Pattern
 from gpt2.sampling import Sampling
-from gpt2.system.signals import interrupts_held_back
 
 GUESSES = 4  # a step: with the token before them they are the five rows that float32 products take together at least
 
@@ -152,6 +151,7 @@ class DraftedRow(SoloRow):
         return self.noises[place]
 
     def keep(self, rows: Sequence[int]) -> None:
-        with interrupts_held_back():
+        try:
             super().keep(rows)
+        finally:  # also after an interrupt
             self.draft.keep(rows)

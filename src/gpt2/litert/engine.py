@@ -323,20 +323,18 @@ class LiteRTRows(Rows):
             self.lines = [line[1:] for line in self.lines]
 
     def keep(self, rows: Sequence[int]) -> None:
-        with interrupts_held_back():  # what is gone must be freed
-            places, times = np.array(rows, int), collections.Counter(rows)
-            before = {owner for line in self.lines for owner in line}
-            self.lines = [
-                [*self.lines[row], self.generator.new_owner()] if times[row] > 1 else self.lines[row] for row in rows
-            ]
-            gone = list(before.difference(*self.lines))
-            if self.prompt_owners is not None:
-                gone += {*self.prompt_owners.tolist()}.difference(self.prompt_owners[places].tolist())
-                self.prompt_owners = self.prompt_owners[places]
-            # Without the lock: an abandoned sample may be collected while this thread is in a step.
-            self.generator.ended.extend(gone)
-            self.positions = self.positions[places]
-            super().keep(rows)
+        places, times = np.array(rows, int), collections.Counter(rows)
+        before = {owner for line in self.lines for owner in line}
+        lines = [[*self.lines[row], self.generator.new_owner()] if times[row] > 1 else self.lines[row] for row in rows]
+        gone = list(before.difference(*lines))
+        if self.prompt_owners is not None:
+            gone += {*self.prompt_owners.tolist()}.difference(self.prompt_owners[places].tolist())
+        # Without the lock: an abandoned sample may be collected while this thread is in a step. And before all else:
+        # an interrupt loses no slots.
+        self.generator.ended.extend(gone)
+        self.lines, self.positions = lines, self.positions[places]
+        self.prompt_owners = None if self.prompt_owners is None else self.prompt_owners[places]
+        super().keep(rows)
 
 
 def grouped(sizes: Sequence[int]) -> Iterator[list[int]]:
