@@ -1,5 +1,6 @@
 """Samples that match a pattern."""
 
+import contextlib
 import gc
 import re
 import sys
@@ -7,7 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
-from example_models import BUNDLED
+from example_models import BUNDLED, HERE
 
 import gpt2
 from gpt2 import patterns
@@ -98,6 +99,27 @@ def test_a_pattern_that_is_too_large_is_told_and_stops_soon(encoder, capfd):
                 walk.exclude(logits := np.zeros(len(encoder), np.float32))
                 walk.take(int(logits.argmax()))
     assert capfd.readouterr() == ('', '')  # the library prints nothing by itself
+
+
+def test_how_far_a_pattern_goes_does_not_depend_on_other_samples(encoder):
+    rule = Pattern(encoder, '(?s:.*(a.{4,30}|e.{5,35}|t.{6,40})x)')
+    text = (HERE / 'held_out.txt').read_text(encoding='utf-8').replace('x', 'y')
+    texts = [encoder.encode(text[start : start + 1500]) for start in (0, 5000, 9000)]
+
+    def steps(walks):
+        """How many tokens of its text each takes before the library gives up."""
+        counts = [0] * len(walks)
+        for place in range(200):
+            for index, (walk, ids) in enumerate(walks):
+                with contextlib.suppress(Error):
+                    walk.exclude(np.zeros(len(encoder), np.float32))
+                    walk.take(ids[place])
+                    counts[index] += 1
+        return counts
+
+    alone = [steps([(rule.begin([]), ids)]) for ids in texts]
+    assert alone == [[count] for count in steps([(rule.begin([]), ids) for ids in texts])]
+    assert max(alone) < [200]  # the limit was met
 
 
 def test_an_encoder_is_freed():

@@ -24,14 +24,15 @@ class Pattern:
 
     def __init__(self, encoder: Encoder, pattern: str) -> None:
         """pattern: one that check_pattern() lets pass. Raises Error where the library is not there."""
-        guidance = library()
-        grammar = guidance.LLMatcher.grammar_from_regex(pattern)
-        limits = guidance.LLParserLimits(initial_lexer_fuel=FUEL)
-        self.matcher = guidance.LLMatcher(tokenizer(encoder), grammar, limits=limits, log_level=0)
+        self.grammar = library().LLMatcher.grammar_from_regex(pattern)
         self.encoder = encoder
 
     def begin(self, prompt: Sequence[int]) -> 'PatternWalk':
-        return PatternWalk(self.matcher.deep_copy(), self.encoder)
+        """A copy of another would share its limits, and a sample depend on those that are drawn beside it."""
+        guidance = library()
+        limits = guidance.LLParserLimits(initial_lexer_fuel=FUEL)
+        matcher = guidance.LLMatcher(tokenizer(self.encoder), self.grammar, limits=limits, log_level=0)
+        return PatternWalk(matcher, self.encoder)
 
 
 class PatternWalk:
