@@ -86,14 +86,16 @@ def test_prompts_beyond_the_window_are_as_long_as_the_server_lets_them(offline):
 
 
 def test_fields_are_those_of_the_sampling_commands():
-    """Each of their flags is a field, but for those that are the server's own, or of a terminal, or of files."""
+    """Each of their flags is a field, but for those that are the server's own, or of a terminal, or of files, or for
+    what draws nothing beside it."""
     flags = {*inspect.signature(interact_model).parameters, *inspect.signature(sample_model).parameters}
     called = {'length': 'max_tokens', 'nsamples': 'n', 'model_name': 'model'}
     servers = {'models_dir', 'engine', 'precision', 'batch_size'}
+    one_at_a_time = {'draft'}
     terminals = {'extra', 'prompt_file', 'prompts_file', 'output', 'shard', 'errors', 'json', 'dialogue', 'memory',
                  'you', 'they'}  # fmt: skip
     insides = {'ablate', 'ablate_from'}  # /v1/inside has it
-    fields = {called.get(flag, flag) for flag in flags - servers - terminals - insides}
+    fields = {called.get(flag, flag) for flag in flags - servers - one_at_a_time - terminals - insides}
     assert fields <= {*CompletionRequest.model_fields}
 
 
