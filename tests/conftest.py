@@ -10,8 +10,10 @@ from example_models import MODELS, TINY, as_params, random_values
 
 from gpt2.encoder import get_encoder
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and so would every script they start.
+# A shell that runs the tests in the background has them ignore Ctrl-C, and nohup SIGHUP; so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, 'SIGHUP'):  # not on Windows
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope='session')
