@@ -138,10 +138,8 @@ class Batch:
         owners = np.repeat([prompt.owner for prompt, _ in blocks], [count for _, count in blocks])
         heard = [block >= prompt.first for (prompt, _), block in zip(blocks, positions)]
         chosen = np.flatnonzero(np.concatenate(heard))
-        places = np.arange(len(tokens))
-        sees = (owners[:, np.newaxis] == owners) & (places <= places[:, np.newaxis])
         logits = self.generator.process_block(
-            tokens, np.concatenate(positions), owners, sees, chosen if len(chosen) else places[-1:]
+            tokens, np.concatenate(positions), owners, chosen if len(chosen) else [len(tokens) - 1]
         )
         hidden = self.generator.interpreter.get_tensor(self.generator.hidden)
         self.finish_blocks(blocks, [int(which.sum()) for which in heard], logits, hidden)

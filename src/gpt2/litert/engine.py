@@ -111,13 +111,12 @@ class Generator(Engine):
 
         What the prompt leaves in the cache is owner's.
         """
-        tokens, owners = np.array(prompt, np.int32), np.array([owner])
+        tokens = np.array(prompt, np.int32)
         for start in range(0, len(prompt), BLOCK):
             block = tokens[start : start + BLOCK]
             chosen = range(max(first - start, 0), len(block)) or [len(block) - 1]
-            places = np.arange(len(block))
-            sees = places <= places[:, np.newaxis]
-            logits = self.process_block(block, start + places, owners[0 * places], sees, chosen)
+            positions = np.arange(start, start + len(block))
+            logits = self.process_block(block, positions, np.full(len(block), owner), chosen)
             if start + len(block) > first:
                 yield logits
 
@@ -137,22 +136,20 @@ class Generator(Engine):
         """process_prompts() of prompts that together are no longer than a block."""
         sizes = [len(prompt) for prompt in prompts]
         tokens, theirs = np.concatenate(prompts), np.repeat(owners, sizes)
-        positions, places = np.concatenate([np.arange(size) for size in sizes]), np.arange(len(tokens))
-        sees = (theirs[:, np.newaxis] == theirs) & (places <= places[:, np.newaxis])
-        return self.process_block(tokens, positions, theirs, sees, np.cumsum(sizes) - 1)
+        positions = np.concatenate([np.arange(size) for size in sizes])
+        return self.process_block(tokens, positions, theirs, np.cumsum(sizes) - 1)
 
     def process_block(
-        self, tokens: np.ndarray, positions: np.ndarray, owners: np.ndarray, sees: np.ndarray,
-        chosen: Sequence[int] | np.ndarray,
-    ) -> np.ndarray:  # fmt: skip
-        """Logits [chosen, n_vocab] of tokens [rows] of prompts, by their owners [rows], that see of one another what
-        sees says, bool [rows, rows], and all that their owners have; see invoke(). What is found waits."""
+        self, tokens: np.ndarray, positions: np.ndarray, owners: np.ndarray, chosen: Sequence[int] | np.ndarray
+    ) -> np.ndarray:
+        """Logits [chosen, n_vocab] of tokens [rows] of prompts, by their owners [rows], that see all that their owners
+        have; see invoke(). What is found waits."""
         self.cache.take_out()
         self.cache.rows = None
         # No more slots than are filled: attention takes its time for all.
         self.resize_or_reload(len(tokens), chosen, 1, 1, self.cache.count(owners))
         self.cache.fill([NONE], owners)
-        logits = self.invoke(tokens, positions, [owners], sees)
+        logits = self.invoke(tokens, positions, [owners])
         self.cache.wait(np.stack([self.view(index) for index in self.additions]), owners)
         return logits
 
@@ -171,15 +168,14 @@ class Generator(Engine):
         """Logits [rows, n_vocab] of the next token of each row, int32 [rows].
 
         positions: int [rows]. owners: int [rows], whose slots a row sees and adds to; others: whose it only sees.
-        Several tokens of one owner follow one another, and later ones see earlier ones.
+        Several tokens of one owner follow one another.
         """
         looks, count = [owners, *others], len(tokens)
-        sees = (owners[:, np.newaxis] == owners) & np.tri(count, dtype=bool)
         kept = self.cache.rows is None or np.array_equal(self.cache.rows, owners)
         room = self.cache.room() >= (count if self.cache.rows is None else 1)
         if not (kept and room and (self.rows, self.chosen) == (count, count)) or self.cache.waits_for(looks):
             self.make_room(owners, np.stack(looks, axis=1), self.hparams.n_ctx - positions)
-        logits = self.invoke(tokens, positions, looks, sees).copy()
+        logits = self.invoke(tokens, positions, looks).copy()
         self.cache.add((self.view(index) for index in self.additions), owners)
         return logits
 
@@ -226,15 +222,14 @@ class Generator(Engine):
         self.rows, self.chosen = rows, len(chosen)  # tokens taken, and rows of logits given
         self.cache.clear(groups, slots, earlier)
 
-    def invoke(
-        self, tokens: np.ndarray, positions: np.ndarray, looks: list[np.ndarray], sees: np.ndarray
-    ) -> np.ndarray:
+    def invoke(self, tokens: np.ndarray, positions: np.ndarray, looks: list[np.ndarray]) -> np.ndarray:
         """Logits [chosen, n_vocab] of new tokens [rows], in LiteRT's own memory: those of a block are 50 MB, which
         would take a twentieth of its time to copy. They are others after the next call or resize.
 
-        looks: arrays int [rows] of owners whose slots a token sees. sees: bool [rows, rows], which of the new ones see
-        which.
+        looks: arrays int [rows] of owners whose slots a token sees. The first are its own: of the new tokens it sees
+        theirs, up to itself.
         """
+        sees = (looks[0][:, np.newaxis] == looks[0]) & np.tri(len(tokens), dtype=bool)
         visible, earlier = (
             functools.reduce(np.logical_or, (owners == look[:, np.newaxis] for look in looks))
             for owners in (self.cache.owners, self.cache.earlier)
