@@ -281,7 +281,7 @@ def test_a_refused_list_draws_nothing(model, monkeypatch):
         ({'model_name': '7M', 'engine': 'torch'}, "engine is 'torch', expected auto or tf or litert"),
         ({'model_name': '7M', 'precision': 'int2'}, "precision is 'int2'"),
         ({'model_name': '7M', 'engine': 'tf', 'precision': 'int8'}, 'precision int8 needs engine litert'),
-        ({'model_name': '7M', 'draft': 'nothing'}, 'no model nothing in .*; name a folder with an .index file[^;]*$'),
+        ({'model_name': '7M', 'draft': 'nothing'}, 'draft: no model nothing in .*; name a folder with[^;]*$'),
         ({'model_name': '7M', 'draft': '7M', 'engine': 'tf'}, 'draft needs engine litert, not tf'),
         ({'model_name': '7M', 'draft': '7M', 'precision': 'int8'}, 'draft needs precision float32, not int8'),
     ],

@@ -73,7 +73,11 @@ def open_model(
 
 def open_draft(name: str, models_dir: str, source: Source, prefix: str) -> Source:
     """The model that guesses the tokens of another, source. Raises UsageError for one that cannot."""
-    draft = open_source(find_model(name, models_dir, None).path)
+    try:
+        found = find_model(name, models_dir, None)
+    except UsageError as error:
+        raise UsageError(f'{prefix}draft: {error}') from None
+    draft = open_source(found.path)
     if not draft.vocabulary.same_tokens(source.vocabulary) or draft.hparams.n_vocab != source.hparams.n_vocab:
         raise UsageError(
             f'{prefix}draft {name} has another vocabulary than {source.path}; give a model with the same tokens'

@@ -276,8 +276,8 @@ def test_choices_come_from_a_file(fake, tmp_path, monkeypatch, capsys):
         ({'prompt': None, 'prompts_file': 'choices'}, '--prompts_file and --draft exclude each other'),
         ({'precision': 'int8'}, '--draft needs --precision float32, not int8; leave one of them out'),
         ({'engine': 'tf'}, '--draft needs --engine litert, not tf'),
-        ({'draft': 'none-such'}, 'no model none-such'),
-        ({'draft': ''}, "no model at ''"),
+        ({'draft': 'none-such'}, '--draft: no model none-such'),
+        ({'draft': ''}, "--draft: no model at ''"),
     ],
 )
 def test_a_draft_that_could_guess_nothing_is_refused(fake, tmp_path, monkeypatch, flags, message):

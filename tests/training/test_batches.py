@@ -265,6 +265,7 @@ def test_a_batch_of_a_mixture_depends_on_the_step_alone():
         ('a.jsonl:0.5', ('a.jsonl', Weight(0.5, 0.5))),
         ('general/:1->0', ('general/', Weight(1, 0))),
         ('a:b', ('a:b', None)),
+        ('a:٣', ('a:٣', None)),
         ('a\nb:3', ('a\nb', Weight(3, 3))),
     ],
 )
@@ -287,5 +288,5 @@ def test_a_mixture_of_nothing_is_refused(weights):
 
 @pytest.mark.parametrize('word', ['a:1000000001', 'a:1->' + '9' * 400])
 def test_a_weight_that_is_too_large_is_refused(word):
-    with pytest.raises(UsageError, match=r'a weight of the data is (1e\+09|inf), the limit is 1,000,000,000'):
+    with pytest.raises(UsageError, match=r'a weight of the data is (1,000,000,001|inf), the limit is 1,000,000,000'):
         check_weights([weighted(word)[1], Weight(1, 1)])

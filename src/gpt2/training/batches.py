@@ -19,7 +19,7 @@ from gpt2.training.tokens import Tokens
 
 BLOCK = 1024  # steps for which the rows of a mixture are drawn at once
 MOST_WEIGHT = 10**9
-SHARE = re.compile(r'(?P<pattern>.+):(?P<first>\d+(\.\d+)?)(->(?P<last>\d+(\.\d+)?))?', re.DOTALL)
+SHARE = re.compile(r'(?P<pattern>.+):(?P<first>\d+(\.\d+)?)(->(?P<last>\d+(\.\d+)?))?', re.DOTALL | re.ASCII)
 CHUNK, COUNTED = 2**20, 2**26  # tokens
 
 
@@ -368,6 +368,6 @@ def check_weights(weights: Sequence[Weight]) -> None:
     for when, values in (('first', [each.first for each in weights]), ('last', [each.last for each in weights])):
         if max(values) > MOST_WEIGHT:
             remedy = f'the limit is {MOST_WEIGHT:,}; give a smaller one'
-            raise UsageError(f'a weight of the data is {max(values):g}, {remedy}')
+            raise UsageError(f'a weight of the data is {max(values):,.20g}, {remedy}')
         if not any(values):
             raise UsageError(f'all weights of the data are 0 at the {when} update; give one above 0')
